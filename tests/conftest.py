@@ -1,0 +1,27 @@
+"""Shared fixtures: where the real data sets are, and quiet, small thread counts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine must not fail a test: hypothesis may not look at the clock.
+settings.register_profile("ci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("soak", deadline=None, max_examples=2000,
+                          suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+DATA = Path(os.environ.get("UNET2015_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real data sets (see CONTRIBUTING.md); skips, saying so, where it is absent."""
+    if not (DATA / "isbi2012" / "train-volume.tif").is_file():
+        pytest.skip(f"real data not found at {DATA}; set UNET2015_DATA to its folder")
+    return DATA

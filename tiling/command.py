@@ -1,0 +1,107 @@
+"""How a command of this project ends: one line, the right exit code, no torn pipe.
+
+`finish` runs a command function and turns what it raises into FAULT lines and exit codes:
+0 done; 1 our own bug; 2 usage; 3 bad input; 4 bad model file; 5 cannot write; 6 out of
+memory; 7 locked or input changed; 8 training numerics; 130 Ctrl-C; 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from tiling.faults import Fault
+
+__all__ = ["Terminated", "finish"]
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: unwinds like KeyboardInterrupt, so that temporary files are removed."""
+
+
+def _on_sigterm(_signum: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _say(program: str, text: str) -> None:
+    """One line on standard error that survives any locale and a closed stream."""
+    line = f"{program}: {' '.join(text.split())}\n"
+    try:
+        encoding = sys.stderr.encoding or "ascii"
+        sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def _close_quietly(stream: object) -> None:
+    """Point a broken standard stream at nowhere, so that interpreter exit stays silent."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[attr-defined]
+        os.close(nowhere)
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+def finish(program: str, command: Callable[[], object], *, show_traceback: bool = False) -> int:
+    """Exit code of `command()`, with its failure told in one line on standard error.
+
+    Parameters
+    ----------
+    program
+        Name printed in front of the line.
+    command
+        The work, without arguments. Its return value is ignored, an int from `SystemExit` kept.
+    show_traceback
+        Also print the traceback (`--traceback`).
+    """
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        command()
+        sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        _say(program, f"interrupted{_hint(stop)}")
+        return 130
+    except Terminated as stop:
+        _say(program, f"terminated{_hint(stop)}")
+        return 143
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except Fault as fault:
+        return _told(program, str(fault), fault.exit_code, show_traceback)
+    except BrokenPipeError:
+        _close_quietly(sys.stdout)
+        return 0
+    except MemoryError:
+        return _told(program, "out of memory; use smaller tiles or blocks", 6, show_traceback)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG):
+            return _told(program, f"{error.filename or 'output'}: {error.strerror}", 5, show_traceback)
+        return _told(program, _bug(error), 1, show_traceback)
+    except Exception as error:
+        return _told(program, _bug(error), 1, show_traceback)
+    return 0
+
+
+def _hint(stop: BaseException) -> str:
+    """The resume command, if whoever was interrupted attached one with `add_note`."""
+    notes = getattr(stop, "__notes__", [])
+    return "; " + "; ".join(notes) if notes else ""
+
+
+def _bug(error: BaseException) -> str:
+    return f"this is a bug in unet2015, please report it: {type(error).__name__}: {error}"
+
+
+def _told(program: str, text: str, code: int, show_traceback: bool) -> int:
+    if show_traceback:
+        traceback.print_exc(file=sys.stderr)
+    _say(program, text)
+    return code

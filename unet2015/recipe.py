@@ -1,0 +1,181 @@
+"""Every number of an experiment in one frozen, flat value.
+
+What the paper states is marked [P], the authors' 2015 release [R], their later code [F]; what is
+stated nowhere is ours and marked [open]. A variation is `dataclasses.replace(recipe, seed=1)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["Recipe", "dic_hela", "isbi2012", "isbi2012_modern", "phc_u373", "quick"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All settings of one training run; units are in the names.
+
+    Raises
+    ------
+    ValueError
+        If a value breaks its rule; the message names value, rule and remedy.
+
+    Examples
+    --------
+    >>> isbi2012().tile_px, isbi2012().momentum
+    (572, 0.99)
+    >>> Recipe.from_json(quick().to_json()) == quick()
+    True
+    """
+
+    name: str = "custom"
+    # Network, Figure 1.
+    in_channels: int = 1  # [P]
+    classes: int = 2  # [P]
+    base_channels: int = 64  # [P] feature channels of the first level
+    depth: int = 4  # [P] number of poolings
+    dropout: float = 0.5  # [R] value; [P] place: end of the contracting path
+    # Tiles, section 3.
+    tile_px: int = 572  # [P] Figure 1; the tile of training is [open]
+    batch: int = 1  # [P] "a single image"
+    accumulate: int = 1  # [open] batches whose gradients are summed before one step
+    # Image values handed to the network: value / dtype range, [R] im2double.
+    scale: Literal["dtype-range", "none"] = "dtype-range"
+    # Energy, Eq. 1 and Eq. 2.
+    w0: float = 10.0  # [P]
+    sigma_px: float = 5.0  # [P] "about 5"
+    border_weight: bool = True  # [P]; False trains with the class weights alone
+    class_weights: Literal["balanced", "per-image", "falk2019", "none"] = "balanced"  # [open]
+    where: Literal["background", "everywhere"] = "background"  # [F]
+    separate: Literal["after", "before", "none"] = "after"  # [open] which distances; rule is [F]
+    normalisation: Literal["weights", "mean", "sum"] = "weights"  # [F]; [P] is "sum"
+    ignore_label: int | None = None  # [open]
+    unlabelled_border_px: int = 0  # [open] band of Cell Tracking frames without annotation
+    mirrored_weight: float = 1.0  # [open]; [F] gives 0 to pixels mirrored in from outside
+    # Optimiser, section 3.
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"  # [P]
+    momentum: float = 0.99  # [P]
+    learning_rate: float = 1e-3  # [open]
+    weight_decay: float = 0.0  # [open]
+    schedule: Literal["constant", "one-cycle", "cosine"] = "constant"  # [open]
+    warmup_steps: int = 0  # [open]
+    average_decay: float = 0.0  # [open] moving average of the weights; 0 = none
+    steps: int = 60_000  # [open]
+    # Augmentation, section 3.1.
+    displacement: Literal["interpolate", "bspline"] = "interpolate"  # [open] kernel
+    displacement_std_px: float = 10.0  # [P]
+    displacement_grid: int = 3  # [P]
+    shift_px: float = 16.0  # [open] on top of the random tile position
+    rotation_deg: float = 180.0  # [open] uniform in +- this angle
+    mirror: bool = True  # [open] random reflection of the tile
+    grey_gain: float = 0.2  # [open] contrast factor, uniform in 1 +- this
+    grey_shift: float = 0.1  # [open] added value, uniform in +- this, in units of the scale
+    grey_gamma: float = 0.2  # [open] exponent, log-uniform in exp(+- this)
+    noise_std: float = 0.0  # [open] Gaussian noise of up to this standard deviation
+    # The run.
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    validate_every: int = 1000
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not (low <= value <= high) or not math.isfinite(value):
+                raise ValueError(f"recipe: {name} = {value} is outside {low} .. {high}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"recipe: {name} = {getattr(self, name)!r}; choose one of {', '.join(allowed)}"
+                )
+
+    def to_json(self) -> str:
+        """JSON text with every field, sorted by name."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Recipe:
+        """Recipe from `to_json` text; unknown or wrongly typed fields are errors."""
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"recipe: a JSON object was expected, not {type(values).__name__}")
+        return Recipe.from_dict(values)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Recipe:
+        """Recipe from a mapping of field names to values, checked for names and types."""
+        fields = {field.name: field for field in dataclasses.fields(Recipe)}
+        for name, value in values.items():
+            if name not in fields:
+                raise ValueError(f"recipe: unknown field {name!r}; was it written by a newer version?")
+            default = fields[name].default
+            kinds: tuple[type, ...] = (type(default),)
+            if isinstance(default, float):
+                kinds = (int, float)
+            elif default is None:
+                kinds = (int, type(None))
+            if not isinstance(value, kinds) or (isinstance(value, bool) != isinstance(default, bool)):
+                raise ValueError(f"recipe: {name} = {value!r} is not of type {kinds[0].__name__}")
+        return Recipe(**values)
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("in_channels", 1, 64), ("classes", 2, 255), ("base_channels", 1, 1024), ("depth", 1, 7),
+    ("dropout", 0, 0.999), ("tile_px", 8, 16_384), ("batch", 1, 4096), ("accumulate", 1, 4096),
+    ("w0", 0, 1e6), ("sigma_px", 1e-3, 1e4), ("unlabelled_border_px", 0, 10_000),
+    ("mirrored_weight", 0, 1), ("momentum", 0, 0.99999), ("learning_rate", 0, 1e3),
+    ("weight_decay", 0, 1), ("warmup_steps", 0, 10**9), ("average_decay", 0, 0.999999),
+    ("steps", 1, 10**9), ("displacement_std_px", 0, 1000), ("displacement_grid", 2, 64),
+    ("shift_px", 0, 10_000), ("rotation_deg", 0, 180), ("grey_gain", 0, 0.99),
+    ("grey_shift", 0, 1), ("grey_gamma", 0, 3), ("noise_std", 0, 1), ("seed", 0, 2**63 - 1),
+    ("validate_every", 1, 10**9), ("checkpoint_every", 1, 10**9),
+)  # fmt: skip
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "scale": ("dtype-range", "none"),
+    "class_weights": ("balanced", "per-image", "falk2019", "none"),
+    "where": ("background", "everywhere"),
+    "separate": ("after", "before", "none"),
+    "normalisation": ("weights", "mean", "sum"),
+    "optimiser": ("sgd", "adam", "adamw"),
+    "schedule": ("constant", "one-cycle", "cosine"),
+    "displacement": ("interpolate", "bspline"),
+    "precision": ("fp32", "bf16", "fp16"),
+}
+
+
+def isbi2012() -> Recipe:
+    """The paper's training on the ISBI 2012 EM stack, section 4."""
+    return Recipe(name="isbi2012")
+
+
+def isbi2012_modern() -> Recipe:
+    """The same network and data with today's optimiser: AdamW, warm-up, cosine, averaging."""
+    return Recipe(
+        name="isbi2012-modern", optimiser="adamw", learning_rate=3e-4, weight_decay=1e-4,
+        schedule="cosine", warmup_steps=500, average_decay=0.999, batch=4, steps=15_000,
+        precision="bf16",
+    )  # fmt: skip
+
+
+def dic_hela() -> Recipe:
+    """DIC-C2DH-HeLa of the Cell Tracking Challenge: touching cells, partial annotation."""
+    return Recipe(name="dic-hela", ignore_label=255, unlabelled_border_px=50)
+
+
+def phc_u373() -> Recipe:
+    """PhC-C2DH-U373 of the Cell Tracking Challenge: partially annotated frames."""
+    return Recipe(name="phc-u373", ignore_label=255, unlabelled_border_px=50)
+
+
+def quick() -> Recipe:
+    """A narrow network for two CPU cores and three minutes; not the paper's, but its shape."""
+    return Recipe(
+        name="quick", base_channels=16, depth=3, tile_px=284, dropout=0.0, optimiser="adam",
+        learning_rate=2e-3, schedule="one-cycle", steps=1500, displacement_std_px=4.0,
+        precision="bf16", validate_every=500, checkpoint_every=500,
+    )  # fmt: skip

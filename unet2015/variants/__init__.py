@@ -1,0 +1,1 @@
+"""Other architectures, one self-contained file each."""
