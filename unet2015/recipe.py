@@ -78,7 +78,7 @@ class Recipe:
     noise_std: float = 0.0  # [open] Gaussian noise of up to this standard deviation
     # The run.
     seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"  # auto: bf16 where it is fast
     validate_every: int = 1000
     checkpoint_every: int = 1000
 
@@ -97,6 +97,10 @@ class Recipe:
         """JSON text with every field, sorted by name."""
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Mapping of every field to its value."""
+        return dataclasses.asdict(self)
+
     @staticmethod
     def from_json(text: str) -> Recipe:
         """Recipe from `to_json` text; unknown or wrongly typed fields are errors."""
@@ -111,14 +115,15 @@ class Recipe:
         fields = {field.name: field for field in dataclasses.fields(Recipe)}
         for name, value in values.items():
             if name not in fields:
-                raise ValueError(f"recipe: unknown field {name!r}; was it written by a newer version?")
+                raise ValueError(f"recipe: unknown field {name!r}; written by a newer version?")
             default = fields[name].default
             kinds: tuple[type, ...] = (type(default),)
             if isinstance(default, float):
                 kinds = (int, float)
             elif default is None:
                 kinds = (int, type(None))
-            if not isinstance(value, kinds) or (isinstance(value, bool) != isinstance(default, bool)):
+            is_flag = isinstance(value, bool)
+            if not isinstance(value, kinds) or is_flag != isinstance(default, bool):
                 raise ValueError(f"recipe: {name} = {value!r} is not of type {kinds[0].__name__}")
         return Recipe(**values)
 
@@ -144,7 +149,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimiser": ("sgd", "adam", "adamw"),
     "schedule": ("constant", "one-cycle", "cosine"),
     "displacement": ("interpolate", "bspline"),
-    "precision": ("fp32", "bf16", "fp16"),
+    "precision": ("fp32", "bf16", "fp16", "auto"),
 }
 
 
@@ -177,5 +182,5 @@ def quick() -> Recipe:
     return Recipe(
         name="quick", base_channels=16, depth=3, tile_px=284, dropout=0.0, optimiser="adam",
         learning_rate=2e-3, schedule="one-cycle", steps=1500, displacement_std_px=4.0,
-        precision="bf16", validate_every=500, checkpoint_every=500,
+        precision="auto", validate_every=500, checkpoint_every=500,
     )  # fmt: skip

@@ -1,0 +1,63 @@
+"""The log of a run: rows of numbers with a step, written as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass, field
+
+__all__ = ["Log"]
+
+
+@dataclass
+class Log:
+    """Rows of figures, each with the step it belongs to; absent figures stay empty.
+
+    Examples
+    --------
+    >>> log = Log()
+    >>> log.add(10, loss=0.5)
+    >>> log.add(10, wrong_pixels=0.2)
+    >>> print(log.to_csv())
+    step,loss,wrong_pixels
+    10,0.5,0.2
+    <BLANKLINE>
+    >>> log.column("loss")
+    ([10], [0.5])
+    """
+
+    rows: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def add(self, step: int, **figures: float) -> None:
+        """Put figures into the row of `step`."""
+        self.rows.setdefault(step, {}).update({k: float(v) for k, v in figures.items()})
+
+    def column(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and values of the rows that have the figure `name`."""
+        pairs = [(step, row[name]) for step, row in sorted(self.rows.items()) if name in row]
+        return [step for step, _ in pairs], [value for _, value in pairs]
+
+    def to_csv(self) -> str:
+        """CSV text with a header, one line per step in ascending order."""
+        names = list(dict.fromkeys(name for row in self.rows.values() for name in row))
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["step", *names])
+        for step, row in sorted(self.rows.items()):
+            table.writerow([step, *(repr(row[n]) if n in row else "" for n in names)])
+        return text.getvalue()
+
+    @staticmethod
+    def from_csv(text: str, *, up_to: int) -> Log:
+        """Log from `to_csv` text without the rows after step `up_to`; bad lines are dropped."""
+        log = Log()
+        for row in csv.DictReader(io.StringIO(text)):
+            try:
+                step = int(row.pop("step"))
+                figures = {k: float(v) for k, v in row.items() if v}
+            except (TypeError, ValueError, KeyError):
+                continue
+            if step <= up_to and all(math.isfinite(v) for v in figures.values()):
+                log.add(step, **figures)
+        return log
