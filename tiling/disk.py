@@ -1,0 +1,210 @@
+"""How bytes reach the disk: every write, fsync and rename of an artefact passes through here.
+
+The calls are looked up on the `os` module at the moment they are made (`os.write`, `os.fsync`,
+`os.replace`, ...), so that a test can count them, and fail or kill at the N-th one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tiling.faults import WriteError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = [
+    "RawFile",
+    "StrPath",
+    "beside",
+    "free_bytes",
+    "fsync_folder",
+    "keep_mode",
+    "real_target",
+    "remove",
+    "writing",
+]
+
+_NAME_MAX = 255  # NAME_MAX of every file system in common use, in bytes
+StrPath = str | bytes | os.PathLike[str]
+
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
+
+
+def real_target(path: StrPath) -> Path:
+    """Path that a write to `path` ends in: a symbolic link is followed, and stays a link."""
+    try:
+        return Path(os.path.realpath(os.fsdecode(path)))
+    except (OSError, ValueError) as error:
+        raise WriteError(os.fsdecode(path), f"not a usable file name: {error}") from error
+
+
+def beside(target: Path, ending: str) -> Path:
+    """Hidden name in the folder of `target`, `.NAME` + `ending`, short enough for any disk."""
+    name = f".{target.name}{ending}"
+    if len(os.fsencode(name)) > _NAME_MAX:
+        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]}{ending}"
+    return target.parent / name
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Bytes an ordinary user may still write in `folder`; None where the system cannot tell."""
+    try:
+        found = os.statvfs(folder)
+    except (OSError, AttributeError):
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut (a no-op where folders cannot be synced)."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | _BINARY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def keep_mode(descriptor: int, target: Path) -> None:
+    """Give the new file the permissions of the file it is about to replace, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = stat.S_IMODE(target.stat().st_mode)
+        if hasattr(os, "fchmod") and mode != stat.S_IMODE(os.fstat(descriptor).st_mode):
+            os.fchmod(descriptor, mode)
+
+
+def remove(path: Path) -> None:
+    """Delete `path` if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108 - seen by the fault shim
+
+
+@contextlib.contextmanager
+def writing(target: Path, needed_bytes: int = 0) -> Iterator[None]:
+    """Turn an `OSError` of the writing layer into a `WriteError` about `target`."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(target, _why(error, target, needed_bytes)) from error
+
+
+def _why(error: OSError, target: Path, needed_bytes: int) -> str:
+    reason = f"cannot write: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = free_bytes(target.parent)
+        need = f"at least {needed_bytes} bytes needed, " if needed_bytes else ""
+        have = "unknown" if free is None else str(free)
+        return f"{reason} ({need}{have} bytes free); free some space or choose another folder"
+    if error.errno == errno.EFBIG:
+        return f"{reason} ({needed_bytes} bytes needed); raise the file size limit (ulimit -f)"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{reason}; choose a folder that you may write to"
+    return f"{reason}; the disk may be failing"
+
+
+class RawFile(io.RawIOBase):
+    """Unbuffered read-write file on a descriptor, whose failures are `WriteError`s.
+
+    It has no `fileno`, so that no library writes behind our back. After `abandon()` nothing is
+    written any more: what a buffer above still holds is dropped in silence.
+
+    Parameters
+    ----------
+    path
+        File to open.
+    flags
+        `os.O_CREAT`, `os.O_EXCL`, ... on top of read-write.
+    target
+        Final name, for the error text.
+    """
+
+    def __init__(self, path: Path, flags: int, target: Path) -> None:
+        super().__init__()
+        self.path, self.target = path, target
+        self._abandoned = False
+        self._descriptor = -1
+        with writing(target):
+            self._descriptor = os.open(path, os.O_RDWR | _BINARY | flags, 0o666)
+
+    @property
+    def descriptor(self) -> int:
+        """The open file descriptor (for `os.pread`, `os.fchmod`)."""
+        return self._descriptor
+
+    def abandon(self) -> None:
+        """Write nothing from now on."""
+        self._abandoned = True
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read into `buffer`; returns the number of bytes, 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        with writing(self.target):
+            found = os.read(self._descriptor, len(view))
+        view[: len(found)] = found
+        return len(found)
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Write some of `data`; returns the number of bytes taken."""
+        view = memoryview(data).cast("B")
+        if self._abandoned:
+            return len(view)
+        try:
+            return os.write(self._descriptor, view)
+        except OSError as error:
+            needed = self.tell() + len(view)
+            raise WriteError(self.target, _why(error, self.target, needed)) from error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to `offset`; returns the new position."""
+        with writing(self.target):
+            return os.lseek(self._descriptor, offset, whence)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Make the file `size` bytes long (default: up to here); returns the size."""
+        size = self.tell() if size is None else size
+        if not self._abandoned:
+            with writing(self.target, size):
+                os.ftruncate(self._descriptor, size)
+        return size
+
+    def sync(self) -> None:
+        """Wait until the bytes are on the disk."""
+        with writing(self.target):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        try:
+            super().close()
+        finally:
+            if descriptor >= 0:
+                with writing(self.target):
+                    os.close(descriptor)

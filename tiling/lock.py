@@ -1,0 +1,151 @@
+"""One run per output: a lock that dies with its process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tiling.disk import StrPath, beside, real_target, writing
+from tiling.faults import LockedError, WriteError
+
+__all__ = ["OutputLock"]
+
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take(descriptor: int) -> None:
+        # Far behind the text, because a Windows lock also forbids reading the locked byte.
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def _take(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class OutputLock:
+    """Context manager that holds an output for one run.
+
+    A hidden file `.NAME.lock` beside the target is locked by the operating system (`flock`), so
+    the lock is gone with its process, however that ends; a leftover file means nothing.
+
+    Parameters
+    ----------
+    path
+        The output to hold; it need not exist.
+
+    Raises
+    ------
+    LockedError
+        Another run holds the output; its process id is in the text.
+    WriteError
+        The folder cannot be written to, or its file system has no locks.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     target = os.path.join(folder, "out.tif")
+    ...     with OutputLock(target):
+    ...         try:
+    ...             OutputLock(target).acquire()
+    ...         except LockedError:
+    ...             print("held")
+    held
+    """
+
+    def __init__(self, path: StrPath) -> None:
+        self.target = real_target(path)
+        self.path = beside(self.target, ".lock")
+        self._descriptor = -1
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock now."""
+        return self._descriptor >= 0
+
+    def acquire(self) -> Self:
+        """Take the lock at once or raise `LockedError`; returns itself."""
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        while not self.held:
+            with writing(self.target):
+                descriptor = os.open(self.path, flags, 0o666)
+            try:
+                self._take_or_tell(descriptor)
+                if not _is_still(descriptor, self.path):
+                    continue  # its former holder removed the file between our open and lock
+                with writing(self.target):
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"{os.getpid()}\n".encode())
+                self._descriptor, descriptor = descriptor, -1
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
+        return self
+
+    def _take_or_tell(self, descriptor: int) -> None:
+        try:
+            _take(descriptor)
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise WriteError(
+                    self.target,
+                    f"its file system cannot lock files ({error.strerror}); use a local disk",
+                ) from error
+            raise LockedError(
+                f"{self.target}: another run (process {_holder(descriptor)}) is writing it; "
+                "wait for it or stop it"
+            ) from error
+
+    def release(self) -> None:
+        """Give the lock back; does nothing when it is not held."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        if sys.platform == "win32":
+            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)  # noqa: PTH108 - while held, so that nobody else's file goes
+        if sys.platform != "win32":
+            os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one that has the name now."""
+    try:
+        named = path.stat()
+    except OSError:
+        return False
+    opened = os.fstat(descriptor)
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def _holder(descriptor: int) -> str:
+    """Process id written in the lock file, or a word for not knowing."""
+    with contextlib.suppress(OSError):
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        text = os.read(descriptor, 32).strip()
+        if text.isdigit():
+            return text.decode("ascii")
+    return "unknown"

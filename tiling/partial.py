@@ -1,0 +1,285 @@
+"""Output that grows over hours and survives any interruption.
+
+Beside the target lie the data (`.NAME.part`) and an append-only journal (`.NAME.part.journal`) of
+what in the data is finished. `sync` waits for the data before it writes the records about them,
+so a record on the disk is never ahead of its data. Each journal line carries a checksum chained
+to the line before; a torn or damaged tail is dropped, and its work is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self, cast
+
+from tiling.disk import (
+    RawFile,
+    StrPath,
+    beside,
+    fsync_folder,
+    keep_mode,
+    real_target,
+    remove,
+    writing,
+)
+from tiling.faults import WriteError
+from tiling.journal import JOURNAL_FORMAT, MAX_JOURNAL_BYTES, journal_lines, read_journal
+from tiling.lock import OutputLock
+
+__all__ = ["Partial", "discard_partial"]
+
+_BUFFER = 1 << 18
+
+
+def discard_partial(path: StrPath) -> list[Path]:
+    """Delete the unfinished output of `path`, journal first; returns what was there."""
+    target = real_target(path)
+    with OutputLock(target), writing(target):
+        return _discard(target)
+
+
+def _discard(target: Path) -> list[Path]:
+    found = [p for p in (beside(target, ".part.journal"), beside(target, ".part")) if p.exists()]
+    for path in found:
+        remove(path)
+    if found:
+        fsync_folder(target.parent)
+    return found
+
+
+class Partial:
+    """Resumable output: a data file, and a journal of what is finished in it.
+
+    A context manager; it holds the output's `OutputLock` while open. An unfinished output of the
+    same `identity` is taken up where its last `sync` left it; start afresh with
+    `discard_partial(path)` before. Leaving the block without `publish()` keeps the unfinished
+    output for the next run.
+
+    Parameters
+    ----------
+    path
+        Final name.
+    identity
+        Everything that decides the bytes (hash of the input, parameters), JSON values.
+    overwrite
+        Whether `publish` may replace an existing file.
+    lock
+        A lock on the same output that the caller already holds.
+
+    Attributes
+    ----------
+    records : list of dict
+        Records of earlier runs and of this one, in order.
+    file : BinaryIO
+        The data file, for reading and writing at any place; kept between runs.
+
+    Raises
+    ------
+    WriteError
+        The unfinished output has another identity, or the disk refuses.
+    LockedError
+        Another run is writing the same output.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     out = os.path.join(folder, "out.bin")
+    ...     for _ in range(2):  # the first run is interrupted after one of two records
+    ...         with Partial(out, identity={"input": "abc"}) as partial:
+    ...             n = len(partial.records)
+    ...             _ = partial.file.seek(n) + partial.file.write(b"ab"[n : n + 1])
+    ...             partial.append({"done": n})
+    ...             partial.sync()
+    ...             if n == 1:
+    ...                 partial.publish()
+    ...     with open(out, "rb") as file:
+    ...         print(os.listdir(folder), file.read())
+    ['out.bin'] b'ab'
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        *,
+        identity: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        lock: OutputLock | None = None,
+    ) -> None:
+        self.target = real_target(path)
+        self.path = beside(self.target, ".part")
+        self.journal_path = beside(self.target, ".part.journal")
+        self.overwrite = overwrite
+        self.records: list[dict[str, Any]] = []
+        # Through JSON and back, so that tuples equal the lists they become.
+        header = {"format": JOURNAL_FORMAT, "identity": dict(identity or {})}
+        self._header: dict[str, Any] = json.loads(json.dumps(header, allow_nan=False))
+        self._pending: list[dict[str, Any]] = []
+        self._chain = ""
+        self._open = False
+        self._own_lock = OutputLock(self.target) if lock is None or not lock.held else None
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as undo:
+            if self._own_lock is not None:
+                undo.enter_context(self._own_lock)
+            if not self._resumable():
+                with writing(self.target):
+                    _discard(self.target)
+            self._data = RawFile(self.path, os.O_CREAT, self.target)
+            undo.callback(self._data.close)
+            self._journal = RawFile(self.journal_path, os.O_CREAT, self.target)
+            undo.callback(self._journal.close)
+            self.file = cast(BinaryIO, io.BufferedRandom(self._data, _BUFFER))
+            self._start()
+            undo.pop_all()
+        self._open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._open:
+            return
+        try:
+            if error is None:
+                self.sync()
+            elif not isinstance(error, WriteError):
+                with contextlib.suppress(WriteError):
+                    self.sync()  # what is finished is kept, also after Ctrl-C
+        finally:
+            self._close()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Note that something is finished; it reaches the journal with the next `sync`."""
+        kept = json.loads(json.dumps(dict(record), allow_nan=False))
+        self._pending.append(kept)
+        self.records.append(kept)
+
+    def sync(self) -> None:
+        """Wait for the data, then for the records about them."""
+        self.file.flush()
+        self._data.sync()
+        if self._pending:
+            lines, chain = journal_lines(self._pending, self._chain)
+            self._append_to_journal(lines)
+            self._journal.sync()
+            self._chain, self._pending = chain, []
+
+    def reserve(self, size: int) -> None:
+        """Claim `size` bytes of the disk at once, so that a full disk shows before the work."""
+        if hasattr(os, "posix_fallocate") and size > 0:
+            with writing(self.target, size):
+                os.posix_fallocate(self._data.descriptor, 0, size)
+
+    def digest(self, start: int, length: int) -> str:
+        """SHA-256 of `length` bytes of the data file from `start`; shorter where it ends."""
+        self.file.flush()
+        self.file.seek(start)
+        found = hashlib.sha256()
+        while length > 0 and (block := self.file.read(min(length, _BUFFER))):
+            found.update(block)
+            length -= len(block)
+        return found.hexdigest()
+
+    def publish(self) -> None:
+        """Give the data its final name and forget the journal; closes this object."""
+        self.file.flush()
+        if self.target.exists() and not self.overwrite:
+            raise WriteError(
+                self.target, "already exists; use --overwrite to replace it, or another name"
+            )
+        with writing(self.target):
+            keep_mode(self._data.descriptor, self.target)
+        self._data.sync()
+        with writing(self.target):
+            os.replace(self.path, self.target)  # noqa: PTH105 - seen by the fault shim
+            fsync_folder(self.target.parent)
+            remove(self.journal_path)
+        self._close()
+
+    def discard(self) -> None:
+        """Delete the unfinished output; closes this object."""
+        with writing(self.target):
+            _discard(self.target)
+        self._close()
+
+    def _resumable(self) -> bool:
+        """Whether data and journal are both there and the journal's first line is whole."""
+        if not (self.path.is_file() and self.journal_path.is_file()):
+            return False
+        with writing(self.target):
+            size = self.journal_path.stat().st_size
+            if size > MAX_JOURNAL_BYTES:
+                raise WriteError(self.journal_path, f"journal of {size} bytes; delete it")
+            records, _, _ = read_journal(self.journal_path.read_bytes())
+        if not records:
+            return False
+        if records[0] != self._header:
+            raise WriteError(
+                self.target,
+                f"an unfinished output of other settings ({self._difference(records[0])}) lies "
+                f"in {self.path.name}; run without --resume to start afresh",
+            )
+        return True
+
+    def _difference(self, found: dict[str, Any]) -> str:
+        if found.get("format") != JOURNAL_FORMAT:
+            return f"journal format {str(found.get('format'))[:40]!r}"
+        theirs, ours = found.get("identity"), self._header["identity"]
+        if not isinstance(theirs, dict):
+            return "no identity"
+        for key in sorted({*theirs, *ours}):
+            if theirs.get(key) != ours.get(key):
+                return f"{key}: {str(theirs.get(key))[:60]}, now {str(ours.get(key))[:60]}"
+        return "other keys"
+
+    def _start(self) -> None:
+        """Read the journal back, cut its damaged tail off, or write its first line."""
+        self._journal.seek(0)
+        records, end, self._chain = read_journal(self._journal.readall() or b"")
+        if records:
+            self.records = records[1:]
+            self._journal.truncate(end)
+            self._journal.seek(end)
+            return
+        lines, self._chain = journal_lines([self._header])
+        self._append_to_journal(lines)
+        self._journal.sync()
+        with writing(self.target):
+            fsync_folder(self.target.parent)
+
+    def _append_to_journal(self, lines: bytes) -> None:
+        start = self._journal.tell()
+        try:
+            rest = memoryview(lines)
+            while rest:
+                rest = rest[self._journal.write(rest) :]
+        except WriteError:
+            # Half a line must not lie in front of the next attempt.
+            with contextlib.suppress(WriteError):
+                self._journal.truncate(start)
+                self._journal.seek(start)
+            raise
+
+    def _close(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        self._data.abandon()  # everything of worth was flushed by sync or publish
+        self._journal.abandon()
+        try:
+            self.file.close()
+            self._journal.close()
+        finally:
+            if self._own_lock is not None:
+                self._own_lock.release()

@@ -1,0 +1,260 @@
+"""Files that appear whole or not at all.
+
+`publish` writes beside the target, waits for the disk, renames, and waits for the folder: at
+every moment, also after a kill or a power cut, the final name holds the old file or the new one.
+A symbolic link as target is followed: the file it points to is replaced, the link stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import re
+import stat
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from tiling.disk import (
+    RawFile,
+    StrPath,
+    beside,
+    free_bytes,
+    fsync_folder,
+    keep_mode,
+    real_target,
+    remove,
+    writing,
+)
+from tiling.faults import WriteError
+from tiling.journal import JOURNAL_FORMAT
+from tiling.lock import OutputLock
+from tiling.partial import Partial, discard_partial
+
+__all__ = [
+    "OutputLock",
+    "Partial",
+    "check_output",
+    "discard_partial",
+    "publish",
+    "remove_stale",
+    "write_bytes",
+    "write_text",
+]
+
+_BUFFER = 1 << 18
+_TEMPORARY = re.compile(r"\.(\d+)-(\d+)-([0-9a-f]{8})-\d+\.unet2015-tmp\Z")
+_counter = itertools.count()
+
+
+@contextlib.contextmanager
+def publish(path: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """Context manager giving an open binary file that becomes `path` when the block succeeds.
+
+    Parameters
+    ----------
+    path
+        Final name. Its folder must exist. A symbolic link is followed.
+    overwrite
+        Replace an existing file (its permissions are kept); otherwise it is refused.
+
+    Yields
+    ------
+    BinaryIO
+        A seekable file for reading and writing, beside the target, without `fileno`.
+
+    Raises
+    ------
+    WriteError
+        The target exists, is no ordinary file, or the disk refuses. The target is then as before
+        and the temporary file is gone.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with publish(os.path.join(folder, "a.bin")) as file:
+    ...         _ = file.write(b"abc")
+    ...     print(os.listdir(folder))
+    ['a.bin']
+    """
+    target = _checked_target(path, overwrite=overwrite)
+    temporary = beside(target, _temporary_ending())
+    exclusive = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    raw = RawFile(temporary, exclusive, target)
+    file = io.BufferedRandom(raw, _BUFFER)  # type: ignore[arg-type, unused-ignore]
+    try:
+        yield cast(BinaryIO, file)
+        file.flush()
+        with writing(target):
+            keep_mode(raw.descriptor, target)
+        raw.sync()
+        file.close()
+        _checked_target(path, overwrite=overwrite)
+        with writing(target):
+            os.replace(temporary, target)  # noqa: PTH105 - seen by the fault shim
+            fsync_folder(target.parent)
+    except BaseException:
+        raw.abandon()
+        with contextlib.suppress(Exception):
+            file.close()
+        with contextlib.suppress(OSError):
+            remove(temporary)
+        raise
+
+
+def write_bytes(
+    path: StrPath, data: bytes | bytearray | memoryview, *, overwrite: bool = False
+) -> None:
+    """Write `data` to `path`, whole or not at all (see `publish`)."""
+    with publish(path, overwrite=overwrite) as file:
+        file.write(data)
+
+
+def write_text(path: StrPath, text: str, *, overwrite: bool = False) -> None:
+    """Write `text` to `path` in UTF-8, line ends as they are, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
+
+
+def check_output(
+    path: StrPath,
+    *,
+    overwrite: bool = False,
+    inputs: Iterable[StrPath] = (),
+    needed_bytes: int = 0,
+) -> None:
+    """Refuse an impossible output before any work is done.
+
+    Parameters
+    ----------
+    path
+        The output file to come.
+    overwrite
+        Whether an existing file may be replaced.
+    inputs
+        Files that are read: none of them may be the output, by whatever name or link.
+    needed_bytes
+        Size of the output, as far as known.
+
+    Raises
+    ------
+    WriteError
+        The output exists, is an input, a folder or a pipe, its folder is missing or not
+        writable, or the disk is too small.
+    """
+    target = real_target(path)
+    for source in inputs:
+        if _same_file(source, target):
+            raise WriteError(
+                path, f"is also the input {os.fsdecode(source)}; choose another output name"
+            )
+    _checked_target(path, overwrite=overwrite)
+    folder = target.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(path, f"folder {folder} is not writable; choose another folder")
+    free = free_bytes(folder)
+    if free is not None and needed_bytes > free:
+        raise WriteError(
+            path,
+            f"needs {needed_bytes} bytes but {free} bytes are free in {folder}; "
+            "free some space or choose another folder",
+        )
+
+
+def remove_stale(folder: StrPath) -> list[Path]:
+    """Delete the temporary files that dead runs of ours left in `folder`.
+
+    A temporary file names the process that writes it (process id, start time, machine); it goes
+    only when that process is of this machine and no longer lives. Resumable `.part` files stay.
+
+    Returns
+    -------
+    list of Path
+        What was removed, sorted.
+    """
+    directory = Path(os.fsdecode(folder))
+    removed = []
+    for name in sorted(os.listdir(directory)):  # noqa: PTH208 - plain names, any bytes
+        found = _TEMPORARY.search(name)
+        if found is None or found[3] != _machine() or _lives(int(found[1]), int(found[2])):
+            continue
+        with contextlib.suppress(OSError):
+            remove(directory / name)
+            removed.append(directory / name)
+    return removed + _remove_orphan_journals(directory)
+
+
+def _remove_orphan_journals(directory: Path) -> list[Path]:
+    """Journals of ours whose data file was published (killed between the two)."""
+    removed = []
+    for journal in sorted(directory.glob(".*.part.journal")):
+        data = journal.with_suffix("")
+        with contextlib.suppress(OSError), journal.open("rb") as file:
+            head = file.read(256)
+            if not data.exists() and JOURNAL_FORMAT.encode("ascii") in head:
+                remove(journal)
+                removed.append(journal)
+    return removed
+
+
+def _checked_target(path: StrPath, *, overwrite: bool) -> Path:
+    """Real target of `path`, in an existing folder, absent or an ordinary file we may replace."""
+    target = real_target(path)
+    if not target.parent.is_dir():
+        raise WriteError(path, f"folder {target.parent} does not exist; create it first")
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return target
+    except OSError as error:
+        raise WriteError(path, f"cannot be looked at: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise WriteError(path, "is a folder, pipe or device, not a file; choose another name")
+    if not overwrite:
+        raise WriteError(path, "already exists; use --overwrite to replace it, or another name")
+    return target
+
+
+def _same_file(source: StrPath, target: Path) -> bool:
+    try:
+        return Path(os.fsdecode(source)).samefile(target)
+    except (OSError, ValueError):
+        return real_target(source) == target
+
+
+def _temporary_ending() -> str:
+    process = os.getpid()
+    return f".{process}-{_start_time(process)}-{_machine()}-{next(_counter)}.unet2015-tmp"
+
+
+def _machine() -> str:
+    """Eight hex digits for this host and its process numbering (a container has its own)."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no file, only its text
+    except OSError:
+        space = sys.platform
+    host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    return f"{zlib.crc32(f'{host} {space}'.encode('utf-8', 'surrogateescape')):08x}"
+
+
+def _start_time(process: int) -> int:
+    """Start of a process in clock ticks since boot; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
+        return int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _lives(process: int, start: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # it exists but is not ours, or cannot be asked
+    return start == 0 or _start_time(process) in (0, start)
