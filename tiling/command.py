@@ -1,6 +1,7 @@
 """How a command of this project ends: one line, the right exit code, no torn pipe.
 
-`finish` runs a command function and turns what it raises into FAULT lines and exit codes:
+`run_app` lets a typer application read the command line and then runs what was asked for;
+`finish` turns what that raises into one line and an exit code:
 0 done; 1 our own bug; 2 usage; 3 bad input; 4 bad model file; 5 cannot write; 6 out of
 memory; 7 locked or input changed; 8 training numerics; 130 Ctrl-C; 143 SIGTERM.
 """
@@ -8,17 +9,21 @@ memory; 7 locked or input changed; 8 training numerics; 130 Ctrl-C; 143 SIGTERM.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from tiling.faults import Fault
+from tiling.faults import Fault, UsageFault
 
-__all__ = ["Terminated", "finish"]
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["Terminated", "deferred", "finish", "run_app"]
 
 
 class Terminated(BaseException):
@@ -48,6 +53,57 @@ def _close_quietly(stream: object) -> None:
         os.close(nowhere)
     except (OSError, ValueError, AttributeError):
         pass
+
+
+def deferred(command: Callable[..., object]) -> Callable[..., Callable[[], object]]:
+    """The same command for typer to parse, handing its work back instead of doing it.
+
+    Whatever the work raises, Ctrl-C included, then reaches `finish` untouched.
+    """
+
+    @functools.wraps(command)
+    def later(**options: Any) -> Callable[[], object]:
+        return functools.partial(command, **options)
+
+    return later
+
+
+def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -> int:
+    """Exit code of the command line `argv` given to `app`, whose commands are `deferred`.
+
+    Parameters
+    ----------
+    program
+        Name shown in help and in front of errors.
+    app
+        The typer application.
+    argv
+        Words of the command line; by default those of this process. `--traceback` may stand
+        anywhere.
+    """
+    from typer.main import get_command
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index("--") if "--" in words else len(words)
+    show_traceback = "--traceback" in words[:end]
+    words = [word for word in words[:end] if word != "--traceback"] + words[end:]
+
+    def parse_and_run() -> None:
+        try:
+            work = get_command(app).main(
+                args=words or ["--help"], prog_name=program, standalone_mode=False
+            )
+        except Exception as error:
+            text = getattr(error, "format_message", None)  # typer's own usage errors
+            if text is None:
+                raise
+            raise UsageFault(f"{text()} (see {program} --help)") from error
+        if callable(work):
+            work = work()
+        if isinstance(work, int) and work:
+            raise SystemExit(work)
+
+    return finish(program, parse_and_run, show_traceback=show_traceback)
 
 
 def finish(program: str, command: Callable[[], object], *, show_traceback: bool = False) -> int:
@@ -83,7 +139,9 @@ def finish(program: str, command: Callable[[], object], *, show_traceback: bool 
         return _told(program, "out of memory; use smaller tiles or blocks", 6, show_traceback)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG):
-            return _told(program, f"{error.filename or 'output'}: {error.strerror}", 5, show_traceback)
+            return _told(
+                program, f"{error.filename or 'output'}: {error.strerror}", 5, show_traceback
+            )
         return _told(program, _bug(error), 1, show_traceback)
     except Exception as error:
         return _told(program, _bug(error), 1, show_traceback)
