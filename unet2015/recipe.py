@@ -53,6 +53,7 @@ class Recipe:
     where: Literal["background", "everywhere"] = "background"  # [F]
     separate: Literal["after", "before", "none"] = "after"  # [open] which distances; rule is [F]
     normalisation: Literal["weights", "mean", "sum"] = "weights"  # [F]; [P] is "sum"
+    weights_after_warp: Literal["warped", "recomputed"] = "warped"  # [open]
     ignore_label: int | None = None  # [open]
     unlabelled_border_px: int = 0  # [open] band of Cell Tracking frames without annotation
     mirrored_weight: float = 1.0  # [open]; [F] gives 0 to pixels mirrored in from outside
@@ -68,7 +69,8 @@ class Recipe:
     # Augmentation, section 3.1.
     displacement: Literal["interpolate", "bspline"] = "interpolate"  # [open] kernel
     displacement_std_px: float = 10.0  # [P]
-    displacement_grid: int = 3  # [P]
+    displacement_grid: int = 3  # [P] nodes per axis of the mode "interpolate"
+    displacement_spacing_px: float = 150.0  # [F] node spacing of the mode "bspline"
     shift_px: float = 16.0  # [open] on top of the random tile position
     rotation_deg: float = 180.0  # [open] uniform in +- this angle
     mirror: bool = True  # [open] random reflection of the tile
@@ -135,6 +137,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("mirrored_weight", 0, 1), ("momentum", 0, 0.99999), ("learning_rate", 0, 1e3),
     ("weight_decay", 0, 1), ("warmup_steps", 0, 10**9), ("average_decay", 0, 0.999999),
     ("steps", 1, 10**9), ("displacement_std_px", 0, 1000), ("displacement_grid", 2, 64),
+    ("displacement_spacing_px", 1, 10_000),
     ("shift_px", 0, 10_000), ("rotation_deg", 0, 180), ("grey_gain", 0, 0.99),
     ("grey_shift", 0, 1), ("grey_gamma", 0, 3), ("noise_std", 0, 1), ("seed", 0, 2**63 - 1),
     ("validate_every", 1, 10**9), ("checkpoint_every", 1, 10**9),
@@ -145,6 +148,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "class_weights": ("balanced", "per-image", "falk2019", "none"),
     "where": ("background", "everywhere"),
     "separate": ("after", "before", "none"),
+    "weights_after_warp": ("warped", "recomputed"),
     "normalisation": ("weights", "mean", "sum"),
     "optimiser": ("sgd", "adam", "adamw"),
     "schedule": ("constant", "one-cycle", "cosine"),
