@@ -1,0 +1,86 @@
+"""The border term of Eq. 2 with the class of each pixel in its sign.
+
+One array then holds everything the class term needs, and class weights that depend on the counts
+of a whole stack can be added afterwards, in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from weightmaps.labels import separate_touching, separate_touching_volume
+from weightmaps.spec import WeightMapSpec
+
+__all__ = ["signed_border_term", "sources"]
+
+Labels: TypeAlias = npt.NDArray[Any]
+Term: TypeAlias = npt.NDArray[np.floating[Any]]
+
+
+def signed_border_term(
+    slices: Labels, spec: WeightMapSpec, dtype: np.dtype[Any]
+) -> tuple[Term, npt.NDArray[np.int64]]:
+    """Return the signed border term of each slice, and the pixel counts of the two classes.
+
+    Parameters
+    ----------
+    slices
+        Checked labels ``(S, H, W)``, or ``(S, Z, Y, X)`` for true volumes.
+    spec
+        The parameters.
+    dtype
+        float32 or float64.
+
+    Returns
+    -------
+    term : ndarray of `dtype`
+        Same shape. Background: +term. Cells: -term (-0.0 where the term is 0, so the sign bit
+        always tells the class). Ignored pixels: NaN.
+    counts : ndarray of int64
+        Shape ``(S, 2)``: background and cell pixels of each slice, after carving.
+    """
+    term = np.empty(slices.shape, dtype)
+    counts = np.empty((len(slices), 2), np.int64)
+    for k, labels in enumerate(slices):
+        term[k], counts[k] = _by_arrays(labels, spec, dtype)
+    return term, counts
+
+
+def sources(labels: Labels, spec: WeightMapSpec) -> tuple[Labels, Labels]:
+    """Return the labels that distances are measured to, and those that decide the class."""
+    cells = labels
+    if spec.ignore_label is not None:
+        cells = np.where(labels == spec.ignore_label, labels.dtype.type(0), labels)
+    if spec.separate == "none":
+        return cells, cells
+    carve = separate_touching if labels.ndim == 2 else separate_touching_volume
+    carved = carve(cells)
+    return (carved if spec.separate == "after" else cells), carved
+
+
+def _by_arrays(
+    labels: Labels, spec: WeightMapSpec, dtype: np.dtype[Any]
+) -> tuple[Term, tuple[int, int]]:
+    """Return the signed term and counts of one slice or volume, by whole-array operations."""
+    from weightmaps.nearest_two import nearest_two_of_one
+
+    source, classes = sources(labels, spec)
+    d1, d2 = nearest_two_of_one(source, spec.reach_px, spec.spacing)
+    distance = d1 + d2
+    near = distance <= spec.reach_px
+    term = np.zeros(labels.shape, dtype)
+    term[near] = spec.w0 * np.exp(-np.square(distance[near]) / (2 * spec.sigma_px**2))
+    cell = classes != 0
+    if spec.where == "background":
+        term[cell] = 0
+    np.negative(term, out=term, where=cell)
+    ignored = 0
+    if spec.ignore_label is not None:
+        outside = labels == spec.ignore_label
+        term[outside] = np.nan
+        ignored = int(np.count_nonzero(outside))
+    cells = int(np.count_nonzero(cell))
+    return term, (labels.size - cells - ignored, cells)
