@@ -1,0 +1,372 @@
+"""Tiled equals one-shot; the certificate sees what is wrong; memory and threads are bounded."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.counting_source import Counting
+from tests.valid_network import MARGIN, PERIOD, geometry, network, one_shot
+from tiling import Geometry, SeamError, SeamRule, stitch
+
+RNG = np.random.default_rng(1)
+SIZES = [
+    (1, 1), (1, 97), (97, 1), (5, 3), (9, 9), (30, 30), (31, 37), (61, 53), (64, 2), (22, 100),
+]  # fmt: skip
+
+
+def image_of(*shape):
+    return RNG.normal(size=shape)
+
+
+def tiled(image, output=14, function=network, channels=2, **options):
+    region = options.get("region")
+    size = image.shape[-2:] if region is None else (region[1] - region[0], region[3] - region[2])
+    result = np.full((channels, *size), np.nan)
+    summary = stitch(image, function, result, geometry(output), **options)
+    return result, summary
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("output", [6, 14, 46])
+def test_tiles_equal_whole_bit_for_bit(size, output):
+    image = image_of(*size)
+    result, summary = tiled(image, output, batch=3)
+    np.testing.assert_array_equal(result, one_shot(image))
+    assert summary.pixels == image.size
+    assert summary.seam_max_difference in (None, 0.0)
+    assert summary.probe_difference == (None if summary.tiles == 1 else 0.0)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_result_depends_on_nothing_but_the_image(data):
+    height, width = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
+    y0, x0 = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    region = (
+        y0, data.draw(st.integers(y0 + 1, height)), x0, data.draw(st.integers(x0 + 1, width)),
+    )  # fmt: skip
+    channels = data.draw(st.sampled_from([1, 3]))
+    image = np.random.default_rng(height * 71 + width).normal(size=(channels, height, width))
+    result, _ = tiled(
+        image,
+        data.draw(st.sampled_from([6, 10, 18, 34, 74])),
+        batch=data.draw(st.integers(1, 7)),
+        region=region,
+        seams=SeamRule(tolerance=0.0),
+    )
+    np.testing.assert_array_equal(result, one_shot(image)[:, y0 : region[1], x0 : region[3]])
+
+
+def test_paper_step_differs_and_the_probe_sees_it():
+    """Outputs are 2 mod 4 here as they are 4 mod 16 in the U-Net: stepping by them is off phase."""
+    image = image_of(60, 60)
+    result, summary = tiled(image, 18, step="paper")
+    off = np.abs(result - one_shot(image))
+    assert (off[:, :18, :18] == 0).all()
+    assert off[:, :, 18:36].max() > 0.1
+    assert (off[:, 36:54, 36:54] == 0).all()  # two steps of 18 are in phase again
+    assert summary.seam_max_difference is None
+    assert summary.probe_difference > 0.1
+    with pytest.raises(SeamError, match="probe tile"):
+        tiled(image, 18, step="paper", seams=SeamRule(tolerance=1e-3))
+
+
+def test_a_paper_step_region_is_the_crop_of_the_whole():
+    image = image_of(60, 60)
+    whole, _ = tiled(image, 18, step="paper")
+    part, _ = tiled(image, 18, step="paper", region=(20, 45, 7, 60))
+    np.testing.assert_array_equal(part, whole[:, 20:45, 7:60])
+
+
+def test_a_delta_lands_on_its_pixel():
+    image = np.zeros((50, 41))
+    image[23, 37] = 1.0
+
+    def centre(x):
+        return x[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+    result, _ = tiled(image, function=centre, channels=1)
+    assert np.argwhere(result[0]).tolist() == [[23, 37]]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", ">i4", "float32", "float64"])
+def test_the_identity_returns_the_image_unchanged(dtype):
+    image = RNG.integers(0, 2, (3, 45, 70)).astype(dtype)
+    image.flags.writeable = False
+    result = np.zeros(image.shape, image.dtype.newbyteorder("="))
+    inputs = set()
+
+    def centre(x):
+        inputs.add((x.dtype.str, x.flags.c_contiguous))
+        return x[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+    stitch(image, centre, result, geometry(14), batch=2)
+    np.testing.assert_array_equal(result, image)
+    assert inputs == {(result.dtype.str, True)}
+
+
+@pytest.mark.parametrize(
+    "view", [np.asfortranarray, lambda a: a[:, ::-1][:, ::-1], lambda a: np.repeat(a, 2, 1)[:, ::2]]
+)
+def test_any_memory_layout_gives_the_same_result(view):
+    image = image_of(40, 33)
+    np.testing.assert_array_equal(tiled(view(image))[0], tiled(image)[0])
+
+
+class WriteOnce:
+    """A sink that refuses to be written twice, out of order, or in part of its width."""
+
+    def __init__(self, *shape, fail_at=None):
+        self.shape = shape
+        self.rows = 0
+        self.fail_at = fail_at
+
+    def __setitem__(self, key, block):
+        _, rows, columns = key
+        assert (columns.start, columns.stop) == (0, self.shape[-1])
+        assert rows.start == self.rows
+        assert block.shape == (2, rows.stop - rows.start, columns.stop)
+        self.rows = rows.stop
+        if self.fail_at is not None and self.rows >= self.fail_at:
+            raise OSError("disk full")
+
+
+def test_each_row_is_written_once_in_order():
+    sink = WriteOnce(2, 83, 47)
+    stitch(image_of(83, 47), network, sink, geometry(14), batch=4)
+    assert sink.rows == 83
+
+
+def test_each_row_is_read_once():
+    for height in (83, 84, 85, 86, 87, 13, 200):
+        source = Counting(image_of(height, 40))
+        stitch(source, network, np.empty((2, height, 40)), geometry(14), batch=2)
+        assert (source.reads == 1).all(), height
+
+
+def test_batches_are_never_padded_nor_mixed_between_bands():
+    sizes = []
+
+    def counted(x):
+        sizes.append(x.shape[0])
+        return network(x)
+
+    _, summary = tiled(image_of(40, 60), function=counted, batch=3)
+    assert sizes == [3, 2, 1, 3, 2, 3, 2, 3, 2]
+    assert sum(sizes) == summary.tiles + 1
+
+
+def test_a_flat_sink_takes_one_channel():
+    image = image_of(30, 30)
+    flat = np.empty((30, 30))
+    stitch(image, lambda x: network(x)[:, :1], flat, geometry(14))
+    np.testing.assert_array_equal(flat, one_shot(image)[0])
+    with pytest.raises(ValueError, match="2 channels, the sink holds one"):
+        stitch(image, network, flat, geometry(14))
+
+
+# --- the certificate ------------------------------------------------------------------------
+
+
+def test_certificate_sees_too_small_a_margin():
+    """Global pooling makes the result depend on the whole tile, not only on its margin."""
+
+    def whole_tile(x):
+        return network(x) - x.mean(axis=(1, 2, 3), keepdims=True)
+
+    _, summary = tiled(image_of(50, 50), function=whole_tile)
+    assert summary.seam_max_difference > 0.01
+    assert summary.seam_differing > 0
+    with pytest.raises(SeamError, match=r"neighbouring tiles differ by up to 0\.\d+ .*tolerance"):
+        tiled(image_of(50, 50), function=whole_tile, seams=SeamRule(tolerance=1e-6))
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 50), (14, 60), (60, 14)])
+def test_certificate_sees_a_grid_out_of_phase(height, width, monkeypatch):
+    """All strips agree when the whole grid is shifted; only the probe can tell."""
+    import importlib
+
+    # `tiling.stitch` is also the name of the function, hence not by attribute.
+    module = importlib.import_module("tiling.stitch")
+    planned = module.plan
+
+    def shifted(*args, **options):
+        tiles = planned(*args, **options)
+        object.__setattr__(tiles._y, "start", -2)
+        object.__setattr__(tiles._x, "start", -2)
+        return tiles
+
+    monkeypatch.setattr(module, "plan", shifted)
+    _, summary = tiled(image_of(height, width))
+    assert summary.seam_max_difference == 0.0
+    assert summary.probe_difference > 0.01
+
+
+def test_certificate_counts_every_strip():
+    _, summary = tiled(image_of(26, 26))  # 2 x 2 tiles, step 12: origins 0 and 12, strips of 2
+    assert (summary.tiles, summary.step) == (4, 12)
+    # two channels of: 2 columns x 14 rows in each band; 2 rows x (12 + 14) columns between them
+    assert summary.seam_compared == 2 * (2 * 14 + 2 * 14 + 2 * 26) == 216
+    assert tiled(image_of(26, 26), seams=SeamRule(probe=False))[1].probe_difference is None
+
+
+def test_nan_in_one_of_two_tiles_fails_the_certificate():
+    calls = []
+
+    def sometimes(x):
+        calls.append(1)
+        return network(x) * (np.nan if len(calls) == 2 else 1)
+
+    with pytest.raises(SeamError, match="inf"):
+        tiled(image_of(14, 40), function=sometimes, seams=SeamRule(tolerance=1e9, probe=False))
+
+
+def test_integer_results_are_compared_without_wrapping():
+    calls = []
+
+    def byte(x):
+        calls.append(1)
+        return np.full((1, 1, 14, 14), 255 if len(calls) % 2 else 0, np.uint8)
+
+    _, summary = tiled(image_of(14, 40), function=byte, channels=1, seams=SeamRule(probe=False))
+    assert summary.seam_max_difference == 255.0
+
+
+# --- resume, faults, threads, memory --------------------------------------------------------
+
+
+class Kept(np.ndarray):
+    rows_done = 0
+
+
+@pytest.mark.parametrize("kept", [0, 1, 11, 12, 13, 40, 57, 59, 60])
+def test_rows_that_are_there_are_kept(kept):
+    image = image_of(60, 40)
+    whole = one_shot(image)
+    sink = np.full(whole.shape, -1.0).view(Kept)
+    sink.rows_done = kept
+    summary = stitch(image, network, sink, geometry(14), batch=2)
+    assert (np.asarray(sink)[:, :kept] == -1).all()
+    np.testing.assert_array_equal(np.asarray(sink)[:, kept:], whole[:, kept:])
+    assert summary.rows_kept == kept
+    assert summary.pixels == (60 - kept) * 40
+    assert summary.tiles == 4 * (0 if kept == 60 else 5 - min(kept // 12, 4))
+
+
+def threads():
+    return [t for t in threading.enumerate() if t.name.startswith("tiling")]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), MemoryError()])
+def test_an_error_of_the_function_ends_the_run(error):
+    calls = []
+
+    def failing(x):
+        calls.append(1)
+        if len(calls) == 6:
+            raise error
+        return network(x)
+
+    with pytest.raises(type(error)):
+        tiled(image_of(90, 40), function=failing)
+    assert not threads()
+    assert len(calls) == 6
+
+
+def test_an_error_of_the_source_ends_the_run():
+    class Broken:
+        shape, dtype = (90, 40), np.dtype(float)
+
+        def __getitem__(self, key):
+            if key[-2].stop > 50:
+                raise OSError("bad sector")
+            return np.zeros((key[-2].stop - key[-2].start, key[-1].stop - key[-1].start))
+
+    with pytest.raises(OSError, match="bad sector"):
+        stitch(Broken(), network, np.empty((2, 90, 40)), geometry(14))
+    assert not threads()
+
+
+def test_an_error_of_the_sink_ends_the_run_within_two_bands():
+    calls = []
+
+    def counted(x):
+        calls.append(1)
+        return network(x)
+
+    with pytest.raises(OSError, match="disk full"):
+        stitch(
+            image_of(1200, 40), counted, WriteOnce(2, 1200, 40, fail_at=12), geometry(14), batch=1
+        )
+    assert not threads()
+    assert len(calls) < 100
+
+
+def test_wrong_shapes_are_named():
+    image = image_of(40, 40)
+    with pytest.raises(ValueError, match=r"must return \(N, K, 14, 14\)"):
+        tiled(image, function=lambda x: x)
+    with pytest.raises(ValueError, match="sink is 40 x 39"):
+        stitch(image, network, np.empty((2, 40, 39)), geometry(14))
+    with pytest.raises(ValueError, match="batch 0"):
+        tiled(image, batch=0)
+    kinds = iter("fddd")
+    with pytest.raises(ValueError, match="the same kind"):
+        tiled(image_of(40, 14), function=lambda x: network(x).astype(next(kinds)))
+
+
+def test_progress_counts_every_tile():
+    seen = []
+    _, summary = tiled(image_of(40, 60), batch=3, progress=lambda *now: seen.append(now))
+    assert seen[-1] == (summary.tiles, summary.tiles)
+    assert seen == sorted(seen)
+    assert len(seen) == 8
+
+
+def test_memory_is_bounded_by_the_tile():
+    """Sixteen times the height costs no more; what is held is what the summary says."""
+
+    class Zeros:
+        dtype = np.dtype(np.uint8)
+
+        def __init__(self, height):
+            self.shape = (height, 2000)
+
+        def __getitem__(self, key):
+            return np.zeros((key[-2].stop - key[-2].start, key[-1].stop - key[-1].start), np.uint8)
+
+    class Nowhere:
+        def __setitem__(self, key, block):
+            pass
+
+    def centre(x):
+        return x[..., 92:-92, 92:-92]
+
+    peaks = []
+    for height in (1500, 24000):
+        tracemalloc.start()
+        summary = stitch(Zeros(height), centre, Nowhere(), Geometry.for_unet(output=388), batch=2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        # the summary's figure, one block being read, and the tile plan
+        assert summary.buffer_bytes <= peaks[-1] + 3e6
+        assert peaks[-1] <= summary.buffer_bytes + 956 * 2000 + 1e6
+    assert peaks[1] <= peaks[0] + 1e6
+    assert peaks[1] <= 25_000 * 2000
+
+
+def test_period_of_the_stand_in_is_what_it_claims():
+    """Measured by shifting, not by trust."""
+    image = image_of(1, 1, 62, 62)
+    base = network(image[..., :58, :58])
+    assert base.shape == (1, 2, 58 - 2 * MARGIN, 58 - 2 * MARGIN)
+    for shift, equal in ((PERIOD, True), (2, False), (1, False)):
+        moved = network(image[..., shift : 58 + shift, shift : 58 + shift])
+        same = np.array_equal(base[..., shift:, shift:], moved[..., :-shift, :-shift])
+        assert same == equal

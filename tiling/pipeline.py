@@ -1,0 +1,262 @@
+"""The three threads of a run: one reads ahead, the caller's computes, one writes behind.
+
+What waits between them is bounded: one batch read ahead, and two bands, of which one is filled
+while the other is written.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tiling.band import RowBand
+from tiling.certificate import SeamRule, SeamWatch
+from tiling.channel import Channel, ClosedError
+from tiling.mirror import Source, read_mirrored, reflected
+from tiling.plan import Plan, Tile, Window
+
+__all__ = ["Pipeline", "Tally"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Input of one call of the function; `tiles` is empty for the probe."""
+
+    row: int
+    column: int
+    tiles: list[Tile]
+    array: Array
+
+
+@dataclass
+class Tally:
+    """Times and sizes, each written by one thread only."""
+
+    seconds: float = 0.0
+    reading: float = 0.0
+    computing: float = 0.0
+    writing: float = 0.0
+    waiting_input: float = 0.0
+    waiting_output: float = 0.0
+    tiles: int = 0
+    computed: int = 0
+    row_bytes: int = 0
+    batch_bytes: int = 0
+    band_bytes: int = 0
+    seam_bytes: int = 0
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory of the row band, three batches, the bands and the seams at their largest."""
+        return self.row_bytes + 3 * self.batch_bytes + self.band_bytes + self.seam_bytes
+
+
+@dataclass
+class Pipeline:
+    """One run of `tiling.stitch`: what its three threads share.
+
+    Parameters
+    ----------
+    source, function, sink, batch, progress, seams
+        As in `tiling.stitch`.
+    plan
+        The tiles.
+    """
+
+    source: Source
+    function: Callable[[Array], Any]
+    sink: Any
+    plan: Plan
+    batch: int
+    progress: Callable[[int, int], None] | None
+    seams: SeamRule
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self.rows_kept = int(getattr(self.sink, "rows_done", 0))
+        done = min(self.rows_kept, self.plan.region[1] - self.plan.region[0] - 1)
+        self.first_row = self.plan.band_of(self.plan.region[0] + done)
+        self.watch = SeamWatch(self.plan, self.seams, self.first_row)
+        self.batches: Channel[_Batch] = Channel(1)
+        self.bands: Channel[tuple[int, Array]] = Channel(2)
+        self.free: Channel[Array] = Channel(2)
+        self.bands_made = 0
+
+    def go(self) -> None:
+        """Start the threads, run the function, join the threads whatever happens."""
+        start = perf_counter()
+        threads = [
+            threading.Thread(target=work, name=f"tiling {work.__name__.strip('_')}", daemon=True)
+            for work in (self._read, self._write)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            self._compute()
+            self.bands.finish()
+            threads[1].join()
+            self.bands.check()
+        finally:
+            for channel in (self.batches, self.bands, self.free):
+                channel.close()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+        self.tally.seconds = perf_counter() - start
+
+    def _read(self) -> None:
+        try:
+            for batch in self._timed_batches():
+                self.batches.put(batch)
+            self.batches.finish()
+        except ClosedError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            self.batches.fail(error)
+
+    def _timed_batches(self) -> Iterator[_Batch]:
+        batches = _batches(self.source, self.plan, self.batch, self.watch, self.tally)
+        while True:
+            start = perf_counter()
+            batch = next(batches, None)
+            self.tally.reading += perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def _compute(self) -> None:
+        total = (self.plan.rows - self.first_row) * self.plan.columns
+        band: Array | None = None
+        while True:
+            start = perf_counter()
+            try:
+                item = self.batches.get()
+            except ClosedError:
+                return
+            self.tally.waiting_input += perf_counter() - start
+            start = perf_counter()
+            result = self._checked(self.function(item.array), item.array)
+            self.tally.computing += perf_counter() - start
+            self.tally.computed += result.shape[0] * result.shape[-1] ** 2
+            self.bands.check()
+            if not item.tiles:
+                self.watch.see_probe(result[0])
+                self.watch.finish_band(item.row)
+                continue
+            band = self._empty_band(result) if band is None else band
+            self._place(item, result, band)
+            if item.column + len(item.tiles) == self.plan.columns:
+                self.watch.finish_band(item.row)
+                self._hand_over(item.row, band)
+                band = None
+            if self.progress is not None:
+                self.progress(self.tally.tiles, total)
+
+    def _checked(self, result: Any, array: Array) -> Array:
+        made: Array = np.asarray(result)
+        side = self.plan.geometry.output
+        expected = (array.shape[0], side, side)
+        if made.ndim != 4 or (made.shape[0], *made.shape[2:]) != expected:
+            raise ValueError(
+                f"the function made {made.shape} of {array.shape}; it must return "
+                f"(N, K, {side}, {side}): check the geometry's margin"
+            )
+        return made
+
+    def _empty_band(self, result: Array) -> Array:
+        """A band to fill; there are two, one is filled while the other is written."""
+        start = perf_counter()
+        if self.bands_made < min(2, self.plan.rows - self.first_row):
+            heights = [b - a for a, b in map(self.plan.band, range(self.first_row, self.plan.rows))]
+            shape = (result.shape[1], max(heights), self.plan.region[3] - self.plan.region[2])
+            band: Array = np.empty(shape, result.dtype)
+            self.bands_made += 1
+            self.tally.band_bytes += band.nbytes
+        else:
+            band = self.free.get()
+        self.tally.waiting_output += perf_counter() - start
+        if (band.shape[0], band.dtype) != (result.shape[1], result.dtype):
+            raise ValueError(
+                f"the function returned {result.shape[1]} channels of {result.dtype} after "
+                f"{band.shape[0]} of {band.dtype}; it must return the same kind each time"
+            )
+        return band
+
+    def _place(self, item: _Batch, result: Array, band: Array) -> None:
+        margin = self.plan.geometry.margin
+        top, left = self.plan.band(item.row)[0], self.plan.region[2]
+        for number, (tile, one) in enumerate(zip(item.tiles, result, strict=True)):
+            self.watch.see(item.row, item.column + number, tile, one)
+            y0, y1, x0, x1 = tile.write
+            y, x = tile.read[0] + margin, tile.read[2] + margin
+            part = one[:, y0 - y : y1 - y, x0 - x : x1 - x]
+            band[:, y0 - top : y1 - top, x0 - left : x1 - left] = part
+            self.tally.tiles += 1
+            self.tally.seam_bytes = max(self.tally.seam_bytes, self.watch.nbytes)
+
+    def _hand_over(self, row: int, band: Array) -> None:
+        start = perf_counter()
+        self.bands.put((row, band))
+        self.tally.waiting_output += perf_counter() - start
+
+    def _write(self) -> None:
+        try:
+            flat = len(getattr(self.sink, "shape", (0, 0, 0))) == 2
+            top, _, x0, x1 = self.plan.region
+            for row, band in self.bands:
+                start = perf_counter()
+                y0, y1 = self.plan.band(row)
+                kept = max(0, top + self.rows_kept - y0)
+                block = band[:, kept : y1 - y0]
+                if flat and band.shape[0] != 1:
+                    raise ValueError(
+                        f"the function returns {band.shape[0]} channels, the sink holds one; "
+                        "give a sink of shape (K, H, W)"
+                    )
+                if block.shape[1]:
+                    rows = slice(y0 + kept - top, y1 - top)
+                    self.sink[..., rows, 0 : x1 - x0] = block[0] if flat else block
+                self.tally.writing += perf_counter() - start
+                self.free.put(band)
+        except ClosedError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            self.free.fail(error)
+            self.bands.fail(error)
+
+
+def _batches(
+    source: Source, tiles: Plan, batch: int, watch: SeamWatch, tally: Tally
+) -> Iterator[_Batch]:
+    """Inputs of the function in the order of the plan, the probe's after the first band."""
+    geometry = tiles.geometry
+    first, last = tiles.tile(0, 0).read, tiles.tile(0, tiles.columns - 1).read
+    across = reflected(first[2], last[3], tiles.shape[1])
+    band = RowBand(source, geometry.input + tiles.step, (int(across.min()), int(across.max()) + 1))
+    tally.row_bytes = band.nbytes
+    probe_row, probe = watch.probe_row, watch.probe_window
+
+    def filled(windows: list[Window]) -> Array:
+        channels = band.shape[0] if len(band.shape) == 3 else 1
+        side = geometry.input
+        array = np.empty((len(windows), channels, side, side), band.dtype.newbyteorder("="))
+        for one, window in zip(array, windows, strict=True):
+            one[...] = read_mirrored(band, *window)
+        tally.batch_bytes = max(tally.batch_bytes, array.nbytes)
+        return array
+
+    for row in range(probe_row, tiles.rows):
+        for column in range(0, tiles.columns, batch):
+            end = min(column + batch, tiles.columns)
+            group = [tiles.tile(row, i) for i in range(column, end)]
+            yield _Batch(row, column, group, filled([tile.read for tile in group]))
+        if probe is not None and row == probe_row:
+            yield _Batch(row, 0, [], filled([tiles.read_window(probe[0], probe[2])]))
