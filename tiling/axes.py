@@ -1,0 +1,151 @@
+"""What the pages of a TIFF mean, from three small bounded parsers of its description.
+
+Understood: the ImageJ text, the JSON of tifffile, and the first `Pixels` element of OME-XML (by
+pattern, without an XML parser: no entities, no other files). Everything else: unknown page axis.
+Sources: ImageJ `ij/io/TiffEncoder.java`; tifffile's "shaped" format; OME-TIFF specification 6.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+
+__all__ = ["PageAxes", "page_axes"]
+
+_MAX_JSON = 1 << 16
+_PIXELS = re.compile(r"<(?:\w{1,20}:)?Pixels\s([^<>]{1,8192})>")
+_ATTRIBUTE = re.compile(r"""(\w{1,40})\s{0,8}=\s{0,8}(?:"([^"&]{0,80})"|'([^'&]{0,80})')""")
+_IMAGEJ_LINE = re.compile(r"^(\w{1,20})=(.{0,80})$", re.MULTILINE)
+_AXIS = re.compile(r"[A-Z]{2,8}\Z")
+_UNITS = {
+    "um": "um", "µm": "um", "μm": "um", "micron": "um", "microns": "um", "micrometer": "um",
+    "\\u00b5m": "um", "nm": "nm", "mm": "mm", "cm": "cm", "m": "m", "inch": "inch",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PageAxes:
+    """Meaning of the pages.
+
+    Parameters
+    ----------
+    letters, shape
+        Axes of the pages, slowest first, and their lengths: ("TZ", (5, 30)).
+    images
+        Number of images the description promises; 0 when it promises none.
+    unit
+        Unit of length in the description, or ''.
+    per_unit
+        Pixels per unit in x and y, from the description; None where it does not say.
+    """
+
+    letters: str = ""
+    shape: tuple[int, ...] = ()
+    images: int = 0
+    unit: str = ""
+    per_unit: tuple[float, float] | None = None
+
+
+def page_axes(description: str, samples: int) -> PageAxes:
+    r"""Meaning of the pages as told by the image description (its first megabyte).
+
+    Parameters
+    ----------
+    description
+        Text of the ImageDescription tag of the first page; not trusted.
+    samples
+        Samples per pixel: OME counts them as channels.
+
+    Examples
+    --------
+    >>> found = page_axes("ImageJ=1.54f\nimages=60\nchannels=2\nslices=30\nunit=micron\n", 1)
+    >>> found.letters, found.shape, found.images, found.unit
+    ('ZC', (30, 2), 60, 'um')
+    """
+    head = description.lstrip("\ufeff \t\r\n")
+    if head.startswith("ImageJ="):
+        return _imagej(head)
+    if head.startswith("{"):
+        return _shaped(head, samples)
+    if head.startswith(("<?xml", "<OME", "<ome:")):
+        return _ome(head, samples)
+    return PageAxes()
+
+
+def _imagej(text: str) -> PageAxes:
+    found = dict(_IMAGEJ_LINE.findall(text[:8192].replace("\r", "")))
+    length = {name: _count(found.get(name, "")) or 1 for name in ("frames", "slices", "channels")}
+    images = _count(found.get("images", "")) or math.prod(length.values())
+    letters, shape = _without_ones("TZC", tuple(length.values()))
+    if math.prod(shape) != images:
+        letters, shape = _without_ones("I", (images,))
+    return PageAxes(letters, shape, images, _UNITS.get(found.get("unit", "").lower(), ""))
+
+
+def _shaped(text: str, samples: int) -> PageAxes:
+    """JSON of tifffile: {"shape": [30, 512, 512], "axes": "ZYX", "truncated": true}."""
+    try:
+        found = json.loads(text) if len(text) <= _MAX_JSON else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        return PageAxes()
+    shape = found.get("shape")
+    if not isinstance(shape, list) or not 2 <= len(shape) <= 8:
+        return PageAxes()
+    if not all(type(side) is int and 0 < side < 1 << 40 for side in shape):
+        return PageAxes()
+    axes = found.get("axes")
+    if not isinstance(axes, str) or not _AXIS.match(axes) or len(axes) != len(shape):
+        axes = ""
+    chunky = samples > 1 and shape[-1] == samples and (not axes or axes.endswith("S"))
+    planar = samples > 1 and not chunky and len(shape) > 2 and shape[-3] == samples
+    pages = tuple(shape[: -3 if chunky or planar else -2])
+    images = math.prod(pages)
+    if axes:
+        letters, pages = _without_ones(axes[: len(pages)], pages)
+    else:
+        letters, pages = _without_ones("I", (images,))
+    return PageAxes(letters, pages, images if found.get("truncated") is True else 0)
+
+
+def _ome(text: str, samples: int) -> PageAxes:
+    element = _PIXELS.search(text)
+    if element is None:
+        return PageAxes()
+    found = {name: a or b for name, a, b in _ATTRIBUTE.findall(element[1])}
+    order = found.get("DimensionOrder", "")
+    if sorted(order) != sorted("XYZCT") or order[:2] != "XY":
+        return PageAxes()
+    length = {axis: _count(found.get(f"Size{axis}", "")) or 1 for axis in "ZCT"}
+    if length["C"] % samples == 0:
+        length["C"] //= samples
+    slow_first = order[:1:-1]
+    letters, shape = _without_ones(slow_first, tuple(length[axis] for axis in slow_first))
+    unit = _UNITS.get(found.get("PhysicalSizeXUnit", "µm").lower(), "")
+    if found.get("PhysicalSizeYUnit", "µm").lower() != found.get("PhysicalSizeXUnit", "µm").lower():
+        unit = ""
+    x, y = _length(found.get("PhysicalSizeX", "")), _length(found.get("PhysicalSizeY", ""))
+    per_unit = (1 / x, 1 / y) if x and y and unit else None
+    return PageAxes(letters, shape, 0, unit, per_unit)
+
+
+def _without_ones(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    kept = [(axis, side) for axis, side in zip(letters, shape, strict=True) if side != 1]
+    return "".join(axis for axis, _ in kept), tuple(side for _, side in kept)
+
+
+def _count(text: str) -> int:
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text.strip()) else 0
+
+
+def _length(text: str) -> float:
+    if not re.fullmatch(r"[0-9.]{1,20}(?:[eE][+-]?[0-9]{1,2})?", text.strip()):
+        return 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return value if 1e-30 < value < 1e30 else 0.0

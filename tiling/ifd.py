@@ -1,0 +1,203 @@
+"""The directory structure of a TIFF, walked by ourselves with every number checked.
+
+Nothing here decodes a pixel or allocates more than the file's own size suggests. Sub-directories
+and references to other files are never followed.
+Source: TIFF 6.0 (Adobe, 1992), BigTIFF as in libtiff 4.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tiling.faults import InputError
+from tiling.input_file import InputFile
+
+__all__ = ["Ifd", "Limits", "Tag", "integer", "integers", "rational", "text", "walk"]
+
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
+               16: 8, 17: 8, 18: 8}  # fmt: skip
+_INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8"}
+_FIRST_PIXEL_BYTE = 8
+_MAX_TAGS = 4096
+_LOOKS_LIKE = {
+    b"\x89PNG": "a PNG image (rename it to .png)",
+    b"\xff\xd8\xff": "a JPEG image (convert it to TIFF)",
+    b"GIF8": "a GIF image",
+    b"BM": "a BMP image",
+    b"\x1f\x8b": "gzip-compressed (unpack it first)",
+    b"PK\x03\x04": "a zip archive (unpack it first)",
+    b"version https://git-lfs": "a Git LFS pointer (fetch the real file with `git lfs pull`)",
+    b"<": "a web page or XML text (the download may have failed)",
+    b"\x89HDF": "an HDF5 file",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may ask of us, checked before anything is allocated.
+
+    Parameters
+    ----------
+    max_pixels
+        Pixels of one page.
+    max_bytes
+        Bytes of decoded pixels that one call may hold in memory.
+    max_ratio
+        Decoded bytes per stored byte of a compressed page or segment (of 16 MiB or more).
+    max_pages
+        Pages of the file.
+    """
+
+    max_pixels: int = 1 << 36
+    max_bytes: int = 1 << 33
+    max_ratio: float = 1100.0
+    max_pages: int = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One directory entry: field type, number of values, and where in the file they lie."""
+
+    kind: int
+    count: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ifd:
+    """One page's directory: byte order (`<` or `>`), tags by number, page number."""
+
+    order: Literal["<", ">"]
+    tags: dict[int, Tag]
+    page: int
+
+
+def walk(file: InputFile, limits: Limits) -> Iterator[Ifd]:
+    """Directories of `file` in their order, each checked.
+
+    Raises
+    ------
+    InputError
+        Not a TIFF; or the chain has a cycle, too many pages, or leaves the file; or a directory
+        has no or too many tags, an unknown field type, or a value outside the file.
+    """
+    order, big, start = _header(file)
+    visited: set[int] = set()
+    used = 0  # directories that lie apart cannot be longer than the file
+    while start:
+        page = len(visited)
+        if start in visited:
+            raise InputError(file.path, "is damaged: its pages form a cycle", page=page)
+        if page >= limits.max_pages:
+            raise InputError(file.path, f"has more than {limits.max_pages} pages (max_pages)")
+        visited.add(start)
+        ifd, start = _directory(file, start, page, order, big)
+        used += len(ifd.tags) * (20 if big else 12)
+        if used > file.size:
+            raise InputError(file.path, "is damaged: its pages overlap", page=page)
+        yield ifd
+    if not visited:
+        raise InputError(file.path, "is a TIFF without a page")
+
+
+def integers(
+    file: InputFile, ifd: Ifd, number: int, name: str, count: int
+) -> npt.NDArray[np.uint64]:
+    """The `count` values of integer tag `number`, uint64, shape (count,)."""
+    tag = ifd.tags.get(number)
+    if tag is None:
+        raise InputError(file.path, f"has no {name} tag", page=ifd.page)
+    kind = _INTEGER_TYPES.get(tag.kind)
+    if kind is None or tag.count != count:
+        raise InputError(
+            file.path,
+            f"{name} has {tag.count} values of field type {tag.kind}, "
+            f"expected {count} unsigned integers",
+            page=ifd.page,
+        )
+    data = file.read(tag.start, count * _TYPE_BYTES[tag.kind])
+    return np.frombuffer(data, ifd.order + kind).astype(np.uint64)
+
+
+def integer(file: InputFile, ifd: Ifd, number: int, name: str, default: int | None = None) -> int:
+    """The single value of integer tag `number`, or `default` where the tag is absent."""
+    if number not in ifd.tags and default is not None:
+        return default
+    return int(integers(file, ifd, number, name, 1)[0])
+
+
+def text(file: InputFile, ifd: Ifd, number: int, limit: int = 1 << 20) -> str:
+    """First `limit` bytes of text tag `number`, without its padding; '' where absent."""
+    tag = ifd.tags.get(number)
+    if tag is None or tag.kind not in (1, 2, 7):
+        return ""
+    data = file.read(tag.start, min(tag.count, limit))
+    return data.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def rational(file: InputFile, ifd: Ifd, number: int) -> float | None:
+    """Positive value of rational tag `number`; None where absent or meaningless."""
+    tag = ifd.tags.get(number)
+    if tag is None or tag.kind != 5 or tag.count != 1:
+        return None
+    top, bottom = struct.unpack(ifd.order + "II", file.read(tag.start, 8))
+    return top / bottom if top and bottom else None
+
+
+def _header(file: InputFile) -> tuple[Literal["<", ">"], bool, int]:
+    head = file.read(0, min(file.size, 16))
+    order: Literal["<", ">"] = "<" if head[:2] == b"II" else ">"
+    magic = head[:4]
+    if magic in (b"II*\0", b"MM\0*") and len(head) >= 8:
+        return order, False, struct.unpack(order + "I", head[4:8])[0]
+    if magic in (b"II+\0", b"MM\0+") and len(head) == 16:
+        width, zero, start = struct.unpack(order + "HHQ", head[4:16])
+        if (width, zero) == (8, 0):
+            return order, True, start
+    for beginning, meaning in _LOOKS_LIKE.items():
+        if head.lstrip().startswith(beginning[:16]):
+            raise InputError(file.path, f"is not a TIFF file but {meaning}")
+    raise InputError(file.path, f"is not a TIFF file (it begins with {head[:4]!r})")
+
+
+def _directory(
+    file: InputFile, start: int, page: int, order: Literal["<", ">"], big: bool
+) -> tuple[Ifd, int]:
+    """The directory at byte `start`, and where the next one lies (0: there is none)."""
+    head, entry, layout, pointer = (8, 20, "HHQQ", "Q") if big else (2, 12, "HHII", "I")
+    inline = 8 if big else 4
+    if start < _FIRST_PIXEL_BYTE or start + head > file.size:
+        raise InputError(
+            file.path, f"is cut off or damaged: a page is said to be at byte {start}", page=page
+        )
+    count = int.from_bytes(file.read(start, head), "little" if order == "<" else "big")
+    if not 1 <= count <= _MAX_TAGS:
+        raise InputError(
+            file.path, f"is damaged: a page with {count} tags (1 to {_MAX_TAGS})", page=page
+        )
+    block = file.read(start + head, count * entry + inline)
+    tags: dict[int, Tag] = {}
+    for index, (number, kind, values, place) in enumerate(
+        struct.iter_unpack(order + layout, block[: count * entry])
+    ):
+        size = _TYPE_BYTES.get(kind, 0) * values
+        if kind not in _TYPE_BYTES or number in tags:
+            what = "twice in one page" if number in tags else f"of unknown field type {kind}"
+            raise InputError(file.path, f"is damaged: tag {number} {what}", page=page)
+        if size <= inline:
+            place = start + head + index * entry + (entry - inline)
+        elif place < _FIRST_PIXEL_BYTE or place + size > file.size:
+            raise InputError(
+                file.path,
+                f"is cut off or damaged: tag {number} has {size} bytes at {place}, "
+                f"the file ends at {file.size}",
+                page=page,
+            )
+        tags[number] = Tag(kind, values, place)
+    return Ifd(order, tags, page), struct.unpack(order + pointer, block[count * entry :])[0]

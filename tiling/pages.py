@@ -1,0 +1,220 @@
+"""The pages of a TIFF as we accept them: an allowed list of what the tags may say.
+
+Source of the tag numbers and their defaults: TIFF 6.0 (Adobe, 1992), sections 8, 14 and 15.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tiling.faults import InputError
+from tiling.ifd import Ifd, Limits, Tag, integer, integers
+from tiling.input_file import InputFile
+
+__all__ = ["CODECS", "Layout", "Page", "read_page_layout"]
+
+NONE, LZW, DEFLATE, DEFLATE_OLD, PACKBITS, ZSTD = 1, 5, 8, 32946, 32773, 50000
+CODECS = {
+    NONE: "no compression", LZW: "LZW", DEFLATE: "deflate", DEFLATE_OLD: "deflate",
+    PACKBITS: "PackBits", ZSTD: "zstd",
+}  # fmt: skip
+_REFUSED_CODECS = {
+    2: "CCITT", 3: "CCITT fax 3", 4: "CCITT fax 4", 6: "old JPEG", 7: "JPEG", 33003: "JPEG 2000",
+    33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 34926: "old zstd",
+    34927: "WebP", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
+_PHOTOMETRIC: dict[int, Literal["miniswhite", "minisblack", "rgb"]]
+_PHOTOMETRIC = {0: "miniswhite", 1: "minisblack", 2: "rgb"}
+_REFUSED_PHOTOMETRIC = {3: "palette colours", 4: "a transparency mask", 5: "CMYK", 6: "YCbCr",
+                        8: "CIELab", 32803: "a colour filter array"}  # fmt: skip
+_FORMATS: dict[int, Literal["u", "i", "f"]] = {1: "u", 2: "i", 3: "f"}
+_BITS = {"u": (1, 8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one page stores its pixels.
+
+    Parameters
+    ----------
+    width, height, samples, bits
+        Pixels, channels, and bits of one sample.
+    kind
+        "b" (1 bit), "u", "i" or "f".
+    photometric
+        "miniswhite", "minisblack" or "rgb".
+    planar
+        Each channel in segments of its own.
+    compression, predictor
+        TIFF numbers.
+    tiled
+        Tiles, not strips.
+    rows, columns
+        Size of one full segment in pixels.
+    """
+
+    width: int
+    height: int
+    samples: int
+    bits: int
+    kind: Literal["b", "u", "i", "f"]
+    photometric: Literal["miniswhite", "minisblack", "rgb"]
+    planar: bool
+    compression: int
+    predictor: int
+    tiled: bool
+    rows: int
+    columns: int
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Pixel type in native byte order; bool for 1 bit."""
+        return np.dtype(bool if self.kind == "b" else f"{self.kind}{self.bits // 8}")
+
+    @property
+    def down(self) -> int:
+        """Rows of segments."""
+        return -(-self.height // self.rows)
+
+    @property
+    def across(self) -> int:
+        """Segments side by side."""
+        return -(-self.width // self.columns)
+
+    @property
+    def planes(self) -> int:
+        """Sets of segments: one, or one for each channel."""
+        return self.samples if self.planar else 1
+
+    @property
+    def row_bytes(self) -> int:
+        """Stored bytes of one pixel row of one segment."""
+        return -(-self.columns * (1 if self.planar else self.samples) * self.bits // 8)
+
+    @property
+    def page_bytes(self) -> int:
+        """Decoded bytes of the page in memory."""
+        return self.height * self.width * self.samples * self.dtype.itemsize
+
+    def segment_rows(self, down: int) -> int:
+        """Pixel rows stored in segments of row `down`: the last strips are cut, tiles are not."""
+        return self.rows if self.tiled else min(self.rows, self.height - down * self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Layout of one page and where its segment lists lie in the file."""
+
+    layout: Layout
+    ifd_page: int
+    order: Literal["<", ">"]
+    offsets: Tag
+    counts: Tag
+    shift: int = 0
+
+
+def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:
+    """The page behind `ifd`, or why it is refused."""
+
+    def refuse(reason: str) -> InputError:
+        return InputError(file.path, reason, page=ifd.page)
+
+    def one(number: int, name: str, default: int | None = None) -> int:
+        return integer(file, ifd, number, name, default)
+
+    width, height = one(256, "ImageWidth"), one(257, "ImageLength")
+    samples = one(277, "SamplesPerPixel", 1)
+    if samples not in (1, 3, 4):
+        raise refuse(f"has {samples} samples per pixel; 1, 3 and 4 can be read")
+    if not width or not height:
+        raise refuse(f"is damaged: it is {width} pixels wide and {height} high")
+    if width * height > limits.max_pixels:
+        raise refuse(f"has {width} x {height} pixels, above max_pixels {limits.max_pixels}")
+    bits = _shared(file, ifd, 258, "BitsPerSample", samples, 1)
+    sample_format = _shared(file, ifd, 339, "SampleFormat", samples, 1)
+    kind = _FORMATS.get(sample_format)
+    if kind is None or bits not in _BITS[kind] or (bits == 1 and samples != 1):
+        raise refuse(
+            f"has {samples} samples of {bits} bits in sample format {sample_format}; readable are "
+            "1-bit masks, 8 to 64-bit integers and 16 to 64-bit floats"
+        )
+    photometric = one(262, "PhotometricInterpretation")
+    if photometric not in _PHOTOMETRIC:
+        what = _REFUSED_PHOTOMETRIC.get(photometric, f"photometric interpretation {photometric}")
+        raise refuse(f"stores {what}; convert it to grey or RGB")
+    if photometric == 2 and samples == 1:
+        raise refuse("says RGB but has one sample per pixel")
+    if photometric == 0 and (kind != "u" or samples != 1):
+        raise refuse("is MinIsWhite with signed, floating-point or colour pixels; convert it")
+    _check_plain(file, ifd)
+    compression, predictor = _coding(file, ifd, kind, bits)
+    tiled = 322 in ifd.tags or 323 in ifd.tags or 324 in ifd.tags
+    if tiled:
+        columns, rows = one(322, "TileWidth"), one(323, "TileLength")
+    else:
+        columns, rows = width, min(one(278, "RowsPerStrip", height), height)
+    if not columns or not rows or columns * rows > limits.max_pixels:
+        raise refuse(f"is damaged: segments of {columns} x {rows} pixels")
+    planar = one(284, "PlanarConfiguration", 1)
+    if planar not in (1, 2):
+        raise refuse(f"is damaged: planar configuration {planar}")
+    layout = Layout(
+        width, height, samples, bits, "b" if bits == 1 else kind, _PHOTOMETRIC[photometric],
+        planar == 2 and samples > 1, compression, predictor, tiled, rows, columns,
+    )  # fmt: skip
+    names = ((324, "TileOffsets"), (325, "TileByteCounts")) if tiled else (
+        (273, "StripOffsets"), (279, "StripByteCounts"))  # fmt: skip
+    for number, name in names:
+        if number not in ifd.tags:
+            raise refuse(f"has no {name} tag")
+    return Page(layout, ifd.page, ifd.order, ifd.tags[names[0][0]], ifd.tags[names[1][0]])
+
+
+def _check_plain(file: InputFile, ifd: Ifd) -> None:
+    """Refuse the rare tags that change what the pixels mean."""
+    for number, name, allowed in (
+        (274, "orientation", (1,)),
+        (266, "fill order", (1,)),
+        (32997, "image depth", (1,)),
+        (32998, "tile depth", (1,)),
+    ):
+        value = integer(file, ifd, number, name, 1)
+        if value not in allowed:
+            raise InputError(file.path, f"has {name} {value}; save it with {name} 1", page=ifd.page)
+
+
+def _coding(file: InputFile, ifd: Ifd, kind: str, bits: int) -> tuple[int, int]:
+    compression = integer(file, ifd, 259, "Compression", 1)
+    predictor = integer(file, ifd, 317, "Predictor", 1)
+    if compression not in CODECS:
+        name = _REFUSED_CODECS.get(compression, f"number {compression}")
+        raise InputError(
+            file.path,
+            f"is compressed with {name}; save it with deflate, LZW or no compression",
+            page=ifd.page,
+        )
+    fits = {1: True, 2: kind in "ui" and bits >= 8, 3: kind == "f"}.get(predictor, False)
+    if not fits or (predictor != 1 and compression in (NONE, PACKBITS)):
+        raise InputError(
+            file.path,
+            f"has predictor {predictor}, which does not fit {bits}-bit {kind!r} pixels with "
+            f"{CODECS[compression]}",
+            page=ifd.page,
+        )
+    return compression, predictor
+
+
+def _shared(file: InputFile, ifd: Ifd, number: int, name: str, samples: int, default: int) -> int:
+    """Value of a tag with one number for each sample, which must all be equal."""
+    tag = ifd.tags.get(number)
+    if tag is None:
+        return default
+    if tag.count not in (1, samples):
+        raise InputError(file.path, f"{name} has {tag.count} values", page=ifd.page)
+    values = integers(file, ifd, number, name, tag.count)
+    if (values != values[0]).any():
+        raise InputError(file.path, f"{name} differs between the samples", page=ifd.page)
+    return int(values[0])

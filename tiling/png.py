@@ -1,0 +1,146 @@
+"""PNG images read strictly: chunks checked here, pixels unfiltered by Pillow.
+
+Grey of 1, 8 or 16 bits and RGB(A) of 8 bits are read as stored (no gamma, no colour profile);
+palettes, transparency chunks, animations and 16-bit colour are refused.
+Source: PNG specification, third edition (W3C, 2025).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tiling.decode import DeflateStream
+from tiling.disk import StrPath
+from tiling.faults import InputError
+from tiling.ifd import Limits
+from tiling.input_file import InputFile, as_input_error
+from tiling.rows import check_bytes
+
+__all__ = ["SIGNATURE", "read_png"]
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SAMPLES = {(0, 1): 1, (0, 8): 1, (0, 16): 1, (2, 8): 3, (6, 8): 4}
+_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+          (0, 1, 1, 2))  # fmt: skip
+_SMALL = 1 << 24
+_READ = 1 << 20
+
+
+def read_png(path: StrPath, *, limits: Limits | None = None) -> npt.NDArray[Any]:
+    """Pixels of a PNG, shape (1, H, W), or (1, C, H, W) for RGB(A); bool, uint8 or uint16.
+
+    Parameters
+    ----------
+    path
+        An ordinary file.
+    limits
+        As for TIFF files.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, cut off, or of a kind that is not read.
+    """
+    limits = limits or Limits()
+    with InputFile(path) as file, as_input_error(file.path):
+        header, pieces = _chunks(file)
+        size = _checked_size(file, header, sum(map(len, pieces)), limits)
+        stream = DeflateStream(file.path, 0, iter(pieces), size)
+        left = size
+        while left:  # only to know that all of it is there
+            left -= len(stream.read(min(left, _READ)))
+        pixels = _by_pillow(file.path, header, pieces)
+        file.check_unchanged()
+    return np.moveaxis(pixels, 2, 0)[None].copy() if pixels.ndim == 3 else pixels[None]
+
+
+def _chunks(file: InputFile) -> tuple[bytes, list[bytes]]:
+    """The header's 13 bytes and the pieces of compressed pixels, every checksum verified."""
+    if file.read(0, min(8, file.size)) != SIGNATURE:
+        raise InputError(file.path, "is not a PNG file")
+    header, pieces = b"", []
+    for kind, data in _each_chunk(file):
+        if (kind == b"IHDR") != (not header):
+            raise InputError(file.path, "is damaged: its header is not the first chunk")
+        if kind == b"IHDR":
+            header = data
+        elif kind == b"IDAT":
+            pieces.append(data)
+        elif kind == b"IEND":
+            return header, pieces
+        elif kind in (b"acTL", b"tRNS") or (kind[0] & 32 == 0 and kind != b"PLTE"):
+            what = {b"acTL": "an animation", b"tRNS": "transparency"}.get(kind, f"chunk {kind!r}")
+            raise InputError(file.path, f"holds {what}; save it as a plain PNG or TIFF")
+    raise InputError(file.path, "is cut off: it has no end")
+
+
+def _each_chunk(file: InputFile) -> Iterator[tuple[bytes, bytes]]:
+    place = len(SIGNATURE)
+    while place < file.size:
+        length, kind = struct.unpack(">I4s", file.read(place, 8))
+        data = file.read(place + 8, length)
+        (checksum,) = struct.unpack(">I", file.read(place + 8 + length, 4))
+        if zlib.crc32(data, zlib.crc32(kind)) != checksum:
+            raise InputError(file.path, f"is damaged: checksum of chunk {kind!r} is wrong")
+        yield kind, data
+        place += length + 12
+
+
+def _checked_size(file: InputFile, header: bytes, stored: int, limits: Limits) -> int:
+    """Decompressed bytes that the header asks for, within the limits."""
+    if len(header) != 13 or not stored:
+        raise InputError(file.path, "is damaged: no header or no pixels")
+    width, height, bits, colour, method, filtering, interlaced = struct.unpack(">IIBBBBB", header)
+    samples = _SAMPLES.get((colour, bits))
+    if samples is None:
+        name = _COLOURS.get(colour, f"colour type {colour}")
+        raise InputError(
+            file.path, f"is {bits}-bit {name}; save it as 8- or 16-bit grey or 8-bit RGB"
+        )
+    if not width or not height or method or filtering or interlaced > 1:
+        raise InputError(file.path, "is damaged: its header makes no sense")
+    if width * height > limits.max_pixels:
+        raise InputError(
+            file.path, f"has {width} x {height} pixels, above max_pixels {limits.max_pixels}"
+        )
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    size = 0
+    for x, y, dx, dy in passes:
+        columns, rows = max(-(-(width - x) // dx), 0), max(-(-(height - y) // dy), 0)
+        size += rows * (1 + -(-columns * samples * bits // 8)) if columns else 0
+    check_bytes(file.path, 3 * size, limits)
+    if size > _SMALL and size > stored * limits.max_ratio:
+        raise InputError(
+            file.path,
+            f"decodes to {size / stored:.0f} times its size, above max_ratio {limits.max_ratio:g}",
+        )
+    return size
+
+
+def _by_pillow(path: str, header: bytes, pieces: list[bytes]) -> npt.NDArray[Any]:
+    """Pixels as Pillow sees the three chunks that matter, shape (H, W) or (H, W, C)."""
+    try:
+        from PIL.PngImagePlugin import PngImageFile
+    except ImportError as error:
+        raise InputError(path, "is a PNG, which needs Pillow: pip install pillow") from error
+    plain = io.BytesIO()
+    plain.write(SIGNATURE)
+    for kind, data in ((b"IHDR", header), *((b"IDAT", piece) for piece in pieces), (b"IEND", b"")):
+        checksum = zlib.crc32(data, zlib.crc32(kind))
+        plain.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum))
+    plain.seek(0)
+    with PngImageFile(plain) as image:
+        pixels = np.array(image)
+    width, height, bits = struct.unpack(">IIB", header[:9])
+    expected = np.dtype({1: np.bool_, 8: np.uint8, 16: np.uint16}[bits])
+    if pixels.shape[:2] != (height, width):
+        raise InputError(path, f"was decoded to shape {pixels.shape}, not {(height, width)}")
+    return pixels.astype(expected, copy=False)

@@ -1,0 +1,128 @@
+"""Where a TIFF's pixels lie: lists of segments that add up, overlap nowhere and stay inside."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tiling.faults import InputError
+from tiling.ifd import Ifd, Limits, integers
+from tiling.input_file import InputFile
+from tiling.pages import NONE, Layout, Page
+
+__all__ = ["Segments", "check_pages", "promised_pages", "segments"]
+
+_SMALL = 1 << 24  # a compressed segment or page below this is no bomb, whatever its ratio
+_FIRST_PIXEL_BYTE = 8
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Place and stored size of each segment, uint64, shape (planes, down, across)."""
+
+    offsets: npt.NDArray[np.uint64]
+    counts: npt.NDArray[np.uint64]
+
+
+def promised_pages(file: InputFile, pages: list[Page], images: int, limits: Limits) -> list[Page]:
+    """The pages, and those that the description promises behind a single directory.
+
+    ImageJ (above 4 GB) and tifffile ("truncated") write one directory, and the pixels of all
+    images in one piece behind it.
+
+    Raises
+    ------
+    InputError
+        The description promises more images than the file holds.
+    """
+    if images <= len(pages):
+        return pages
+    reason = f"its description promises {images} images but there are {len(pages)} pages"
+    if len(pages) > 1 or images > limits.max_pages:
+        raise InputError(file.path, f"{reason}; save it again")
+    page = pages[0]
+    found = segments(file, page)
+    offsets, counts = found.offsets.ravel(), found.counts.ravel()
+    step = int(counts.sum())
+    in_one_piece = bool((offsets[:-1] + counts[:-1] == offsets[1:]).all())
+    if page.layout.compression != NONE or page.layout.tiled or not in_one_piece:
+        raise InputError(file.path, f"{reason} and its pixels are not in one piece; save it again")
+    if int(offsets[0]) + images * step > file.size:
+        whole = max(file.size - int(offsets[0]), 0) // max(step, 1)
+        raise InputError(file.path, f"{reason} and bytes for {whole}: it is cut off or re-saved")
+    return [replace(page, shift=index * step, ifd_page=index) for index in range(images)]
+
+
+def segments(file: InputFile, page: Page) -> Segments:
+    """Segment lists of `page`, read from the file."""
+    layout = page.layout
+    shape = (layout.planes, layout.down, layout.across)
+    ifd = Ifd(page.order, {1: page.offsets, 2: page.counts}, page.ifd_page)
+    offsets = integers(file, ifd, 1, "the list of segment offsets", math.prod(shape))
+    counts = integers(file, ifd, 2, "the list of segment sizes", math.prod(shape))
+    return Segments((offsets + np.uint64(page.shift)).reshape(shape), counts.reshape(shape))
+
+
+def check_pages(file: InputFile, pages: list[Page], limits: Limits) -> None:
+    """Refuse pages that differ, and segments that overlap, leave the file or cannot be true."""
+    first = pages[0].layout
+    stored, starts = 0, set()
+    for page in pages:
+        _check_equal(file, first, page)
+        found = segments(file, page)
+        _check_segments(file, page, found, limits)
+        stored += int(found.counts.sum())
+        start = int(found.offsets.flat[0])
+        if stored > file.size or start in starts:
+            raise InputError(
+                file.path, "is damaged: pages share their pixel data", page=page.ifd_page
+            )
+        starts.add(start)
+
+
+def _check_segments(file: InputFile, page: Page, found: Segments, limits: Limits) -> None:
+    layout = page.layout
+    offsets, counts = found.offsets.ravel(), found.counts.ravel()
+    order = np.argsort(offsets, kind="stable")
+    start, length = offsets[order], counts[order]
+
+    def refuse(reason: str) -> InputError:
+        return InputError(file.path, reason, page=page.ifd_page)
+
+    if start[0] < _FIRST_PIXEL_BYTE or length.min() < 1:
+        raise refuse("has missing pixel data (a segment without place or size)")
+    # Both are compared to the file's size before they are added: no overflow of uint64.
+    size = np.uint64(file.size)
+    if start[-1] > size or length.max() > size or (start + length).max() > size:
+        raise refuse("is cut off: pixel data lie behind the end of the file")
+    if (start[:-1] + length[:-1] > start[1:]).any():
+        raise refuse("is damaged: two segments share the same bytes")
+    rows = np.array([layout.segment_rows(d) for d in range(layout.down)], dtype=np.uint64)
+    expected = (rows * np.uint64(layout.row_bytes))[None, :, None]
+    if layout.compression == NONE:
+        if (found.counts != expected).any():
+            raise refuse("is damaged: uncompressed segments are not as long as their pixels")
+        return
+    largest = int(expected.max())
+    if largest > _SMALL and largest > 4 * layout.page_bytes:
+        raise refuse(f"segments of {largest} bytes in a page of {layout.page_bytes} bytes")
+    ratio = float(np.where(expected > _SMALL, expected / found.counts, 0.0).max())
+    whole = float(expected.sum()) * layout.across * layout.planes
+    if whole > _SMALL:
+        ratio = max(ratio, whole / float(counts.sum()))
+    if ratio > limits.max_ratio:
+        raise refuse(f"decodes to {ratio:.0f} times its size, above max_ratio {limits.max_ratio:g}")
+
+
+def _check_equal(file: InputFile, first: Layout, page: Page) -> None:
+    for name in ("width", "height", "samples", "bits", "kind", "photometric", "planar"):
+        here, there = getattr(page.layout, name), getattr(first, name)
+        if here != there:
+            raise InputError(
+                file.path,
+                f"has {name} {here} but the first page has {there}; split it into equal pages",
+                page=page.ifd_page,
+            )

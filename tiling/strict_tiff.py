@@ -1,0 +1,212 @@
+"""TIFF files read strictly: what is not understood is refused, what is refused costs nothing.
+
+The directories are walked by our own code (`tiling.ifd`), everything is checked against an
+allowed list and against named limits before memory is claimed (`tiling.pages`), and pixels are
+read row by row (`tiling.decode`). Every failure is an `InputError` with file, page and reason.
+
+Conversions, all of them: MinIsWhite is inverted (1-bit and unsigned integers); 1-bit pixels become
+bool; big-endian pixels become native. Palette, YCbCr, CMYK, rotated files are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tiling.axes import PageAxes, page_axes
+from tiling.disk import StrPath
+from tiling.ifd import Ifd, Limits, integer, rational, text, walk
+from tiling.input_file import InputFile, as_input_error
+from tiling.pages import read_page_layout
+from tiling.rows import RowReader, check_bytes
+from tiling.segments import check_pages, promised_pages
+
+__all__ = ["Limits", "TiffImage", "open_tiff", "read_stack"]
+
+_DEFAULT_LIMITS = Limits()
+
+
+def open_tiff(path: StrPath, *, limits: Limits = _DEFAULT_LIMITS) -> TiffImage:
+    """The TIFF at `path`, checked as a whole, its pixels still on the disk.
+
+    Parameters
+    ----------
+    path
+        An ordinary file: classic or BigTIFF, strips or tiles.
+    limits
+        What the file may ask of us.
+
+    Returns
+    -------
+    TiffImage
+        A context manager; close it.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or of a kind that is not read.
+
+    Examples
+    --------
+    >>> import numpy, os, tempfile, tifffile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "a.tif")
+    ...     tifffile.imwrite(path, numpy.arange(12, dtype="uint8").reshape(3, 4))
+    ...     with open_tiff(path) as image:
+    ...         print(image.axes, image.pages, image.dtype)
+    ...         print(image.read_rows(0, 1, 3))
+    YX 1 uint8
+    [[[ 4  5  6  7]
+      [ 8  9 10 11]]]
+    """
+    file = InputFile(path)
+    try:
+        with as_input_error(file.path):
+            return TiffImage(file, limits)
+    except BaseException:
+        file.close()
+        raise
+
+
+def read_stack(path: StrPath, *, limits: Limits = _DEFAULT_LIMITS) -> npt.NDArray[Any]:
+    """All pages of a TIFF in memory.
+
+    Returns
+    -------
+    ndarray
+        Shape (pages, H, W), or (pages, C, H, W) for RGB(A); native byte order; bool for 1 bit.
+
+    Raises
+    ------
+    InputError
+        As `open_tiff`; or the pixels need more than `limits.max_bytes`.
+    InputChangedError
+        The file was written to meanwhile.
+    """
+    with open_tiff(path, limits=limits) as image, as_input_error(image.path):
+        shape = (image.pages, image.samples, image.height, image.width)
+        check_bytes(image.path, math.prod(shape) * image.dtype.itemsize, limits)
+        stack = np.empty(shape, image.dtype)
+        for page in range(image.pages):
+            stack[page] = image.read_page(page)
+        image.check_unchanged()
+    return stack[:, 0] if image.samples == 1 else stack
+
+
+class TiffImage:
+    """An open, checked TIFF (see `open_tiff`).
+
+    Attributes
+    ----------
+    path : str
+        As given.
+    pages, samples, height, width : int
+        Size: images in the file, channels of a pixel, pixels.
+    dtype : numpy.dtype
+        Pixel type in native byte order; bool for 1 bit.
+    bits : int
+        Stored bits of a sample.
+    axes : str
+        Axes of the whole: page axes, then "YX", then "S" for channels; "I" is an unknown page axis.
+    page_shape : tuple of int
+        Length of each page axis; their product is `pages`. () for a single page.
+    photometric : str
+        "minisblack", "miniswhite" (already inverted) or "rgb".
+    planar : bool
+        The channels lie in separate planes: possibly a stack of 3 or 4 slices, written as RGB.
+    tiled : bool
+        Tiles, not strips.
+    resolution : (float, float, str) or None
+        Pixels per unit in x and y, and the unit ("um", "cm", "inch", ..., "" if unknown).
+    description : str
+        Image description of the first page, at most a megabyte of it.
+    """
+
+    def __init__(self, file: InputFile, limits: Limits) -> None:
+        self._file = file
+        self.path = file.path
+        ifds = walk(file, limits)
+        first = next(ifds)
+        pages = [read_page_layout(file, first, limits)]
+        pages += (read_page_layout(file, ifd, limits) for ifd in ifds)
+        layout = pages[0].layout
+        self.samples, self.height, self.width = layout.samples, layout.height, layout.width
+        self.dtype, self.bits = layout.dtype, layout.bits
+        self.photometric, self.planar, self.tiled = layout.photometric, layout.planar, layout.tiled
+        self.description = text(file, first, 270)
+        meaning = page_axes(self.description, self.samples)
+        pages = promised_pages(file, pages, meaning.images, limits)
+        check_pages(file, pages, limits)
+        self.pages = len(pages)
+        letters, self.page_shape = meaning.letters, meaning.shape
+        if math.prod(self.page_shape) != self.pages:
+            letters, self.page_shape = ("I", (self.pages,)) if self.pages > 1 else ("", ())
+        self.axes = f"{letters}YX{'S' if self.samples > 1 else ''}"
+        self.resolution = _resolution(file, first, meaning)
+        self._rows = RowReader(file, pages, limits)
+
+    def read_page(self, page: int) -> npt.NDArray[Any]:
+        """One page, shape (samples, H, W)."""
+        return self.read_rows(page, 0, self.height)
+
+    def read_rows(self, page: int, start: int, stop: int) -> npt.NDArray[Any]:
+        """Pixel rows `start` to `stop` of one page.
+
+        Each stored segment is decoded once while `start` does not go back behind the rows of the
+        call before. Held in between: the last rows returned and the rest of their segments.
+
+        Returns
+        -------
+        ndarray
+            A new array, shape (samples, stop - start, W).
+
+        Raises
+        ------
+        InputError
+            The pixels are damaged, or the rows need more than `max_bytes`.
+        """
+        if not (0 <= page < self.pages and 0 <= start < stop <= self.height):
+            raise ValueError(
+                f"rows {start} to {stop} of page {page} are outside {self.pages} pages of "
+                f"{self.height} rows"
+            )
+        with as_input_error(self.path, page):
+            return self._rows.read(page, start, stop)
+
+    def sha256(self) -> str:
+        """SHA-256 of the whole file, as hex digits."""
+        return self._file.sha256()
+
+    def check_unchanged(self) -> None:
+        """Raise `InputChangedError` if the file was written to or replaced since it was opened."""
+        self._file.check_unchanged()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _resolution(file: InputFile, ifd: Ifd, meaning: PageAxes) -> tuple[float, float, str] | None:
+    """Pixels per unit: from OME where it says so, else from the tags with ImageJ's unit."""
+    if meaning.per_unit is not None:
+        return (*meaning.per_unit, meaning.unit)
+    x, y = rational(file, ifd, 282), rational(file, ifd, 283)
+    if x is None or y is None:
+        return None
+    unit = {2: "inch", 3: "cm"}.get(integer(file, ifd, 296, "ResolutionUnit", 2), "")
+    return x, y, meaning.unit or unit
