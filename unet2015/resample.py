@@ -6,13 +6,16 @@ back into the slice by reflection; image, label and weight are read there. The k
 the GIL, use one thread per tile and no fast-math, so results do not depend on the threads.
 """
 
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from weightmaps.compiled import compiled
 
 __all__ = ["Map", "warp_nearest", "warp_tile"]
 
@@ -68,8 +71,8 @@ def warp_nearest(labels: NDArray[np.int64], where: Map) -> NDArray[np.int64]:
     return tile
 
 
-@njit(cache=True, nogil=True)
-def _fold(position: float, last: int) -> float:
+@compiled
+def _fold(position, last):
     """Position mirrored into 0 .. last, the edge not repeated."""
     if 0.0 <= position <= last:
         return position
@@ -81,8 +84,8 @@ def _fold(position: float, last: int) -> float:
     return position
 
 
-@njit(cache=True, nogil=True)
-def _source_row(i, affine, basis, vectors, offsets, ys, xs):  # type: ignore[no-untyped-def]
+@compiled
+def _source_row(i, affine, basis, vectors, offsets, ys, xs):
     """Source points of row i of the tile, written to ys, xs."""
     nodes, side = basis.shape
     for j in range(side):
@@ -107,8 +110,8 @@ def _source_row(i, affine, basis, vectors, offsets, ys, xs):  # type: ignore[no-
         xs[j] = origin_x + (c * y + d * x)
 
 
-@njit(cache=True, nogil=True)
-def _linear(plane, y, x):  # type: ignore[no-untyped-def]
+@compiled
+def _linear(plane, y, x):
     """Bilinear value of a plane at (y, x) inside it; exact where a fraction is zero."""
     height, width = plane.shape
     y0 = int(y)
@@ -123,8 +126,8 @@ def _linear(plane, y, x):  # type: ignore[no-untyped-def]
     return top * (one - fy) + low * fy
 
 
-@njit(cache=True, nogil=True)
-def _warp_tile(  # type: ignore[no-untyped-def]
+@compiled
+def _warp_tile(
     image, labels, weights, weighed, affine, basis, vectors, offsets, mirrored_weight,
     tile, label_tile, weight_tile,
 ):  # fmt: skip
@@ -153,8 +156,8 @@ def _warp_tile(  # type: ignore[no-untyped-def]
                 weight_tile[row, column] = weight
 
 
-@njit(cache=True, nogil=True)
-def _warp_nearest(labels, affine, basis, vectors, offsets, tile):  # type: ignore[no-untyped-def]
+@compiled
+def _warp_nearest(labels, affine, basis, vectors, offsets, tile):
     height, width = labels.shape
     side = offsets.size
     ys = np.empty(side)

@@ -1,0 +1,170 @@
+"""What the values of a label image mean: a mask, classes, or cell ids; asked for, never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Meaning", "as_class_labels", "as_integers"]
+
+Meaning = Literal["auto", "mask", "classes", "instances"]
+SHOWN = 10  # values listed in a message
+
+
+def as_class_labels(
+    slices: Sequence[NDArray[Any]],
+    *,
+    classes: int = 2,
+    meaning: Meaning = "auto",
+    label_values: Sequence[int] | Mapping[int, int] | None = None,
+    ignore_label: int | None = None,
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]] | None]:
+    """Class labels of every slice, and cell ids where the values are ids.
+
+    Parameters
+    ----------
+    slices
+        Integer (or integral float) label images (H, W).
+    classes
+        Number of classes K.
+    meaning
+        "mask": two values; the larger one is class 1 (ISBI: 255 = inside a cell, 0 = membrane).
+        "classes": the values are classes 0 .. K-1. "instances": 0 is background, every other
+        value is the id of a cell. "auto": a mask if the values are 0 and one other, classes if
+        K > 2 and all values are below K, ids if they are stored in more than 8 bits; anything
+        else is asked back.
+    label_values
+        The value of class 0, 1, ...; or a mapping value -> class (several values may share a
+        class). Other values are refused. It overrules `meaning`.
+    ignore_label
+        Value that stays what it is: pixels without annotation.
+
+    Returns
+    -------
+    labels
+        One int64 array (H, W) per slice.
+    instances
+        The same with cell ids, or None.
+
+    Raises
+    ------
+    ValueError
+        If values are negative, not whole, or not what was expected; it lists the values found.
+
+    Examples
+    --------
+    >>> as_class_labels([np.array([[0, 255]], np.uint8)])
+    ([array([[0, 1]])], None)
+    >>> as_class_labels([np.array([[0, 7, 300]], np.uint16)])
+    ([array([[0, 1, 1]])], [array([[  0,   7, 300]])])
+    >>> as_class_labels([np.array([[0, 127, 255]], np.uint8)], classes=3,
+    ...                 label_values=[0, 127, 255])[0]
+    [array([[0, 1, 2]])]
+    """
+    wide = any(a.dtype.itemsize > 1 for a in slices)
+    integers = [as_integers(a, ignore_label) for a in slices]
+    found = sorted(set().union(*(np.unique(a).tolist() for a in integers)) - {ignore_label})
+    if label_values is not None:
+        table = (
+            dict(label_values)
+            if isinstance(label_values, Mapping)
+            else {value: k for k, value in enumerate(label_values)}
+        )
+        _refuse_others(found, table, classes)
+        return [_looked_up(a, table, ignore_label) for a in integers], None
+    if meaning == "auto":
+        meaning = _meaning(found, classes, wide)
+    if meaning == "classes":
+        _refuse_others(found, {k: k for k in range(classes)}, classes)
+        return integers, None
+    if meaning == "mask" and (len(found) > 2 or (len(found) == 2 and found[0] != 0)):
+        raise ValueError(f"a mask has the values 0 and one other, not {_listed(found)}")
+    labels = [
+        np.where((a > 0) & (a != (-1 if ignore_label is None else ignore_label)), 1, a)
+        for a in integers
+    ]
+    if meaning == "mask":
+        return labels, None
+    ids = [np.where(a == ignore_label, 0, a) if ignore_label is not None else a for a in integers]
+    return labels, ids
+
+
+def as_integers(array: NDArray[Any], ignore_label: int | None = None) -> NDArray[np.int64]:
+    """Label values as int64; floats only where they are whole, bool as 0 and 1.
+
+    Examples
+    --------
+    >>> as_integers(np.array([0.0, 3.0]))
+    array([0, 3])
+    """
+    if array.dtype.kind == "f":
+        bad = ~np.isfinite(array) | (array != np.trunc(array)) | (np.abs(array) >= 2**53)
+        if bad.any():
+            raise ValueError(
+                f"label {array[bad][0]} is no whole number; labels are classes or cell ids, not"
+                " probabilities or grey values"
+            )
+    elif array.dtype.kind not in "biu":
+        raise ValueError(f"labels of dtype {array.dtype} are not read; use whole numbers")
+    elif array.dtype == np.uint64 and array.size and int(array.max()) >= 2**63:
+        raise ValueError(f"label {int(array.max())} is beyond 2^63 - 1; renumber the cells")
+    if array.dtype == np.bool_:
+        array = array != 0
+    integers = array.astype(np.int64)
+    negative = integers < 0
+    if ignore_label is not None:
+        negative &= integers != ignore_label
+    if negative.any():
+        raise ValueError(f"label {integers[negative][0]} is negative; classes and ids are not")
+    return integers
+
+
+def _meaning(found: list[int], classes: int, wide: bool) -> Meaning:
+    """Meaning of the values, where there is only one reading."""
+    if classes == 2 and (len(found) <= 1 or (len(found) == 2 and found[0] == 0)):
+        return "mask"
+    if classes > 2 and found and found[-1] < classes:
+        return "classes"
+    if classes == 2 and wide:
+        return "instances"
+    raise ValueError(
+        f"{classes} classes were expected, but the labels hold {_listed(found)}; name the value of"
+        f" each class (label values, e.g. {','.join(map(str, found[:classes]))}), or say that the"
+        " values are cell ids (label meaning 'instances'); a mask saved as JPEG must be made"
+        " anew from its source"
+    )
+
+
+def _refuse_others(found: list[int], table: Mapping[int, int], classes: int) -> None:
+    others = [value for value in found if value not in table]
+    if others:
+        raise ValueError(
+            f"the labels hold {_listed(others)} besides the values of the {classes} classes"
+            f" ({_listed(sorted(table))}); name all values, or an ignore label"
+        )
+    if not all(0 <= k < classes for k in table.values()):
+        raise ValueError(
+            f"label values name {max(table.values()) + 1} classes, the recipe has {classes}"
+        )
+
+
+def _looked_up(
+    array: NDArray[np.int64], table: Mapping[int, int], ignore_label: int | None
+) -> NDArray[np.int64]:
+    """Classes of the values; the ignore label stays."""
+    result = np.zeros_like(array)
+    for value, k in table.items():
+        result[array == value] = k
+    if ignore_label is not None:
+        result[array == ignore_label] = ignore_label
+    return result
+
+
+def _listed(values: Sequence[int]) -> str:
+    shown = ", ".join(map(str, values[:SHOWN]))
+    if len(values) == 1:
+        return f"the value {shown}"
+    return f"{len(values)} values ({shown}{', ...' if len(values) > SHOWN else ''})"

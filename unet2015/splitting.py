@@ -1,0 +1,128 @@
+"""Training and validation slices: by list, by name, or as a fraction in contiguous blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from unet2015.stack import Stack
+
+__all__ = ["parse_slices", "split"]
+
+BLOCKS = 2  # a fraction is taken from the end of this many equal parts of the stack
+
+
+def split(
+    stack: Stack, val: str | float | Sequence[int], *, ignore_label: int | None = None
+) -> tuple[Stack, Stack]:
+    """Training stack and validation stack, without a slice in common.
+
+    Parameters
+    ----------
+    stack
+        Labelled slices.
+    val
+        Held-out slices: numbers from 0 ("12-14,27-29" or a sequence), slice names separated by
+        commas, or a fraction between 0 and 1 ("0.2" or a float), which is taken as contiguous
+        blocks from the end of each half of the stack: neighbouring slices look alike.
+    ignore_label
+        Label that counts as no class.
+
+    Raises
+    ------
+    ValueError
+        If a part is empty, has a single class, or shares an identical image with the other.
+
+    Examples
+    --------
+    >>> images = np.arange(30, dtype=np.uint8).reshape(30, 1, 1, 1) * np.ones((4, 4), np.uint8)
+    >>> stack = Stack(images, np.tile(np.eye(4, dtype=np.int64), (30, 1, 1)))
+    >>> ",".join(split(stack, 0.2)[1].names)
+    '12,13,14,27,28,29'
+    """
+    held = _indices(stack, val)
+    kept = [i for i in range(len(stack)) if i not in set(held)]
+    for part, indices in (("validation", held), ("training", kept)):
+        if not indices:
+            raise ValueError(
+                f"held-out slices {val!r} leave no slice for {part}; the stack has {len(stack)}"
+            )
+        _refuse_one_class(stack, indices, part, ignore_label)
+    training, validation = stack.take(kept), stack.take(held)
+    names_by_hash = dict(zip(training.hashes, training.names, strict=True))
+    for name, digest in zip(validation.names, validation.hashes, strict=True):
+        if digest in names_by_hash:
+            raise ValueError(
+                f"leak: held-out slice {name!r} is identical to training slice"
+                f" {names_by_hash[digest]!r}; put both on the same side"
+            )
+    return training, validation
+
+
+def parse_slices(text: str, count: int) -> list[int]:
+    """Slice numbers of a list like "12-14,27-29", checked against the number of slices.
+
+    Examples
+    --------
+    >>> parse_slices("0,3-5", 6)
+    [0, 3, 4, 5]
+    """
+    found: list[int] = []
+    for word in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", word)
+        if match is None:
+            raise ValueError(f"{word!r} is no slice number or range; write e.g. 12-14,27-29")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < count:
+            raise ValueError(f"slices {word.strip()} are outside 0 .. {count - 1}")
+        found.extend(range(first, last + 1))
+    return found
+
+
+def _indices(stack: Stack, val: str | float | Sequence[int]) -> list[int]:
+    """Checked, ascending slice numbers of the held-out part."""
+    count = len(stack)
+    if isinstance(val, str):
+        named = {name: i for i, name in enumerate(stack.names)}
+        words = [word.strip() for word in val.split(",")]
+        if re.fullmatch(r"\s*0?\.[0-9]+\s*", val):
+            return _indices(stack, float(val))
+        numbers = all(re.fullmatch(r"[0-9]+(-[0-9]+)?", word) for word in words)
+        if not numbers and all(word in named for word in words):
+            chosen = [named[word] for word in words]
+        else:
+            chosen = parse_slices(val, count)
+    elif isinstance(val, float):
+        if not 0 < val < 1:
+            raise ValueError(f"the held-out fraction {val} is not between 0 and 1")
+        blocks = BLOCKS if round(val * count) >= BLOCKS else 1
+        edges = [round(k * count / blocks) for k in range(blocks + 1)]
+        chosen = [
+            i
+            for start, end in pairwise(edges)
+            for i in range(end - max(1, round(val * (end - start))), end)
+        ]
+    else:
+        chosen = [int(i) for i in val]
+    for i in chosen:
+        if not 0 <= i < count:
+            raise ValueError(f"held-out slice {i} is outside 0 .. {count - 1}")
+        if chosen.count(i) > 1:
+            raise ValueError(f"held-out slice {i} is named twice in {val!r}")
+    return sorted(chosen)
+
+
+def _refuse_one_class(
+    stack: Stack, indices: Sequence[int], part: str, ignore_label: int | None
+) -> None:
+    """A part in which every labelled pixel is of one class can teach and measure nothing."""
+    classes: set[int] = set()
+    for i in indices:
+        classes |= set(np.unique(stack.labels[i]).tolist()) - {ignore_label}
+        if len(classes) > 1:
+            return
+    found = f"only class {classes.pop()}" if classes else "no labelled pixel"
+    raise ValueError(f"the {part} slices hold {found}; choose other slices with --val")

@@ -1,0 +1,232 @@
+"""Weights of a labelled stack by Eq. 2: computed here, read from files, or made after the warp.
+
+The class weights are those of the whole stack given (the training slices), never of one image,
+unless the recipe says "per-image". Touching cells are separated first, and the class labels get
+the same background line as the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet2015.recipe import Recipe
+from unet2015.stack import Stack
+
+if TYPE_CHECKING:
+    from unet2015.deformation import Deformation
+
+__all__ = ["cell_ids", "recomputed_weights", "weigh"]
+
+IGNORED = -1  # id of pixels without annotation, in the instance maps of a weighed stack
+
+
+def weigh(stack: Stack, recipe: Recipe) -> Stack:
+    """The stack with its weight maps, and with touching cells separated in the labels.
+
+    Parameters
+    ----------
+    stack
+        Labelled slices; cells are its instances, or the 4-connected components of each
+        foreground class.
+    recipe
+        w0, sigma, class weights, where, separation, ignore label, unlabelled border band.
+
+    Returns
+    -------
+    Stack
+        `weights` float32, `labels` with the separating line (unless the recipe recomputes the
+        weights after the warp, where the line is drawn then), `instances` with -1 where there
+        is no annotation, `class_weights`.
+
+    Raises
+    ------
+    ValueError
+        If a label is neither a class of the recipe nor its ignore label.
+
+    Examples
+    --------
+    >>> from unet2015.recipe import isbi2012
+    >>> labels = np.array([[[1, 1, 0, 0, 0, 1]]])
+    >>> stack = Stack(np.zeros((1, 1, 1, 6), np.uint8), labels)
+    >>> weigh(stack, isbi2012()).weights[0].round(2)
+    array([[1.  , 1.  , 8.26, 8.26, 8.26, 1.  ]], dtype=float32)
+    """
+    _check_classes(stack, recipe)
+    ids = cell_ids(stack, recipe)
+    labels = [np.array(x) for x in stack.labels]
+    if recipe.ignore_label is not None:
+        for label, cells in zip(labels, ids, strict=True):
+            label[cells == IGNORED] = recipe.ignore_label
+    carved = [_carved(label, cells, recipe) for label, cells in zip(labels, ids, strict=True)]
+    balance = _dataset_weights(carved, ids, recipe)
+    weights = [_eq2(c, i, recipe, balance) for c, i in zip(carved, ids, strict=True)]
+    if recipe.weights_after_warp == "warped":
+        labels = carved
+    return replace(
+        stack, labels=labels, weights=weights, instances=ids,
+        class_weights=None if balance is None else balance.tolist(),
+    )  # fmt: skip
+
+
+def cell_ids(stack: Stack, recipe: Recipe) -> list[NDArray[np.int64]]:
+    """Cell ids of each slice, -1 where there is no annotation (ignore label, border band).
+
+    Examples
+    --------
+    >>> from unet2015.recipe import isbi2012
+    >>> stack = Stack(np.zeros((1, 1, 1, 4), np.uint8), np.array([[[1, 0, 1, 1]]]))
+    >>> cell_ids(stack, isbi2012())[0]
+    array([[1, 0, 2, 2]])
+    """
+    found = []
+    band = recipe.unlabelled_border_px
+    for i, label in enumerate(stack.labels):
+        if stack.instances is None:
+            ids = _components(label, recipe)
+        else:
+            ids = np.array(stack.instances[i], np.int64)
+        if recipe.ignore_label is not None:
+            ids[label == recipe.ignore_label] = IGNORED
+        if band:
+            inner = np.zeros(label.shape, bool)
+            inner[band : label.shape[0] - band, band : label.shape[1] - band] = True
+            ids[~inner & (ids == 0)] = IGNORED
+        found.append(ids)
+    return found
+
+
+def recomputed_weights(
+    tile: tuple[Any, Any, Any],
+    stack: Stack,
+    index: int,
+    recipe: Recipe,
+    deformation: Deformation,
+    centre: tuple[float, float],
+) -> tuple[Any, Any, Any]:
+    """The deformed tile with labels and weights made anew from its deformed cells.
+
+    Cells are warped with a halo as wide as the border term reaches, separated, and weighed by
+    Eq. 2; the weights of `tile` (1, or less beyond the slice) are factors on the result.
+    """
+    from unet2015.augment import warp_nearest
+
+    image, labels, factors = tile
+    assert stack.instances is not None
+    halo = _spec(recipe).halo_px
+    output = labels.shape[0]
+    ids = warp_nearest(
+        stack.instances[index], deformation, centre=centre, input_px=image.shape[-1],
+        window_px=output + 2 * halo,
+    )  # fmt: skip
+    classes = warp_nearest(
+        stack.labels[index], deformation, centre=centre, input_px=image.shape[-1],
+        window_px=output + 2 * halo,
+    )  # fmt: skip
+    classes = _carved(classes, ids, recipe)
+    balance = None if stack.class_weights is None else np.array(stack.class_weights)
+    window = (slice(halo, halo + output), slice(halo, halo + output))
+    weights = _eq2(classes, ids, recipe, balance)[window]
+    classes = np.ascontiguousarray(classes[window])
+    if isinstance(labels, np.ndarray):
+        return image, classes, weights * factors
+    import torch
+
+    on_device = torch.as_tensor(np.ascontiguousarray(weights), device=image.device)
+    return image, torch.as_tensor(classes, device=image.device), on_device * factors
+
+
+def _spec(recipe: Recipe, class_weights: Any = "none") -> Any:
+    from weightmaps import WeightMapSpec
+
+    return WeightMapSpec(
+        w0=recipe.w0 if recipe.border_weight else 0.0,
+        sigma_px=recipe.sigma_px,
+        class_weights=class_weights,
+        where=recipe.where,
+        separate=recipe.separate,
+        ignore_label=IGNORED,
+    )
+
+
+def _components(label: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
+    """4-connected components of each foreground class."""
+    from weightmaps import instances_from_mask
+
+    ids = np.zeros(label.shape, np.int64)
+    for value in np.unique(label[label > 0]).tolist():
+        if value != recipe.ignore_label:
+            part = instances_from_mask(label == value).astype(np.int64)
+            ids += np.where(part > 0, part + ids.max(), 0)
+    return ids
+
+
+def _carved(label: NDArray[np.int64], ids: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
+    """Class labels with background where touching cells are separated."""
+    if recipe.separate == "none":
+        return label
+    from weightmaps import separate_touching
+
+    line = (separate_touching(ids, ignore_label=IGNORED) == 0) & (ids > 0)
+    return np.where(line, 0, label)
+
+
+def _dataset_weights(
+    labels: Sequence[NDArray[np.int64]], ids: Sequence[NDArray[np.int64]], recipe: Recipe
+) -> NDArray[np.float64] | None:
+    """Class weights (K,) over all slices; None where each map makes its own."""
+    from weightmaps import class_weights
+
+    if recipe.class_weights in ("per-image", "falk2019"):
+        if recipe.class_weights == "falk2019" and recipe.classes > 2:
+            raise ValueError("class_weights = 'falk2019' is defined for two classes only")
+        return None
+    if recipe.class_weights == "none":
+        return np.ones(recipe.classes)
+    counts = sum(_counts(label, i, recipe) for label, i in zip(labels, ids, strict=True))
+    return np.asarray(class_weights(counts))
+
+
+def _counts(label: NDArray[np.int64], ids: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
+    """Annotated pixels of each class."""
+    return np.bincount(label[ids != IGNORED], minlength=recipe.classes).astype(np.int64)
+
+
+def _eq2(
+    label: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    recipe: Recipe,
+    balance: NDArray[np.float64] | None,
+) -> NDArray[np.float32]:
+    """W = w_c + border term of one slice; `label` is carved, `ids` are not."""
+    from weightmaps import class_map, class_weights, weight_map
+
+    spec = _spec(recipe)
+    common: dict[str, Any] = {
+        "w0": spec.w0, "sigma_px": spec.sigma_px, "where": spec.where,
+        "separate": spec.separate, "ignore_label": IGNORED,
+    }  # fmt: skip
+    if recipe.classes == 2:
+        ours = recipe.class_weights if balance is None else tuple(balance.tolist())
+        return np.asarray(weight_map(ids, class_weights=ours, **common), np.float32)
+    if balance is None:
+        balance = np.asarray(class_weights(_counts(label, ids, recipe)))
+    border = np.asarray(weight_map(ids, class_weights="none", **common), np.float32) - 1
+    weights = class_map(np.where(ids == IGNORED, 0, label), balance) + border
+    weights[ids == IGNORED] = 0
+    return weights
+
+
+def _check_classes(stack: Stack, recipe: Recipe) -> None:
+    for name, label in zip(stack.names, stack.labels, strict=True):
+        values = set(np.unique(label).tolist()) - {recipe.ignore_label}
+        if values and not 0 <= min(values) <= max(values) < recipe.classes:
+            raise ValueError(
+                f"slice {name!r}: labels {sorted(values)[:8]} are not all among the"
+                f" {recipe.classes} classes 0 .. {recipe.classes - 1}; check classes and"
+                " ignore_label"
+            )
