@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from weightmaps.class_balance import class_counts, class_map, class_weights
 from weightmaps.formula import border_term, volume_weight_map, weight_map
 from weightmaps.labels import instances_from_mask, merge_instance_masks, separate_touching
-from weightmaps.nearest_two import two_nearest_distances
+from weightmaps.nearest_two import two_nearest_distances, volume_two_nearest_distances
 from weightmaps.reference import two_nearest_distances_reference
 from weightmaps.spec import EPSILON, WeightMapSpec, halo_px
 
@@ -37,6 +37,7 @@ __all__ = [
     "separate_touching",
     "two_nearest_distances",
     "two_nearest_distances_reference",
+    "volume_two_nearest_distances",
     "volume_weight_map",
     "weight_map",
     "weight_map_blocks",

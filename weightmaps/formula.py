@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightmaps.class_balance import class_weights as balance
+from weightmaps.compiled import available
 from weightmaps.labels import as_labels
 from weightmaps.signed_term import signed_border_term
 from weightmaps.spec import (
@@ -193,8 +194,14 @@ def _pairs(spec: WeightMapSpec, counts: npt.NDArray[np.int64]) -> npt.NDArray[np
 
 def _add_constants(term: Map, background: float, cell: float) -> None:
     """Turn a signed border term into weights, in place (see `signed_border_term`)."""
+    kind = term.dtype.type
+    if available() and term.ndim == 2:
+        from weightmaps.kernels import add_constants
+
+        add_constants(term, kind(background), kind(cell))
+        return
     for row in term:
-        constant = np.where(np.signbit(row), term.dtype.type(cell), term.dtype.type(background))
+        constant = np.where(np.signbit(row), kind(cell), kind(background))
         ignored = np.isnan(row)
         np.abs(row, out=row)
         row += constant

@@ -45,24 +45,30 @@ def two_nearest_distances_reference(
     array([[4., 4., 4., 4., 4.]])
     """
     array = as_labels(labels)
-    d1 = np.empty(array.shape)
-    d2 = np.empty(array.shape)
     if array.ndim == 3:
+        d1 = np.empty(array.shape)
+        d2 = np.empty(array.shape)
         for k, one in enumerate(array):
-            d1[k], d2[k] = per_instance(one, spacing)
+            d1[k], d2[k] = per_instance(one, spacing)[:2]
         return d1, d2
-    return per_instance(array, spacing)
+    d1, d2 = per_instance(array, spacing)[:2]
+    return d1, d2
 
 
-def per_instance(labels: npt.NDArray[Any], spacing: Spacing) -> tuple[Distances, Distances]:
-    """Return d1, d2 of one image or volume of any dimension."""
+def per_instance(labels: npt.NDArray[Any], spacing: Spacing) -> tuple[npt.NDArray[Any], ...]:
+    """Return d1, d2 and the two instances l1, l2 of one image or volume of any dimension."""
     d1 = np.full(labels.shape, np.inf)
     d2 = np.full(labels.shape, np.inf)
+    l1 = np.zeros_like(labels)
+    l2 = np.zeros_like(labels)
     for label in np.unique(labels[labels != 0]):
         d = transform(labels == label, spacing)
-        np.minimum(d2, np.maximum(d1, d), out=d2)
-        np.minimum(d1, d, out=d1)
-    return d1, d2
+        nearer = d < d1
+        between = ~nearer & (d < d2)
+        l2[nearer], d2[nearer] = l1[nearer], d1[nearer]
+        l1[nearer], d1[nearer] = label, d[nearer]
+        l2[between], d2[between] = label, d[between]
+    return d1, d2, l1, l2
 
 
 def two_nearest_by_bits(

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from weightmaps.compiled import available
 from weightmaps.labels import separate_touching, separate_touching_volume
 from weightmaps.spec import WeightMapSpec
 
@@ -42,6 +43,12 @@ def signed_border_term(
     counts : ndarray of int64
         Shape ``(S, 2)``: background and cell pixels of each slice, after carving.
     """
+    if available() and slices.ndim == 3:
+        from weightmaps.fast_term import fast_signed_term, plan_for
+
+        plan = plan_for(spec)
+        if plan is not None:
+            return fast_signed_term(slices, spec, plan, dtype)
     term = np.empty(slices.shape, dtype)
     counts = np.empty((len(slices), 2), np.int64)
     for k, labels in enumerate(slices):
