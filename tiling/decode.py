@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiling.faults import InputError
-from tiling.pages import CODECS, DEFLATE, DEFLATE_OLD, NONE, Layout
+from tiling.pages import CODECS, DEFLATE, DEFLATE_OLD, LZW, NONE, Layout
 
 __all__ = ["DeflateStream", "decompress", "is_deflate", "to_pixels"]
 
@@ -68,9 +68,12 @@ def _by_tifffile(path: str, page: int, compression: int, data: bytes, length: in
             "pip install imagecodecs",
             page=page,
         ) from error
+    # One byte more than needed, so that too long a segment shows. Not for LZW: some encoders
+    # (Cell Tracking Challenge files) end a strip with a code of surplus bytes, which libtiff
+    # drops too.
+    room = length if compression == LZW else length + 1
     try:
-        # One byte more than needed, so that too long a segment shows.
-        return bytes(codec(data, out=length + 1))
+        return bytes(codec(data, out=room))
     except Exception as error:
         raise InputError(
             path, f"is damaged: a {name} segment cannot be decoded ({error})", page=page

@@ -1,7 +1,8 @@
 """PNG images read strictly: chunks checked here, pixels unfiltered by Pillow.
 
-Grey of 1, 8 or 16 bits and RGB(A) of 8 bits are read as stored (no gamma, no colour profile);
-palettes, transparency chunks, animations and 16-bit colour are refused.
+Grey of 1, 8 or 16 bits and RGB(A) of 8 bits are read as stored (no gamma, no colour profile). Grey
+with alpha is read as grey where the alpha is opaque everywhere. Palettes, transparency, animations
+and 16-bit colour are refused.
 Source: PNG specification, third edition (W3C, 2025).
 """
 
@@ -26,7 +27,7 @@ from tiling.rows import check_bytes
 __all__ = ["SIGNATURE", "read_png"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_SAMPLES = {(0, 1): 1, (0, 8): 1, (0, 16): 1, (2, 8): 3, (6, 8): 4}
+_SAMPLES = {(0, 1): 1, (0, 8): 1, (0, 16): 1, (2, 8): 3, (4, 8): 2, (6, 8): 4}
 _COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
           (0, 1, 1, 2))  # fmt: skip
@@ -126,7 +127,7 @@ def _checked_size(file: InputFile, header: bytes, stored: int, limits: Limits) -
 
 
 def _by_pillow(path: str, header: bytes, pieces: list[bytes]) -> npt.NDArray[Any]:
-    """Pixels as Pillow sees the three chunks that matter, shape (H, W) or (H, W, C)."""
+    """Pixels as Pillow sees the chunks that matter, shape (H, W) or (H, W, C)."""
     try:
         from PIL.PngImagePlugin import PngImageFile
     except ImportError as error:
@@ -143,4 +144,8 @@ def _by_pillow(path: str, header: bytes, pieces: list[bytes]) -> npt.NDArray[Any
     expected = np.dtype({1: np.bool_, 8: np.uint8, 16: np.uint16}[bits])
     if pixels.shape[:2] != (height, width):
         raise InputError(path, f"was decoded to shape {pixels.shape}, not {(height, width)}")
+    if header[9] == 4:
+        if (pixels[..., 1] != 255).any():
+            raise InputError(path, "is grey with transparent pixels; save it as plain grey")
+        pixels = pixels[..., 0]
     return pixels.astype(expected, copy=False)
