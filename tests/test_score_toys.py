@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage import metrics
@@ -25,7 +25,6 @@ from unet2015.simple_points import RING, is_simple, simple_table
 from unet2015.thinning import thin
 from unet2015.warping import Mismatch, mismatches, relax
 
-few = settings(max_examples=60)
 sides = st.integers(1, 9)
 shapes = st.tuples(sides, sides)
 
@@ -209,7 +208,6 @@ def test_thin_equals_the_reference_flood(mask):
     assert np.array_equal(thin(labels), thin_reference(labels))
 
 
-@few
 @given(pairs_of_labels.filter(lambda pair: pair[0].any()))
 def test_pair_scores_equal_visiting_all_pairs_of_pixels(pair):
     truth, proposal = pair
@@ -238,7 +236,6 @@ def test_mismatch_classes_equal_the_reference(pair, threshold, radius_px):
 # --- another program ------------------------------------------------------------------------
 
 
-@few
 @given(pairs_of_labels)
 def test_pairs_equal_the_contingency_table_of_skimage(pair):
     truth, proposal = pair
@@ -251,7 +248,6 @@ def test_pairs_equal_the_contingency_table_of_skimage(pair):
     assert np.array_equal(dense[1:], table[1:])
 
 
-@few
 @given(pairs_of_labels)
 def test_scores_without_membrane_relate_to_skimage(pair):
     truth, proposal = pair[0] + 1, pair[1] + 1
@@ -276,7 +272,6 @@ def test_scores_without_membrane_relate_to_skimage(pair):
 # --- symmetries and bounds ------------------------------------------------------------------
 
 
-@few
 @given(masks(shapes).filter(lambda mask: mask.any()))
 def test_a_perfect_map_has_no_error(mask):
     scores = score.isbi_scores(mask, mask)
@@ -287,14 +282,12 @@ def test_a_perfect_map_has_no_error(mask):
     assert scores["v_info"].best == pytest.approx(1.0, abs=1e-12)
 
 
-@few
 @given(masks(shapes))
 def test_thinning_never_changes_a_cell(mask):
     labels = cells(mask)
     assert np.array_equal(thin(labels)[mask], labels[mask])
 
 
-@few
 @given(maps_and_truths.filter(lambda pair: pair[1].any()))
 def test_scores_stay_within_their_bounds(pair):
     scores = score.isbi_scores(*pair)
@@ -308,7 +301,6 @@ def test_scores_stay_within_their_bounds(pair):
     assert (classic.values <= scores["wrong_pixels"].values[:-1] + 1e-12).all()
 
 
-@few
 @given(pairs_of_labels.filter(lambda pair: pair[0].any()), st.permutations([1, 2, 3, 4]))
 def test_scores_are_unchanged_by_relabelling(pair, order):
     truth, proposal = pair
@@ -321,7 +313,6 @@ def test_scores_are_unchanged_by_relabelling(pair, order):
     assert score.dsb_ap(proposal, truth) == score.dsb_ap(table[proposal], truth)
 
 
-@few
 @given(pairs_of_labels)
 def test_rand_information_and_precision_swap_with_their_arguments(pair):
     first, second = pair[0] + 1, pair[1] + 1
@@ -332,7 +323,6 @@ def test_rand_information_and_precision_swap_with_their_arguments(pair):
     assert score.dsb_ap(first, second) == score.dsb_ap(second, first)
 
 
-@few
 @given(pairs_of_labels)
 def test_confusion_transposes_when_its_arguments_swap(pair):
     assert np.array_equal(score.confusion(*pair, 5), score.confusion(*pair[::-1], 5).T)
