@@ -143,7 +143,7 @@ def finish(program: str, command: Callable[[], object], *, show_traceback: bool 
                 program, f"{error.filename or 'output'}: {error.strerror}", 5, show_traceback
             )
         return _told(program, _bug(error), 1, show_traceback)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the boundary of the program
         return _told(program, _bug(error), 1, show_traceback)
     return 0
 

@@ -1,0 +1,129 @@
+"""The verbs of the command line. Help appears before torch is imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from tiling.command import deferred, run_app
+from unet2015.cli_predict import predict
+from unet2015.cli_train import train
+from unet2015.score_cli import score
+from weightmaps.cli import weights
+
+__all__ = ["app", "main", "run"]
+
+app = typer.Typer(
+    help="The 2015 U-Net: border weight maps, training on cell stacks, seamless segmentation"
+    " of large TIFFs.",
+    epilog="Exit codes: 0 done, 2 usage, 3 bad input, 4 bad model file, 5 cannot write, 6 out of"
+    " memory, 7 locked or input changed, 8 training diverged, 130 Ctrl-C, 143 SIGTERM."
+    " Add --traceback to any command to see where an error came from.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+app.command("weights")(deferred(weights))
+app.command("train")(deferred(train))
+app.command("predict")(deferred(predict))
+app.command("score")(deferred(score))
+
+
+@app.command("info")
+@deferred
+def info(
+    file: Annotated[Path, typer.Argument(help="checkpoint, TIFF or Zarr", metavar="FILE")],
+    json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
+) -> None:
+    """Say what a checkpoint, TIFF or Zarr holds."""
+    from unet2015.info import describe, print_description
+
+    print_description(describe(file), as_json=json)
+
+
+@app.command("doctor")
+@deferred
+def doctor() -> int:
+    """Versions, device, codecs, free memory, one-tile timing, and what is wrong."""
+    from unet2015.doctor import examine
+
+    return examine()
+
+
+@app.command("export")
+@deferred
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
+    to: Annotated[Literal["onnx", "bioimageio", "pt2"], typer.Option("--to", help="format")],
+    out: Annotated[Path, typer.Option("--out", help="file to write")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT")] = False,
+) -> None:
+    """Write a checkpoint as ONNX, BioImage Model Zoo package or torch export."""
+    from unet2015 import export as exports
+    from unet2015.checkpoint import load
+
+    writers = {
+        "onnx": exports.export_onnx,
+        "bioimageio": exports.export_bioimageio,
+        "pt2": exports.export_pt2,
+    }
+    writers[to](load(checkpoint), out, overwrite=overwrite)
+    typer.echo(out)
+
+
+@app.command("import-caffe")
+@deferred
+def import_caffe(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="the authors' .caffemodel")],
+    out: Annotated[Path, typer.Option("--out", help="checkpoint to write")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT")] = False,
+) -> None:
+    """Turn the authors' .caffemodel (2015 release form) into a checkpoint."""
+    from unet2015.caffe import load_caffemodel
+    from unet2015.checkpoint import save
+
+    save(out, load_caffemodel(file), overwrite=overwrite)
+    typer.echo(out)
+
+
+@app.command("sample")
+@deferred
+def sample(
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files")] = False,
+) -> None:
+    """Write the embedded sample: a synthetic EM stack, nuclei and axons with labels."""
+    from unet2015.sample import write_sample
+
+    for path in write_sample(directory, overwrite=overwrite):
+        typer.echo(path)
+
+
+@app.command("demo")
+@deferred
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("demo"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a demo")] = False,
+    steps: Annotated[Optional[int], typer.Option("--steps", help="training steps")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps")] = "auto",
+) -> None:
+    """The three stories on the sample: weights, training, seamless prediction, report.html."""
+    from unet2015.demo import run_demo
+
+    run_demo(out, overwrite=overwrite, steps=steps, device=device)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code of the command line `argv` (by default this process's)."""
+    # Before torch is imported: OpenMP threads that spin while they wait cost a busy machine dearly.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return run_app("unet2015", app, argv)
+
+
+def run() -> None:
+    """Console script: `main`, then leave with its exit code."""
+    raise SystemExit(main())

@@ -1,0 +1,144 @@
+"""`unet2015 train`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from unet2015.recipe import Recipe
+
+__all__ = ["RECIPES", "train"]
+
+RECIPES = ("isbi2012", "isbi2012-modern", "dic-hela", "phc-u373", "quick")
+
+
+def train(
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="stack, or folder of images")],
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="stack, or folder of labels")],
+    out: Annotated[Path, typer.Option("--out", help="folder of the run")],
+    weights: Annotated[
+        Optional[Path], typer.Option("--weights", help="maps of `unet2015 weights` (else computed)")
+    ] = None,
+    recipe: Annotated[str, typer.Option("--recipe", help=" | ".join(RECIPES))] = "isbi2012",
+    val: Annotated[
+        Optional[str], typer.Option("--val", help="held-out slices, e.g. 12-14,27-29, or 0.2")
+    ] = None,
+    steps: Annotated[Optional[int], typer.Option("--steps", help="updates")] = None,
+    seed: Annotated[Optional[int], typer.Option("--seed", help="seed of all randomness")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps")] = "auto",
+    precision: Annotated[
+        Optional[Literal["auto", "fp32", "bf16", "fp16"]],
+        typer.Option("--precision", help="number format of the convolutions"),
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", help="any recipe field, e.g. --set learning_rate=1e-4"),
+    ] = None,
+    label_values: Annotated[
+        Optional[str], typer.Option("--label-values", help="mask values of class 0, 1, ...: 0,255")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="tile-drawing processes")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where OUT stopped")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="write event files (extra: tensorboard)")
+    ] = False,
+) -> None:
+    """Train the U-Net on a labelled stack; OUT gets checkpoints, log.csv and report.html."""
+    from unet2015 import training_run
+
+    chosen = replace_fields(find_recipe(recipe), set_ or [], steps, seed, precision)
+    training_run.run_training(
+        chosen,
+        training_run.Inputs(images, labels, weights, val, label_values),
+        out,
+        device=device,
+        workers=workers,
+        resume=resume,
+        tensorboard=tensorboard,
+        words=sys.argv[1:],
+    )
+
+
+def find_recipe(name: str) -> Recipe:
+    """Recipe of this name, or the one a `recipe.json` holds.
+
+    Raises
+    ------
+    UsageFault
+        If there is no such recipe.
+    """
+    from tiling.faults import InputError, UsageFault
+    from unet2015 import recipe as recipes
+
+    named = {
+        "isbi2012": recipes.isbi2012,
+        "isbi2012-modern": recipes.isbi2012_modern,
+        "dic-hela": recipes.dic_hela,
+        "phc-u373": recipes.phc_u373,
+        "quick": recipes.quick,
+    }
+    if name in named:
+        return named[name]()
+    if name.endswith(".json"):
+        try:
+            if Path(name).stat().st_size > 1_000_000:
+                raise InputError(name, "is no recipe: larger than 1 MB")
+            return recipes.Recipe.from_json(Path(name).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(name, f"is no recipe that can be read ({error})") from error
+    raise UsageFault(f"--recipe {name}: unknown; choose {', '.join(named)} or a recipe.json")
+
+
+def replace_fields(
+    recipe: Recipe,
+    settings: list[str],
+    steps: int | None,
+    seed: int | None,
+    precision: str | None,
+) -> Recipe:
+    """The recipe with the fields given on the command line.
+
+    Raises
+    ------
+    UsageFault
+        If a field is unknown or its value breaks its rule.
+    """
+    from tiling.faults import UsageFault
+
+    values: dict[str, object] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not hasattr(recipe, name):
+            raise UsageFault(f"--set {setting}: give FIELD=VALUE with a field of recipe.json")
+        values[name] = _value(text, getattr(recipe, name))
+    given = {"steps": steps, "seed": seed, "precision": precision}
+    values |= {name: value for name, value in given.items() if value is not None}
+    try:
+        return type(recipe).from_dict(recipe.to_dict() | values) if values else replace(recipe)
+    except ValueError as error:
+        raise UsageFault(str(error)) from error
+
+
+def _value(text: str, like: object) -> object:
+    """`text` as the type of the field's present value, or as it stands where it does not fit."""
+    if isinstance(like, bool):
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    if text.lower() == "none":
+        return None
+    for kind in (int, float):
+        if isinstance(like, kind) or like is None:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    if isinstance(like, float):
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    return text
