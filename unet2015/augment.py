@@ -51,7 +51,7 @@ def dtype_range(dtype: DTypeLike) -> float:
     >>> dtype_range("uint8"), dtype_range("float32")
     (255.0, 1.0)
     """
-    dtype = np.dtype(dtype)
+    dtype = np.dtype(dtype).newbyteorder("=")
     if dtype in (np.uint8, np.uint16):
         return float(np.iinfo(dtype).max)
     if dtype.kind == "f":

@@ -11,7 +11,7 @@ from tiling.faults import InputError
 
 __all__ = ["cell_mask_folders", "image_files", "pairs"]
 
-SUFFIXES = (".tif", ".tiff", ".png")
+SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".png")
 FOREIGN = (".jpg", ".jpeg", ".bmp", ".gif")
 SHOWN = 5  # files listed in a message
 

@@ -45,9 +45,10 @@ def warp_tile(
         Factor on weights read from beyond the slice.
     """
     affine, basis, vectors, offsets = where
-    if image.dtype not in (np.uint8, np.uint16, np.float32):
-        image = image.astype(np.float32)
-    image = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
+    stored = image.dtype.newbyteorder("=")
+    if stored not in (np.uint8, np.uint16):
+        stored = np.dtype(np.float32)
+    image = np.ascontiguousarray(image, dtype=stored)
     labels = np.ascontiguousarray(labels, dtype=np.int64)
     weighed = np.ones((1, 1), np.float32) if weights is None else weights
     weighed = np.ascontiguousarray(weighed, dtype=np.float32)

@@ -1,0 +1,185 @@
+"""FAULTS.md, section D (data sets), F6 (a loader dies) and H5, at the level of stacks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from tiling.faults import InputError
+from unet2015 import data
+from unet2015.data import Stack, batches, read_stack_pair, split, weigh
+from unet2015.label_values import as_class_labels
+from unet2015.recipe import quick
+
+SMALL = replace(quick(), depth=1, tile_px=32, steps=50)
+
+
+def write(path, array):
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, array, photometric="minisblack")
+    return path
+
+
+def stack_of(count=4):
+    random = np.random.default_rng(0)
+    labels = np.zeros((count, 20, 20), np.int64)
+    labels[:, 5:9, 5:9] = labels[:, 12:17, 3:9] = 1
+    return Stack(random.integers(0, 255, (count, 1, 20, 20)).astype(np.uint8), labels)
+
+
+def test_d1_labels_of_another_shape_name_both_shapes(tmp_path):
+    image = write(tmp_path / "i.tif", np.zeros((3, 8, 9), np.uint8))
+    label = write(tmp_path / "l.tif", np.zeros((3, 9, 8), np.uint8))
+    with pytest.raises(InputError, match=r"l\.tif: is 9 x 8, but .*i\.tif is 8 x 9"):
+        read_stack_pair(image, label)
+    fewer = write(tmp_path / "f.tif", np.zeros((2, 8, 9), np.uint8))
+    with pytest.raises(InputError, match=r"f\.tif: has 2 pages, but .*i\.tif has 3"):
+        read_stack_pair(image, fewer)
+
+
+def test_d3_float_labels_are_read_only_where_they_are_whole(tmp_path):
+    image = write(tmp_path / "i.tif", np.zeros((4, 4), np.uint8))
+    whole = write(tmp_path / "w.tif", np.eye(4, dtype=np.float32) * 255)
+    assert read_stack_pair(image, whole).labels[0].tolist() == np.eye(4).tolist()
+    for name, value in (("half", 0.5), ("nan", np.nan), ("inf", np.inf), ("huge", 1e17)):
+        array = np.eye(4, dtype=np.float64)
+        array[2, 2] = value
+        label = write(tmp_path / f"{name}.tif", array)
+        with pytest.raises(InputError, match=r"no whole number|NaN|finite"):
+            read_stack_pair(image, label)
+
+
+def test_d4_ids_beyond_2_to_53_keep_every_bit():
+    ids = np.array([[0, 2**53, 2**53 + 1, 2**62 + 1]])
+    labels, kept = as_class_labels([ids.astype(np.uint64)])
+    assert kept[0].tolist() == ids.tolist()
+    assert labels[0].tolist() == [[0, 1, 1, 1]]
+
+
+def test_d7_missing_extra_and_duplicate_partners(tmp_path):
+    square = np.zeros((4, 4), np.uint8)
+    for name in ("a", "b", "c"):
+        write(tmp_path / "images" / f"{name}.tif", square)
+    for name in ("a", "b"):
+        write(tmp_path / "labels" / f"{name}.tif", square)
+    with pytest.raises(InputError, match=r"labels: has no partner for 1 image \(c\.tif\)"):
+        read_stack_pair(tmp_path / "images", tmp_path / "labels")
+    for name in ("c", "d", "e"):
+        write(tmp_path / "labels" / f"{name}.tif", square)
+    with pytest.raises(InputError, match=r"images: has no .* 2 label files \(d\.tif, e\.tif\)"):
+        read_stack_pair(tmp_path / "images", tmp_path / "labels")
+    for name in ("d", "e"):
+        (tmp_path / "labels" / f"{name}.tif").unlink()
+    assert len(read_stack_pair(tmp_path / "images", tmp_path / "labels")) == 3
+    Image.fromarray(square).save(tmp_path / "labels" / "b.png")
+    with pytest.raises(InputError, match=r"holds both b\.png and b\.tif"):
+        read_stack_pair(tmp_path / "images", tmp_path / "labels")
+    (tmp_path / "labels" / "b.png").unlink()
+    (tmp_path / "labels" / "x.jpg").write_bytes(b"x")
+    with pytest.raises(InputError, match="without loss"):
+        read_stack_pair(tmp_path / "images", tmp_path / "labels")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no TIFF or PNG"):
+        read_stack_pair(tmp_path / "images", tmp_path / "empty")
+    with pytest.raises(InputError, match="two of a kind"):
+        read_stack_pair(tmp_path / "images", tmp_path / "images" / "a.tif")
+    with pytest.raises(InputError, match="of images and of labels"):
+        read_stack_pair(tmp_path / "images", tmp_path / "images")
+    with pytest.raises(InputError):
+        read_stack_pair(tmp_path / "none.tif", tmp_path / "images" / "a.tif")
+
+
+def test_d7_sample_folders_without_masks(tmp_path):
+    folder = tmp_path / "id"
+    (folder / "images").mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "images" / "id.png")
+    with pytest.raises(InputError, match="no folder masks"):
+        read_stack_pair(tmp_path)
+    (folder / "masks").mkdir()
+    with pytest.raises(InputError, match="holds no TIFF or PNG"):
+        read_stack_pair(tmp_path)
+    Image.fromarray(np.full((4, 5), 255, np.uint8)).save(folder / "masks" / "1.png")
+    with pytest.raises(InputError, match=r"is 4 x 5, but .* is 4 x 4"):
+        read_stack_pair(tmp_path)
+
+
+def test_d8_empty_splits_are_refused():
+    stack = stack_of()
+    for val, message in (
+        ("0-3", "no slice for training"),
+        ([], "no slice for validation"),
+        ("4", "outside 0 .. 3"),
+        ([0, 0], "named twice"),
+        (1.5, "between 0 and 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            split(stack, val)
+    with pytest.raises(ValueError, match="no slice for training"):
+        split(stack_of(1), "0")
+
+
+def test_d8_the_same_image_on_both_sides_is_a_leak():
+    stack = stack_of()
+    copied = replace(stack, images=[*stack.images[:3], stack.images[1].copy()])
+    with pytest.raises(ValueError, match=r"leak: held-out slice '3' is identical to .* '1'"):
+        split(copied, "3")
+    training, validation = split(copied, "1,3")  # twice on one side is no leak
+    assert (len(training), len(validation)) == (2, 2)
+
+
+def test_h5_a_split_of_one_class_is_refused():
+    stack = stack_of()
+    stack.labels[2][:] = 0
+    with pytest.raises(ValueError, match="validation slices hold only class 0"):
+        split(stack, "2")
+    stack.labels[2][:] = 255
+    with pytest.raises(ValueError, match="validation slices hold no labelled pixel"):
+        split(stack, "2", ignore_label=255)
+    for i in (0, 1, 2):
+        stack.labels[i][:] = 1
+    with pytest.raises(ValueError, match="training slices hold only class 1"):
+        split(stack, "3")
+
+
+def test_d_nan_in_an_image_is_refused_with_its_place(tmp_path):
+    image = np.zeros((4, 4), np.float32)
+    image[1, 2] = np.nan
+    with pytest.raises(InputError, match=r"1 pixels? .*\(1, 2\)"):
+        read_stack_pair(
+            write(tmp_path / "i.tif", image), write(tmp_path / "l.tif", np.eye(4, dtype=np.uint8))
+        )
+
+
+@pytest.mark.parametrize("error", [MemoryError, SystemExit, OSError])
+def test_f6_a_loader_that_dies_is_noticed_at_once(monkeypatch, error):
+    stack = weigh(stack_of(), SMALL)
+    draw = data._draw
+
+    def dies(stack, recipe, step, sample, held=None):
+        if step == 3:
+            raise error("out of memory")
+        return draw(stack, recipe, step, sample, held)
+
+    monkeypatch.setattr(data, "_draw", dies)
+    loader = batches(stack, SMALL, workers=2)
+    assert [next(loader)[0] for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(error, match="out of memory"):
+        next(loader)
+
+
+def test_f6_an_abandoned_loader_leaves_no_thread():
+    stack = weigh(stack_of(), SMALL)
+    loader = batches(stack, SMALL, workers=3)
+    next(loader)
+    loader.close()
+    for _ in range(100):
+        if not any(thread.name.startswith("tiles") for thread in threading.enumerate()):
+            break
+        time.sleep(0.05)
+    assert not any(thread.name.startswith("tiles") for thread in threading.enumerate())

@@ -1,0 +1,468 @@
+"""The labelled stack: reading, meaning of label values, splitting, weighing, drawing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+import weightmaps
+from tiling.faults import InputError
+from unet2015.data import Stack, batches, draw_tile, output_px, read_stack_pair, split, weigh
+from unet2015.label_values import as_class_labels
+from unet2015.net import UNet
+from unet2015.recipe import dic_hela, isbi2012, quick
+from unet2015.splitting import parse_slices
+
+SMALL = replace(quick(), depth=2, tile_px=60, base_channels=2, steps=6, batch=2)
+
+
+def cells(count=6, height=48, width=52, dtype=np.uint8):
+    """Stack of noise with two square cells per slice, 3 px apart."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 200, (count, 1, height, width)).astype(dtype)
+    labels = np.zeros((count, height, width), np.int64)
+    labels[:, 8:30, 5:20] = labels[:, 8:30, 23:40] = 1
+    return Stack(images, labels)
+
+
+def write(path, array):
+    tifffile.imwrite(path, array, photometric="minisblack")
+    return path
+
+
+# Reading
+
+
+def test_multi_page_stack_keeps_order_and_polarity(tmp_path):
+    images = np.arange(4 * 6 * 5, dtype=np.uint8).reshape(4, 6, 5)
+    masks = np.where(images % 3 == 0, 255, 0).astype(np.uint8)
+    stack = read_stack_pair(write(tmp_path / "i.tif", images), write(tmp_path / "l.tif", masks))
+    assert stack.names == ("0", "1", "2", "3")
+    assert stack.instances is None
+    for i in range(4):
+        assert (stack.images[i][0] == images[i]).all()
+        assert (stack.labels[i] == (images[i] % 3 == 0)).all()  # 255 = inside a cell = class 1
+        assert stack.labels[i].dtype == np.int64
+
+
+@pytest.mark.data
+def test_isbi_stack_order_and_polarity(real_data):
+    # FIDELITY check 38: 0 is membrane, darker than the cells; neighbouring slices look alike.
+    folder = real_data / "isbi2012"
+    stack = read_stack_pair(folder / "train-volume.tif", folder / "train-labels.tif")
+    assert len(stack) == 30
+    assert stack.images[0].shape == (1, 512, 512)
+    direct = tifffile.imread(folder / "train-volume.tif")
+    for i in (0, 13, 29):
+        image, label = stack.images[i][0], stack.labels[i]
+        assert (image == direct[i]).all()
+        assert 0.65 < label.mean() < 0.9
+        assert image[label == 0].mean() < image[label == 1].mean() - 20
+    train, val = split(stack, "12-14,27-29")
+    assert (len(train), len(val)) == (24, 6)
+    assert split(stack, 0.2)[1].names == val.names
+
+
+def test_folders_are_paired_by_stem_in_counting_order(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for i in (10, 2, 1):
+        write(tmp_path / "images" / f"s{i}.tif", np.full((9 + i, 8), i, np.uint8))
+        Image.fromarray(np.full((9 + i, 8), 255 * (i == 2), np.uint8)).save(
+            tmp_path / "labels" / f"s{i}.png"
+        )
+    (tmp_path / "labels" / ".hidden.png").write_bytes(b"")
+    (tmp_path / "labels" / "README.txt").write_text("x")
+    stack = read_stack_pair(tmp_path / "images", tmp_path / "labels")
+    assert stack.names == ("s1", "s2", "s10")
+    assert [int(image.max()) for image in stack.images] == [1, 2, 10]
+    assert [int(label.max()) for label in stack.labels] == [0, 1, 0]
+    assert [image.shape[1] for image in stack.images] == [10, 11, 19]
+
+
+def test_cell_tracking_names_are_paired_by_their_number(tmp_path):
+    for name, number in (("a", 3), ("a", 12)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        write(tmp_path / name / f"t{number:03}.tif", np.full((4, 4), number, np.uint8))
+        (tmp_path / "b").mkdir(exist_ok=True)
+        write(tmp_path / "b" / f"man_seg{number:03}.tif", np.full((4, 4), number * 10, np.uint16))
+    stack = read_stack_pair(tmp_path / "a", tmp_path / "b", meaning="instances")
+    assert stack.names == ("t003", "t012")
+    assert [int(i.max()) for i in stack.instances] == [30, 120]
+    assert [int(i.max()) for i in stack.labels] == [1, 1]
+
+
+def samples(root, overlap=False):
+    for k, (height, width) in enumerate(((6, 7), (8, 9))):
+        folder = root / f"id{k}"
+        (folder / "images").mkdir(parents=True)
+        (folder / "masks").mkdir()
+        rgba = np.full((height, width, 4), 255, np.uint8)
+        rgba[..., :3] = np.arange(width, dtype=np.uint8)[None, :, None]
+        Image.fromarray(rgba).save(folder / "images" / f"id{k}.png")
+        for j in range(2):
+            mask = np.zeros((height, width), np.uint8)
+            mask[1:3, 3 * j : 3 * j + 2 + overlap * 2] = 255
+            Image.fromarray(mask).save(folder / "masks" / f"cell{j}.png")
+    return root
+
+
+def test_folders_with_one_mask_per_cell(tmp_path):
+    stack = read_stack_pair(samples(tmp_path), channels=1)
+    assert stack.names == ("id0", "id1")
+    assert stack.images[0].shape == (1, 6, 7)
+    assert stack.instances[0][1].tolist() == [1, 1, 0, 2, 2, 0, 0]
+    assert stack.labels[0][1].tolist() == [1, 1, 0, 1, 1, 0, 0]
+    assert any("alpha" in note for note in stack.notes)
+    assert any("equal channels" in note for note in stack.notes)
+
+
+def test_overlapping_masks_are_told(tmp_path):
+    stack = read_stack_pair(samples(tmp_path, overlap=True), channels=1)
+    assert stack.instances[0][1].tolist() == [1, 1, 1, 1, 2, 2, 2]
+    assert any("2 pixels in two masks" in note for note in stack.notes)
+
+
+@pytest.mark.data
+def test_data_science_bowl_folder(real_data, tmp_path):
+    counts = {"93cfd412": 6, "220b37f4": 1, "45f059cf": 15}  # the last one is in colour
+    for sample in (real_data / "cells" / "dsb2018" / "stage1_train").iterdir():
+        if sample.name[:8] in counts:
+            (tmp_path / sample.name).symlink_to(sample)
+    stack = read_stack_pair(tmp_path, channels=3)
+    assert {name[:8]: len(np.unique(i)) - 1
+            for name, i in zip(stack.names, stack.instances, strict=True)} == counts  # fmt: skip
+    with pytest.raises(InputError, match=r"45f059cf.* is a colour image"):
+        read_stack_pair(tmp_path, channels=1)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_slices_written_as_planar_rgb_are_slices(tmp_path, count):
+    images = np.random.default_rng(0).integers(0, 255, (count, 9, 8), dtype=np.uint8)
+    masks = np.where(images > 128, 255, 0).astype(np.uint8)
+    extra = {"extrasamples": ("unassalpha",)} if count == 4 else {}
+    for name, array in (("i", images), ("l", masks)):
+        tifffile.imwrite(
+            tmp_path / f"{name}.tif", array, photometric="rgb", planarconfig="separate", **extra
+        )
+    stack = read_stack_pair(tmp_path / "i.tif", tmp_path / "l.tif")
+    assert len(stack) == count
+    assert all((stack.images[i][0] == images[i]).all() for i in range(count))
+    assert all((stack.labels[i] == (images[i] > 128)).all() for i in range(count))
+    assert any("planar RGB" in note for note in stack.notes)
+
+
+def test_colour_images_stay_colour_or_are_refused(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (9, 8, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "i.tif", image, photometric="rgb")
+    label = write(tmp_path / "l.tif", np.eye(9, 8, dtype=np.uint8))
+    stack = read_stack_pair(tmp_path / "i.tif", label, channels=3)
+    assert (stack.images[0] == image.transpose(2, 0, 1)).all()
+    with pytest.raises(InputError, match="in_channels = 3"):
+        read_stack_pair(tmp_path / "i.tif", label, channels=1)
+    with pytest.raises(InputError, match="labels have one channel"):
+        read_stack_pair(label, tmp_path / "i.tif")
+
+
+def test_alpha_is_left_out_only_where_it_is_constant(tmp_path):
+    rgba = np.full((5, 6, 4), 9, np.uint8)
+    label = write(tmp_path / "l.tif", np.eye(5, 6, dtype=np.uint8))
+    Image.fromarray(rgba).save(tmp_path / "i.png")
+    assert read_stack_pair(tmp_path / "i.png", label).images[0].shape == (3, 5, 6)
+    rgba[0, 0, 3] = 7
+    Image.fromarray(rgba).save(tmp_path / "i.png")
+    with pytest.raises(InputError, match="alpha channel varies"):
+        read_stack_pair(tmp_path / "i.png", label)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64])
+def test_grey_values_are_kept_as_stored(tmp_path, dtype):
+    image = np.linspace(0, 1000, 30).reshape(5, 6).astype(dtype)
+    label = write(tmp_path / "l.tif", np.eye(5, 6, dtype=np.uint8))
+    stack = read_stack_pair(write(tmp_path / "i.tif", image), label)
+    assert (stack.images[0][0] == image.astype(stack.images[0].dtype)).all()
+    assert stack.images[0].dtype == (np.float32 if dtype == np.float64 else dtype)
+
+
+# Meaning of label values
+
+
+def test_meaning_of_label_values_in_digits():
+    def read(values, dtype=np.uint8, **options):
+        labels, ids = as_class_labels([np.array([values], dtype)], **options)
+        return labels[0][0].tolist(), None if ids is None else ids[0][0].tolist()
+
+    assert read([0, 1, 1]) == ([0, 1, 1], None)
+    assert read([0, 255]) == ([0, 1], None)
+    assert read([False, True], bool) == ([0, 1], None)
+    assert read([0, 0]) == ([0, 0], None)
+    assert read([255, 255]) == ([1, 1], None)
+    assert read([0, 5, 900], np.uint16) == ([0, 1, 1], [0, 5, 900])
+    assert read([0, 5, 9], np.uint8, meaning="instances") == ([0, 1, 1], [0, 5, 9])
+    assert read([0, 2, 1], classes=3) == ([0, 2, 1], None)
+    assert read([0, 127, 255], classes=3, label_values=[0, 255, 127]) == ([0, 2, 1], None)
+    assert read([255, 0], label_values=[255, 0]) == ([0, 1], None)
+    assert read([0, 32, 255], label_values={0: 0, 32: 0, 255: 1}) == ([0, 0, 1], None)
+    assert read([0, 1, 255], ignore_label=255) == ([0, 1, 255], None)
+    assert read([0.0, 3.0], np.float32) == ([0, 1], None)
+    assert read([0, -1, 1], np.int16, ignore_label=-1) == ([0, -1, 1], None)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "options", "message"),
+    [
+        (range(256), np.uint8, {}, r"256 values \(0, 1, 2, .*\.\.\.\).*label values.*JPEG"),
+        ([0, 127, 255], np.uint8, {}, r"3 values \(0, 127, 255\)"),
+        ([1, 2], np.uint8, {}, r"2 values \(1, 2\)"),
+        ([0, 7], np.uint8, {"classes": 3}, "3 classes were expected"),
+        ([0, 9], np.uint8, {"label_values": [0, 255]}, "the value 9 besides the values"),
+        ([0, 3], np.uint8, {"meaning": "classes"}, "the value 3 besides"),
+        ([0, 1, 2], np.uint8, {"meaning": "mask"}, "0 and one other"),
+        ([0, 1], np.uint8, {"label_values": [0, 1, 2]}, "3 classes, the recipe has 2"),
+    ],
+)  # fmt: skip
+def test_unexpected_label_values_are_listed_and_asked_back(values, dtype, options, message):
+    with pytest.raises(ValueError, match=message):
+        as_class_labels([np.array([list(values)], dtype)], **options)
+
+
+# Splitting
+
+
+def test_slices_of_a_list():
+    assert parse_slices("12-14,27-29", 30) == [12, 13, 14, 27, 28, 29]
+    assert parse_slices("3", 4) == [3]
+    for text, message in (("30", "outside 0 .. 29"), ("5-3", "outside"), ("a", "no slice number")):
+        with pytest.raises(ValueError, match=message):
+            parse_slices(text, 30)
+
+
+@pytest.mark.parametrize("val", ["1,3", [3, 1], "b,d", "1, 3"])
+def test_split_by_number_or_name(val):
+    stack = replace(cells(4), names=("a", "b", "c", "d"))
+    train, held = split(stack, val)
+    assert (train.names, held.names) == (("a", "c"), ("b", "d"))
+    assert held.images[1] is stack.images[3]
+
+
+def test_fraction_is_taken_in_contiguous_blocks():
+    assert split(cells(10), 0.2)[1].names == ("4", "9")
+    assert split(cells(20), "0.3")[1].names == ("7", "8", "9", "17", "18", "19")
+    assert split(cells(3), 0.3)[1].names == ("2",)
+
+
+# Weighing
+
+
+def test_weights_are_eq2_with_class_weights_of_the_whole_stack():
+    stack = cells(3)
+    stack.labels[2][:] = 0  # one slice without cells: the balance stays that of the stack
+    weighed = weigh(stack, isbi2012())
+    counts = sum(np.bincount(label.ravel(), minlength=2) for label in stack.labels)
+    balance = counts.sum() / (2 * counts)
+    assert weighed.class_weights == pytest.approx(balance)
+    assert np.unique(weighed.weights[2]).tolist() == pytest.approx([balance[0]])
+    expected = weightmaps.weight_map(
+        weightmaps.instances_from_mask(stack.labels[0]), class_weights=tuple(balance)
+    )
+    assert (weighed.weights[0] == expected).all()
+    # The gap of 3 px between the cells, 20..22: its centre has border term 7.261.
+    assert weighed.weights[0][20, 21] == pytest.approx(balance[0] + 7.261, abs=1e-3)
+
+
+def test_border_weight_can_be_left_out():
+    weighed = weigh(cells(2), replace(isbi2012(), border_weight=False, class_weights="none"))
+    assert (weighed.weights[0] == 1).all()
+
+
+def test_touching_cells_are_separated_in_labels_and_weights():
+    ids = np.zeros((1, 9, 12), np.int64)
+    ids[0, 2:7, 2:6], ids[0, 2:7, 6:10] = 40, 7
+    stack = Stack(np.zeros((1, 1, 9, 12), np.uint8), (ids > 0).astype(np.int64), instances=ids)
+    weighed = weigh(stack, isbi2012())
+    carved = weightmaps.separate_touching(ids[0]) > 0
+    assert (weighed.labels[0] == carved).all()
+    # The scanned neighbours W, NW, N, NE take 5 pixels of the right cell, 4 of the left one.
+    assert (weighed.labels[0] != stack.labels[0]).sum() == 9
+    assert weighed.weights[0][4, 6] == pytest.approx(weighed.class_weights[0] + 8.353, abs=1e-3)
+    left = weigh(stack, replace(isbi2012(), separate="none"))
+    assert (left.labels[0] == stack.labels[0]).all()
+    for separate in ("after", "before", "none"):
+        weigh(stack, replace(isbi2012(), separate=separate, class_weights="falk2019"))
+
+
+def test_more_than_two_classes():
+    labels = np.zeros((2, 8, 12), np.int64)
+    labels[:, 2:6, 1:4], labels[:, 2:6, 6:9] = 1, 2
+    recipe = replace(isbi2012(), classes=3)
+    weighed = weigh(Stack(np.zeros((2, 1, 8, 12), np.uint8), labels), recipe)
+    counts = np.bincount(labels.ravel())
+    balance = counts.sum() / (3 * counts)
+    assert weighed.class_weights == pytest.approx(balance)
+    assert weighed.weights[0][3, 2] == pytest.approx(balance[1])
+    assert weighed.weights[0][3, 7] == pytest.approx(balance[2])
+    assert weighed.weights[0][3, 4] == pytest.approx(balance[0] + 8.353, abs=1e-3)  # gap of 2 px
+    per_image = weigh(Stack(np.zeros((2, 1, 8, 12), np.uint8), labels),
+                      replace(recipe, class_weights="per-image"))  # fmt: skip
+    assert np.allclose(per_image.weights[1], weighed.weights[1])
+    with pytest.raises(ValueError, match="two classes only"):
+        weigh(weighed, replace(recipe, class_weights="falk2019"))
+    with pytest.raises(ValueError, match="not all among the 2 classes"):
+        weigh(Stack(np.zeros((2, 1, 8, 12), np.uint8), labels), isbi2012())
+
+
+def test_ignored_pixels_and_the_unlabelled_band_have_weight_0():
+    stack = cells(2)
+    stack.labels[0][40:, :10] = 255
+    recipe = replace(dic_hela(), unlabelled_border_px=4)
+    weighed = weigh(stack, recipe)
+    inner = np.zeros((48, 52), bool)
+    inner[4:-4, 4:-4] = True
+    unknown = (stack.labels[0] == 255) | (~inner & (stack.labels[0] == 0))
+    assert ((weighed.weights[0] == 0) == unknown).all()
+    assert ((weighed.labels[0] == 255) == unknown).all()
+    known = np.concatenate([label[label != 255] for label in weighed.labels])
+    counts = np.bincount(known)
+    assert weighed.class_weights == pytest.approx(counts.sum() / (2 * counts))
+
+
+# Drawing
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_output_is_the_networks(depth):
+    recipe = replace(quick(), depth=depth, tile_px=572 if depth == 4 else 188)
+    assert output_px(recipe) == UNet(base_channels=1, depth=depth).output_size(recipe.tile_px)
+
+
+@pytest.mark.parametrize("mode", ["warped", "recomputed"])
+def test_tiles_are_a_function_of_step_and_sample(mode):
+    recipe = replace(SMALL, weights_after_warp=mode)
+    stack = weigh(cells(), recipe)
+    first = draw_tile(stack, recipe, 3, 1)
+    draw_tile(stack, recipe, 4, 0)
+    for a, b in zip(first, draw_tile(stack, recipe, 3, 1), strict=True):
+        assert (a == b).all()
+    other = [draw_tile(stack, recipe, *key)[0] for key in ((3, 0), (4, 1))]
+    assert all((first[0] != tile).any() for tile in other)
+
+
+@pytest.mark.parametrize("mode", ["warped", "recomputed"])
+def test_batches_are_the_same_with_any_workers_start_and_device(mode):
+    recipe = replace(SMALL, weights_after_warp=mode, ignore_label=9)
+    stack = weigh(cells(dtype=np.uint16), recipe)
+    plain = list(batches(stack, recipe))
+    assert [step for step, *_ in plain] == list(range(6))
+    images, labels, weights = plain[0][1:]
+    assert (images.dtype, labels.dtype, weights.dtype) == (
+        torch.float32, torch.int64, torch.float32
+    )  # fmt: skip
+    assert images.shape == (2, 1, 60, 60)
+    assert labels.shape == weights.shape == (2, 20, 20)
+    for other in (batches(stack, recipe, workers=2), batches(stack, recipe, 2, workers=3)):
+        for got in other:
+            assert all(torch.equal(a, b) for a, b in zip(got[1:], plain[got[0]][1:], strict=True))
+    for got in batches(stack, recipe, device="cpu-torch"):
+        for a, b in zip(got[1:], plain[got[0]][1:], strict=True):
+            assert (a.double() - b.double()).abs().max() < 1e-4
+    halves = [list(batches(stack, recipe, part=(rank, 2))) for rank in (0, 1)]
+    for both, *pair in zip(plain, *halves, strict=True):
+        assert torch.equal(torch.cat([half[1] for half in pair]), both[1])
+
+
+def test_drawn_names_the_slices_of_a_step():
+    recipe = replace(SMALL, shift_px=0, rotation_deg=0, mirror=False, displacement_std_px=0,
+                     grey_gain=0, grey_shift=0, grey_gamma=0)  # fmt: skip
+    stack = cells()
+    stack = weigh(replace(stack, images=[np.full_like(a, i) for i, a in enumerate(stack.images)]),
+                  recipe)  # fmt: skip
+    for step, images, _, _ in batches(stack, recipe):
+        values = [str(round(float(image.mean()) * 255)) for image in images]
+        assert values == stack.drawn(recipe, step)
+
+
+def test_undeformed_tile_is_the_mirrored_crop():
+    recipe = replace(SMALL, shift_px=0, rotation_deg=0, mirror=False, displacement_std_px=0,
+                     grey_gain=0, grey_shift=0, grey_gamma=0)  # fmt: skip
+    stack = weigh(cells(1), recipe)
+    canvas = np.pad(stack.images[0][0], 60, mode="reflect").astype(np.float32) / np.float32(255)
+    image, _, _ = draw_tile(stack, recipe, 0, 0)
+    windows = np.lib.stride_tricks.sliding_window_view(canvas, (60, 60))
+    assert (windows == image[0]).all((2, 3)).any()
+
+
+def test_recomputed_weights_are_those_of_the_deformed_cells():
+    recipe = replace(SMALL, weights_after_warp="recomputed", class_weights="none", separate="none")
+    stack = weigh(cells(), recipe)
+    plain = weigh(cells(), replace(recipe, weights_after_warp="warped"))
+    differ = 0.0
+    for step in range(8):
+        image, labels, weights = draw_tile(stack, recipe, step, 0)
+        image2, labels2, weights2 = draw_tile(
+            plain, replace(recipe, weights_after_warp="warped"), step, 0
+        )
+        assert (image == image2).all()
+        assert (labels == labels2).all()
+        assert (weights[labels == 1] == 1).all()  # warping leaks weight into cells, this does not
+        differ = max(differ, float(np.abs(weights - weights2).max()))
+    assert differ > 0.5
+
+
+def test_recomputed_labels_and_weights_are_carved_together():
+    recipe = replace(SMALL, weights_after_warp="recomputed", class_weights="none")
+    ids = np.zeros((1, 60, 60), np.int64)
+    ids[0, 5:55, 5:30], ids[0, 5:55, 30:55] = 3, 8
+    stack = Stack(np.zeros((1, 1, 60, 60), np.uint8), (ids > 0).astype(np.int64), instances=ids)
+    weighed = weigh(stack, recipe)
+    assert (weighed.labels[0] == stack.labels[0]).all()
+    high = 0.0
+    for step in range(10):
+        _, labels, weights = draw_tile(weighed, recipe, step, 0)
+        assert (weights[labels == 1] == 1).all()
+        high = max(high, float(weights.max()))
+    assert high > 9  # 1 + 8.353 or more on the line between the touching cells
+
+
+def test_mirrored_weight_and_ignore_label_reach_the_tile():
+    recipe = replace(SMALL, mirrored_weight=0.0, ignore_label=255)
+    stack = cells()
+    for label in stack.labels:
+        label[0:10] = 255
+    stack = weigh(stack, recipe)
+    weights = torch.cat([batch[3].ravel() for batch in batches(stack, recipe)])
+    labels = torch.cat([batch[2].ravel() for batch in batches(stack, recipe)])
+    assert (weights[labels == 255] == 0).all()
+    assert ((weights == 0) & (labels != 255)).any()
+
+
+def test_stack_refuses_what_does_not_fit():
+    images, labels = np.zeros((2, 1, 8, 9), np.uint8), np.zeros((2, 8, 9), np.int64)
+    for arguments, message in (
+        ((images, labels[:1]), "2 image slices, but 1 labels"),
+        ((images[:, 0], labels), r"\(C, H, W\) was expected"),
+        ((images, labels[:, 1:]), r"labels of shape \(7, 9\).*\(8, 9\)"),
+        ((images[:0], labels[:0]), "at least one slice"),
+        (([images[0], images[1].astype(np.uint16)], labels), "uint16.*uint8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Stack(*arguments)
+    with pytest.raises(ValueError, match="no weights yet"):
+        batches(Stack(images, labels), SMALL)
+    with pytest.raises(ValueError, match="in_channels = 3"):
+        draw_tile(weigh(Stack(images, labels), SMALL), replace(SMALL, in_channels=3), 0, 0)
+    with pytest.raises(ValueError, match="leaves no output"):
+        output_px(replace(SMALL, depth=6))
+
+
+def test_fingerprint_sees_every_part():
+    base = weigh(cells(2), SMALL)
+    again = weigh(cells(2), SMALL)
+    assert base.fingerprint == again.fingerprint
+    other = weigh(cells(2), replace(SMALL, w0=9.0))
+    assert other.fingerprint != base.fingerprint
+    assert base.take([1, 0]).fingerprint != base.fingerprint
