@@ -6,7 +6,7 @@ mirror      read a window that overhangs the image, by reflection        `read_m
 stitch      read ahead, run a function, write behind                     `stitch`, `Summary`
 certificate pixels computed twice are compared                           `SeamRule`, `SeamError`
 formats     files as sources and sinks, chosen by their ending           `open_source`, `open_sink`
-tiff, zarr  the formats themselves
+tiff, zarr  the sources; tiff_sink, zarr_sink the sinks
 safe_write  files that appear whole or not at all; partial for resuming
 strict_tiff the reader that refuses broken files
 faults      what can go wrong, with exit codes; command turns it into one line

@@ -1,0 +1,182 @@
+"""The bytes of a tiled BigTIFF around its pixels: header, directories, description.
+
+Pixels come first in the file, in the order they are made; the directories follow, and at last the
+header is pointed at them. So a file can be written in one pass, taken up after an interruption,
+and depends on nothing but its content. Source: TIFF 6.0; BigTIFF as in libtiff 4.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["HEADER_BYTES", "Layout", "description", "directories", "header"]
+
+HEADER_BYTES = 16
+COMPRESSIONS = {"none": 1, "deflate": 8, "zstd": 50000}
+_SHORT, _LONG, _ASCII, _RATIONAL, _LONG8 = 3, 4, 2, 5, 16
+_CODES = {_SHORT: "<u2", _LONG: "<u4", _LONG8: "<u8"}
+_SAMPLE_FORMATS = {"u": 1, "b": 1, "i": 2, "f": 3}
+_PER_CM = {"um": 1e4, "nm": 1e7, "mm": 10.0, "cm": 1.0, "m": 0.01}
+_MAX_DESCRIPTION = 60_000  # what our reader and others are sure to look at
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How pixels lie in the file.
+
+    Parameters
+    ----------
+    shape
+        (..., H, W); every leading index is one page of one channel.
+    dtype
+        Pixel type; bool is stored as uint8.
+    compression
+        "deflate", "zstd" or "none".
+    tile
+        Side of a tile, a multiple of 16.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    compression: str
+    tile: int
+
+    @property
+    def images(self) -> int:
+        """Number of directories."""
+        return int(np.prod(self.shape[:-2], dtype=np.int64))
+
+    @property
+    def down(self) -> int:
+        """Tile rows of one image."""
+        return -(-self.shape[-2] // self.tile)
+
+    @property
+    def across(self) -> int:
+        """Tile columns of one image."""
+        return -(-self.shape[-1] // self.tile)
+
+
+def header(directory: int) -> bytes:
+    """The 16 bytes a little-endian BigTIFF begins with; `directory` is where page 0 lies."""
+    return struct.pack("<2sHHHQ", b"II", 43, 8, 0, directory)
+
+
+def description(shape: tuple[int, ...], axes: str, provenance: Mapping[str, Any]) -> str:
+    """Compact JSON of shape, axes (as tifffile reads them) and what made the file.
+
+    Examples
+    --------
+    >>> description((2, 5, 7), "CYX", {"seed": 1})
+    '{"shape":[2,5,7],"axes":"CYX","unet2015":{"seed":1}}'
+    """
+    found: dict[str, Any] = {"shape": list(shape), "axes": axes}
+    if provenance:
+        found["unet2015"] = dict(provenance)
+    text = json.dumps(found, separators=(",", ":"), allow_nan=False)
+    if len(text) > _MAX_DESCRIPTION:
+        raise ValueError(
+            f"provenance of {len(text)} characters is more than the {_MAX_DESCRIPTION} that "
+            "readers of TIFF descriptions are sure to take; shorten it"
+        )
+    return text
+
+
+def directories(
+    layout: Layout,
+    offsets: npt.NDArray[np.uint64],
+    counts: npt.NDArray[np.uint32],
+    text: str,
+    resolution: tuple[float, float, str] | None,
+    start: int,
+) -> tuple[int, bytes]:
+    """Where page 0's directory lies, and all bytes that follow the pixels.
+
+    Parameters
+    ----------
+    layout
+        How pixels lie in the file.
+    offsets, counts
+        Place and length of each tile, (images, down * across).
+    text
+        Image description of page 0.
+    resolution
+        Pixels per unit in x and y, and the unit ("um", "cm", "inch", ..., "" if unknown).
+    start
+        Where the pixels end; a multiple of 8.
+    """
+    blob = bytearray()
+    pages = []
+    for image in range(layout.images):
+        tags = _tags(layout, offsets[image], counts[image], resolution)
+        if image == 0:
+            tags[270] = (_ASCII, text.encode("ascii") + b"\0")
+        pages.append(_entries(tags, blob, start))
+    first = place = start + len(blob)
+    for number, entries in enumerate(pages):
+        place += 8 + len(entries) + 8
+        following = place if number + 1 < len(pages) else 0
+        blob += struct.pack("<Q", len(entries) // 20) + entries + struct.pack("<Q", following)
+    return first, bytes(blob)
+
+
+def _tags(
+    layout: Layout,
+    offsets: npt.NDArray[np.uint64],
+    counts: npt.NDArray[np.uint32],
+    resolution: tuple[float, float, str] | None,
+) -> dict[int, tuple[int, Any]]:
+    """Field type and values of each tag of one page."""
+    kind = np.dtype(layout.dtype)
+    tags: dict[int, tuple[int, Any]] = {
+        254: (_LONG, [0]),
+        256: (_LONG, [layout.shape[-1]]),
+        257: (_LONG, [layout.shape[-2]]),
+        258: (_SHORT, [kind.itemsize * 8]),
+        259: (_SHORT, [COMPRESSIONS[layout.compression]]),
+        262: (_SHORT, [1]),  # black is zero
+        277: (_SHORT, [1]),
+        284: (_SHORT, [1]),
+        305: (_ASCII, b"unet2015\0"),
+        322: (_LONG, [layout.tile]),
+        323: (_LONG, [layout.tile]),
+        324: (_LONG8, offsets),
+        325: (_LONG, counts),
+        339: (_SHORT, [_SAMPLE_FORMATS[kind.kind]]),
+    }
+    if resolution is not None:
+        x, y, unit = resolution
+        factor = _PER_CM.get(unit, 1.0)
+        tags[282] = (_RATIONAL, _rational(x * factor))
+        tags[283] = (_RATIONAL, _rational(y * factor))
+        tags[296] = (_SHORT, [3 if unit in _PER_CM else 2 if unit == "inch" else 1])
+    return tags
+
+
+def _rational(value: float) -> bytes:
+    """The nearest fraction of two 32-bit numbers, neither of them 0."""
+    largest = 2**32 - 1
+    near = Fraction(value).limit_denominator(max(1, int(largest / max(value, 1.0))))
+    return struct.pack("<II", min(max(near.numerator, 1), largest), near.denominator)
+
+
+def _entries(tags: dict[int, tuple[int, Any]], blob: bytearray, start: int) -> bytes:
+    """The 20-byte entries of one directory; values that do not fit in one go to `blob`."""
+    entries = bytearray()
+    for number, (kind, values) in sorted(tags.items()):
+        data = values if isinstance(values, bytes) else np.asarray(values, _CODES[kind]).tobytes()
+        count = len(data) // {_RATIONAL: 8, _SHORT: 2, _LONG: 4, _LONG8: 8, _ASCII: 1}[kind]
+        place = data.ljust(8, b"\0")
+        if len(data) > 8:
+            place = struct.pack("<Q", start + len(blob))
+            blob += data + b"\0" * (-len(data) % 8)
+        entries += struct.pack("<HHQ", number, kind, count) + place
+    return bytes(entries)

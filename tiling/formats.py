@@ -1,0 +1,73 @@
+"""Files as sources and sinks, their format chosen by the ending of their name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiling.disk import StrPath
+from tiling.tiff import TiffSource
+from tiling.tiff_sink import TiffSink
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tiling.zarr import ZarrSource
+    from tiling.zarr_sink import ZarrSink
+
+__all__ = ["open_sink", "open_source"]
+
+
+def open_source(path: StrPath, **options: Any) -> TiffSource | ZarrSource:
+    """An image file as a source for `stitch`: TIFF, or Zarr where the name ends in `.zarr`.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    **options
+        `page` (default 0); for TIFF also `limits`. See `TiffSource`, `ZarrSource`.
+
+    Returns
+    -------
+    TiffSource or ZarrSource
+        A context manager with `.shape`, `.dtype`, `.axes`, `.pages`, `.page(i)`, `.resolution`.
+    """
+    if _is_zarr(path):
+        from tiling.zarr import ZarrSource
+
+        return ZarrSource(path, **options)
+    return TiffSource(path, **options)
+
+
+def open_sink(
+    path: StrPath, shape: tuple[int, ...], dtype: npt.DTypeLike, **options: Any
+) -> TiffSink | ZarrSink:
+    """An image file to write as a sink for `stitch`: TIFF, or OME-Zarr for `.zarr`.
+
+    Parameters
+    ----------
+    path
+        Final name; it appears when the `with` block ends in good order.
+    shape, dtype
+        (H, W), (K, H, W) or (pages..., K, H, W), and the type of a pixel.
+    **options
+        `axes`, `resolution`, `provenance`, `overwrite`, `resume`; for TIFF also `compression`.
+        See `TiffSink`, `ZarrSink`.
+
+    Returns
+    -------
+    TiffSink or ZarrSink
+        A context manager; `sink.page(i)` is the sink of one page, the object itself that of
+        page 0.
+    """
+    if _is_zarr(path):
+        from tiling.zarr_sink import ZarrSink
+
+        return ZarrSink(path, shape, dtype, **options)
+    return TiffSink(path, shape, dtype, **options)
+
+
+def _is_zarr(path: StrPath) -> bool:
+    return Path(os.fsdecode(path)).name.lower().endswith(".zarr")

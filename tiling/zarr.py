@@ -1,0 +1,195 @@
+"""Zarr arrays and OME-Zarr images as sources."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from tiling.disk import StrPath
+from tiling.faults import InputChangedError, InputError
+from tiling.input_file import as_input_error
+from tiling.strict_tiff import Limits
+
+__all__ = ["ZarrSource"]
+
+_UNITS = {"micrometer": "um", "nanometer": "nm", "millimeter": "mm", "centimeter": "cm",
+          "meter": "m", "inch": "inch"}  # fmt: skip
+_DEFAULT_LIMITS = Limits()
+
+
+class ZarrSource:
+    """One page of a Zarr array, or of the finest level of an OME-Zarr image, as a source.
+
+    Parameters
+    ----------
+    path
+        A folder in the local file system.
+    page
+        Which page its own pixels are; pages run over all axes but channels, rows and columns.
+    limits
+        What the array may ask of us.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (H, W) or (C, H, W).
+    dtype : numpy.dtype
+        Type of a pixel.
+    axes : str
+        Axes of the whole array, "TCZYX", ...; "I" where the file does not say.
+    resolution : (float, float, str) or None
+        Pixels per unit in x and y, and the unit.
+
+    Raises
+    ------
+    InputError
+        The folder is no Zarr array or image, or its axes do not end in rows and columns.
+    """
+
+    def __init__(self, path: StrPath, *, page: int = 0, limits: Limits = _DEFAULT_LIMITS) -> None:
+        self.path = os.fsdecode(path)
+        with as_input_error(path):
+            if not Path(self.path).is_dir():
+                raise InputError(path, "is not a Zarr folder")
+            self._array, self.axes, self.resolution = _opened(self.path)
+            self._stamp = self._state()
+        self.dtype = np.dtype(self._array.dtype).newbyteorder("=")
+        sizes = dict(zip(self.axes, self._array.shape, strict=True))
+        self._leading = [axis for axis in self.axes[:-2] if axis != "C"]
+        self.page_shape = tuple(sizes[axis] for axis in self._leading)
+        self.pages = math.prod(self.page_shape)
+        size = tuple(self._array.shape[-2:])
+        self.shape = (sizes["C"], *size) if "C" in sizes else size
+        held = math.prod(self.shape[:-2]) * self._array.chunks[-2] * size[1] * self.dtype.itemsize
+        if self.dtype.kind not in "buif" or held > limits.max_bytes or min(self.shape) < 1:
+            raise InputError(
+                path,
+                f"has pixels of {self.dtype}, shape {self._array.shape}, {held} bytes in a row of "
+                f"chunks; numbers are read, rows of at most {limits.max_bytes} bytes (max_bytes)",
+            )
+        self._held: tuple[int, int, npt.NDArray[Any]] | None = None
+        self._number = page
+        self._check(page)
+
+    def _check(self, page: int) -> None:
+        if not 0 <= page < self.pages:
+            raise InputError(self.path, f"has no page {page}; it has {self.pages}")
+
+    def page(self, number: int) -> _ZarrPage:
+        """Another page of the same array as a source."""
+        self._check(number)
+        return _ZarrPage(self, number)
+
+    def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
+        """Rows and columns of the page."""
+        return self.read(self._number, key)
+
+    def read(self, page: int, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
+        """Rows and columns of a page; the rest of the last row of chunks is kept for the next."""
+        _, rows, columns = key
+        found = np.empty((*self.shape[:-2], rows.stop - rows.start, self.shape[-1]), self.dtype)
+        start = rows.start
+        if self._held is not None and self._held[0] == page:
+            _, top, held = self._held
+            if top <= start < top + held.shape[-2]:
+                kept = held[..., start - top : rows.stop - top, :]
+                found[..., : kept.shape[-2], :] = kept
+                start += kept.shape[-2]
+        if start < rows.stop:
+            height = self._array.chunks[-2]
+            top = start // height * height
+            end = min(-(-rows.stop // height) * height, self.shape[-2])
+            with as_input_error(self.path, page):
+                new = np.asarray(self._array[self._where(page, slice(top, end))])
+            found[..., start - rows.start :, :] = new[..., start - top : rows.stop - top, :]
+            last = (end - 1) // height * height
+            self._held = page, last, new[..., last - top :, :].copy()
+        return found[..., columns]
+
+    def _where(self, page: int, rows: slice) -> tuple[Any, ...]:
+        place = dict(zip(self._leading, np.unravel_index(page, self.page_shape), strict=True))
+        leading = [slice(None) if a == "C" else int(place[a]) for a in self.axes[:-2]]
+        return (*leading, rows, slice(None))
+
+    def _state(self) -> list[tuple[int, int, int]]:
+        found = [os.stat(file) for file in sorted(Path(self.path).glob("**/zarr.json"))]  # noqa: PTH116
+        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found]
+
+    def check_unchanged(self) -> None:
+        """Raise `InputChangedError` if the metadata was touched since the folder was opened."""
+        with as_input_error(self.path):
+            if self._state() != self._stamp:
+                raise InputChangedError(self.path, "was written to while it was read; run again")
+
+    def close(self) -> None:
+        """Forget the rows that are kept."""
+        self._held = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _ZarrPage:
+    """One page of an open Zarr array."""
+
+    def __init__(self, whole: ZarrSource, number: int) -> None:
+        self.shape, self.dtype = whole.shape, whole.dtype
+        self._whole, self._number = whole, number
+
+    def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
+        return self._whole.read(self._number, key)
+
+
+def _opened(path: str) -> tuple[Any, str, tuple[float, float, str] | None]:
+    """The array, its axes, and pixels per unit."""
+    node: Any = zarr.open(path, mode="r")
+    if isinstance(node, zarr.Array):
+        names = getattr(node.metadata, "dimension_names", None) or ()
+        return node, _letters(path, [str(name) for name in names], node.ndim), None
+    attributes = dict(node.attrs)
+    images = attributes.get("ome", attributes).get("multiscales")
+    if not images:
+        raise InputError(path, "is a Zarr group without an OME image; name one of its arrays")
+    finest = images[0]["datasets"][0]
+    array = node[finest["path"]]
+    axes = images[0].get("axes", [])
+    names = [axis["name"] if isinstance(axis, dict) else str(axis) for axis in axes]
+    letters = _letters(path, names, array.ndim)
+    scales = [
+        step["scale"]
+        for step in finest.get("coordinateTransformations", [])
+        if step.get("type") == "scale"
+    ]
+    unit = _UNITS.get(axes[-1].get("unit", ""), "") if axes and isinstance(axes[-1], dict) else ""
+    if not scales or not unit:
+        return array, letters, None
+    y, x = (float(side) for side in scales[0][-2:])
+    return array, letters, (1 / x, 1 / y, unit) if x > 0 and y > 0 else None
+
+
+def _letters(path: str, names: list[str], dimensions: int) -> str:
+    """One capital letter per axis; unknown leading axes of an unnamed array become one "I"."""
+    letters = "".join(name[:1].upper() for name in names)
+    if not names and dimensions in (2, 3):
+        letters = "IYX"[-dimensions:]
+    usable = len(letters) == dimensions and letters.endswith("YX")
+    if not usable or len(set(letters)) != len(letters):
+        raise InputError(
+            path, f"has axes {names or dimensions} that do not end in y, x; reorder the array"
+        )
+    return letters
