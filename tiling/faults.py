@@ -7,6 +7,7 @@ writing layers stay free of heavy packages.
 
 from __future__ import annotations
 
+import functools
 import os
 
 __all__ = [
@@ -57,6 +58,10 @@ class InputError(Fault):
         self.page = page
         where = self.path if page is None else f"{self.path}, page {page}"
         super().__init__(f"{where}: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the constructor's own arguments, so that workers can hand it over."""
+        return functools.partial(type(self), page=self.page), (self.path, self.reason)
 
 
 class ModelFileError(InputError):

@@ -1,0 +1,376 @@
+"""The second pass: what has to be made, the maps of pages, and their files in order.
+
+Small pages are computed by worker processes and arrive as compressed strips; pages larger than
+memory are computed block by block in this process. The bytes are the same either way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tiling.faults import InputChangedError, WriteError
+from tiling.lock import OutputLock
+from tiling.safe_write import check_output
+from tiling.strict_tiff import open_tiff
+from weightmaps.annotations import PREVIEW_ENDING
+from weightmaps.blocks import weight_map_blocks
+from weightmaps.class_balance import class_weights
+from weightmaps.formula import volume_weight_map
+from weightmaps.history import FORMAT
+from weightmaps.label_reader import LabelReader, instance_source
+from weightmaps.map_file import Outcome, packed_strips, pixels_hash, write_maps
+from weightmaps.preview import Thumbnail, panel_pages, write_preview
+from weightmaps.spec import WeightMapSpec
+from weightmaps.survey import Request, Survey, volume_of
+from weightmaps.workers import ordered_map
+
+__all__ = ["Made", "Order", "make_maps", "orders"]
+
+_TASK_PX = 1 << 21
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One map to make, or to leave as it is.
+
+    Parameters
+    ----------
+    survey
+        The annotation.
+    spec
+        Parameters with the class weights of the data set filled in.
+    parameters
+        What the history of the map says it was made with.
+    output, preview
+        The map, and its picture (None: not wanted).
+    current
+        The map is already there.
+    """
+
+    survey: Survey
+    spec: WeightMapSpec
+    parameters: dict[str, Any]
+    output: Path
+    preview: Path | None
+    current: bool
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of an order: largest weight and seconds of work (both passes)."""
+
+    order: Order
+    largest: float
+    seconds: float
+
+
+def orders(
+    surveys: Sequence[Survey], request: Request, *, overwrite: bool, preview: bool
+) -> list[Order]:
+    """Return what is to be done for each annotation.
+
+    Raises
+    ------
+    WriteError
+        An output exists that was made from other labels or with other parameters, is damaged, or
+        is no map of ours, and must not be overwritten.
+    """
+    spec, parameters = request.spec, request.parameters()
+    if spec.class_weights == "balanced":
+        total = np.sum([s.counts for s in surveys], axis=0, dtype=np.int64)
+        background, cell = class_weights(total)
+        spec = replace(spec, class_weights=(float(background), float(cell)))
+        parameters["dataset_counts"] = total.tolist()
+    result = []
+    for one in surveys:
+        output = request.output(one.file)
+        why = _why_not_current(one, parameters)
+        picture = output.with_name(one.file.stem + PREVIEW_ENDING) if preview else None
+        if one.found is not None and why and not overwrite:
+            raise WriteError(output, f"exists and {why}; use --overwrite to replace it")
+        result.append(Order(one, spec, parameters, output, picture, not why))
+    return result
+
+
+def check_outputs(todo: Iterable[Order], *, overwrite: bool) -> None:
+    """Refuse outputs that cannot be written, before any map is made."""
+    for order in todo:
+        if not order.current:
+            check_output(order.output, overwrite=overwrite, inputs=order.survey.file.parts)
+            if order.preview is not None:
+                check_output(order.preview, overwrite=overwrite)
+
+
+def _why_not_current(one: Survey, parameters: dict[str, Any]) -> str:
+    """Why the map that is there will not do; '' if it will."""
+    found = one.found
+    if found is None:
+        return "missing"
+    if one.damaged:
+        return "is damaged (its pixels do not have their recorded hash)"
+    if found.get("format") != FORMAT:
+        return "is no weight map of this program"
+    if found.get("labels", {}).get("sha256") != one.sha256:
+        return "was made from other labels"
+    old = found.get("parameters", {})
+    other = sorted(k for k in parameters.keys() | old.keys() if parameters.get(k) != old.get(k))
+    if other == ["dataset_counts"]:
+        return "was balanced over another set of files"
+    return f"was made with other parameters ({', '.join(other)})" if other else ""
+
+
+def make_maps(
+    todo: Sequence[Order], *, jobs: int, overwrite: bool, advance: Advance
+) -> Iterator[Made]:
+    """Make the maps that are missing and yield each order when it is done, in order.
+
+    Parameters
+    ----------
+    todo
+        From `orders`.
+    jobs
+        Processes.
+    overwrite
+        Replace files that exist.
+    advance
+        Called with the number of pages just finished.
+    """
+    tasks = [task for order in todo if not order.current for task in _tasks(order)]
+    with contextlib.closing(ordered_map(make_pages, tasks, jobs)) as results:
+        for order in todo:
+            if order.current:
+                largest, seconds = float(order.survey.found["max_weight"]), 0.0  # type: ignore[index]
+                _picture_of_existing(order)
+            else:
+                largest, seconds = _make(order, results, overwrite, advance)
+            yield Made(order, largest, seconds + order.survey.seconds)
+
+
+@dataclass(frozen=True)
+class PageTask:
+    """Pages `first` to `last` of an order, to be computed in one go."""
+
+    order: Order
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """A finished page: its strips, and what was seen of it."""
+
+    strips: list[bytes]
+    digest: bytes
+    largest: float
+    thumbnail: npt.NDArray[Any] | None
+    seconds: float
+
+
+def _streamed(order: Order) -> bool:
+    """Whether the pages are too large to be sent from process to process."""
+    return not _is_volume(order) and order.survey.rows < order.survey.shape.height
+
+
+def _is_volume(order: Order) -> bool:
+    return bool(order.parameters["volume"])
+
+
+def _tasks(order: Order) -> list[PageTask]:
+    shape = order.survey.shape
+    if _streamed(order):
+        return []
+    if _is_volume(order):
+        return [PageTask(order, 0, shape.pages)]
+    some = max(1, _TASK_PX // max(1, shape.height * shape.width))
+    return [
+        PageTask(order, first, min(shape.pages, first + some))
+        for first in range(0, shape.pages, some)
+    ]
+
+
+def make_pages(task: PageTask) -> list[Page]:
+    """Return some finished pages (in a worker process)."""
+    order = task.order
+    start = time.perf_counter()
+    pages = []
+    with _opened(order) as reader:
+        if _is_volume(order):
+            stack = _volume_map(volume_of(reader, order.survey.kind), order)
+            blocks: Iterable[Iterable[npt.NDArray[Any]]] = ([page] for page in stack)
+        else:
+            blocks = (_page_blocks(reader, page, order) for page in range(task.first, task.last))
+        for number, rows in zip(range(task.first, task.last), blocks, strict=True):
+            outcome, thumbnail = Outcome(), _thumbnail(order, number)
+            seen = rows if thumbnail is None else thumbnail.watching(rows)
+            strips = list(packed_strips(seen, order.survey.shape, outcome))
+            now = time.perf_counter()
+            pages.append(
+                Page(
+                    strips, outcome.digest.digest(), outcome.largest,
+                    None if thumbnail is None else thumbnail.pixels, now - start,
+                )
+            )  # fmt: skip
+            start = now
+        reader.check_unchanged()
+    return pages
+
+
+@contextlib.contextmanager
+def _opened(order: Order) -> Iterator[LabelReader]:
+    """The labels, if they are still those of the first pass."""
+    with LabelReader(order.survey.file, order_rule(order)) as reader:
+        if reader.identity != order.survey.identity:
+            raise InputChangedError(
+                order.survey.file.path, "changed since it was counted; run again on a file at rest"
+            )
+        yield reader
+
+
+def order_rule(order: Order) -> Any:
+    """Return the label rule in an order's parameters."""
+    from weightmaps.label_rule import LabelRule
+
+    said = order.parameters
+    return LabelRule(
+        said["labels"], said["connectivity"], said["inside"], said["threshold"],
+        order.spec.ignore_label,
+    )  # fmt: skip
+
+
+def _page_blocks(reader: LabelReader, page: int, order: Order) -> Iterator[npt.NDArray[Any]]:
+    survey = order.survey
+    source = instance_source(reader, page, survey.kind, survey.rows)
+    dtype = survey.shape.dtype
+    for _, block in weight_map_blocks(source, order.spec, block_rows=survey.rows, dtype=dtype):
+        yield block
+
+
+def _volume_map(labels: npt.NDArray[Any], order: Order) -> npt.NDArray[Any]:
+    spec = order.spec
+    three = None if spec.spacing is None else spec.spacing
+    if three is not None and len(three) == 2:
+        three = (1.0, *three)
+    return volume_weight_map(
+        labels,
+        w0=spec.w0,
+        sigma_px=spec.sigma_px,
+        class_weights=spec.class_weights,
+        where=spec.where,
+        separate=spec.separate,
+        spacing=three,  # type: ignore[arg-type]
+        ignore_label=spec.ignore_label,
+        dtype=order.survey.shape.dtype,
+    )
+
+
+def _thumbnail(order: Order, page: int) -> Thumbnail | None:
+    shape = order.survey.shape
+    if order.preview is None or page not in panel_pages(shape.pages):
+        return None
+    return Thumbnail(shape.height, shape.width)
+
+
+def _make(
+    order: Order, results: Iterator[list[Page]], overwrite: bool, advance: Advance
+) -> tuple[float, float]:
+    """Write one map and its picture; return its largest weight and the seconds it took."""
+    survey = order.survey
+    done: list[Page] = []
+
+    def from_workers() -> Iterator[Iterable[bytes]]:
+        for page in itertools.chain.from_iterable(
+            itertools.islice(results, len(_tasks(order)))
+        ):
+            done.append(replace(page, strips=[]))
+            yield page.strips
+            advance(1)
+
+    def from_blocks() -> Iterator[Iterable[bytes]]:
+        with _opened(order) as reader:
+            for number in range(survey.shape.pages):
+                start = time.perf_counter()
+                outcome, thumbnail = Outcome(), _thumbnail(order, number)
+                rows = _page_blocks(reader, number, order)
+                yield packed_strips(
+                    rows if thumbnail is None else thumbnail.watching(rows), survey.shape, outcome
+                )
+                picture = None if thumbnail is None else thumbnail.pixels
+                seconds = time.perf_counter() - start
+                done.append(Page([], outcome.digest.digest(), outcome.largest, picture, seconds))
+                advance(1)
+            reader.check_unchanged()
+
+    def finished() -> dict[str, Any]:
+        return _history(order, done)
+
+    pages = from_blocks() if _streamed(order) else from_workers()
+    with OutputLock(order.output), contextlib.closing(pages):
+        write_maps(
+            order.output, survey.shape, pages, finished,
+            resolution=survey.resolution, overwrite=overwrite,
+        )  # fmt: skip
+    largest = max(page.largest for page in done)
+    _picture(order, [page.thumbnail for page in done], largest, overwrite)
+    return largest, sum(page.seconds for page in done)
+
+
+def _history(order: Order, done: list[Page]) -> dict[str, Any]:
+    survey, weights = order.survey, order.spec.class_weights
+    return {
+        "format": FORMAT,
+        "program": f"unet2015 {_version()}",
+        "parameters": order.parameters,
+        "labels": survey.labels_history,
+        "class_weights": weights if isinstance(weights, str) else list(weights),
+        "cells": survey.cells,
+        "touching_pairs": survey.pairs,
+        "max_weight": max(page.largest for page in done),
+        "pixels_sha256": pixels_hash(page.digest for page in done),
+    }
+
+
+def _version() -> str:
+    try:
+        return metadata.version("unet2015")
+    except metadata.PackageNotFoundError:
+        return "from source"
+
+
+def _picture(
+    order: Order, pages: Sequence[npt.NDArray[Any] | None], largest: float, overwrite: bool
+) -> None:
+    if order.preview is not None:
+        shown = {k: page for k, page in enumerate(pages) if page is not None}
+        shape = order.survey.shape
+        write_preview(
+            order.preview, shown, title=order.output.name, size=(shape.height, shape.width),
+            largest=largest, overwrite=overwrite,
+        )  # fmt: skip
+
+
+def _picture_of_existing(order: Order) -> None:
+    """Draw the picture of a map that is up to date, if it has none."""
+    if order.preview is None or order.preview.exists():
+        return
+    shape = order.survey.shape
+    pages: list[npt.NDArray[Any] | None] = [None] * shape.pages
+    with open_tiff(order.output) as image:
+        for page in panel_pages(shape.pages):
+            thumbnail = Thumbnail(shape.height, shape.width)
+            step = max(1, (1 << 22) // max(1, shape.width))
+            for top in range(0, shape.height, step):
+                rows = image.read_rows(page, top, min(shape.height, top + step))[0]
+                thumbnail.add(rows)
+            pages[page] = thumbnail.pixels
+    _picture(order, pages, float(order.survey.found["max_weight"]), False)  # type: ignore[index]

@@ -1,0 +1,208 @@
+"""The weight map of an image larger than memory, block by block, equal to the whole map bit by bit.
+
+A block is a band of full rows: files store rows, the carving rule looks left and up, and a band
+needs context on two sides only. The border term below half of `EPSILON` is exactly 0, so context
+further away than `WeightMapSpec.halo_px` changes nothing. What does depend on the whole image is
+the class term: a first pass counts the pixels of both classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tiling.band import RowBand
+from tiling.mirror import Source
+from weightmaps.class_balance import class_weights
+from weightmaps.formula import weight_map
+from weightmaps.labels import as_labels, separate_touching
+from weightmaps.spec import WeightMapSpec
+
+__all__ = ["Census", "census", "weight_map_blocks"]
+
+BLOCK_PX = 1 << 22  # pixels of a block, context not counted, when nothing else is said
+_PAPER = WeightMapSpec()
+_HALF = ((0, 1), (1, -1), (1, 0), (1, 1))  # one of each pair of opposite neighbours
+
+
+def weight_map_blocks(
+    labels: Source,
+    spec: WeightMapSpec = _PAPER,
+    *,
+    block_rows: int | None = None,
+    dtype: npt.DTypeLike = np.float32,
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Return the weight map as bands of rows from top to bottom.
+
+    Parameters
+    ----------
+    labels
+        Instance labels of one image, shape ``(H, W)``: an integer array, or anything that has
+        `shape` and `dtype` and reads by ``labels[..., y0:y1, x0:x1]`` (a zarr array, a page of a
+        file). Read from top to bottom, each row once; twice with class weights ``"balanced"`` or
+        ``"per-image"``, which for one image are the same.
+    spec
+        Parameters. For a data set pass its class weights as numbers: ``class_weights=(1.2, 0.8)``.
+    block_rows
+        Rows of a block; about 4 million pixels if not given. Memory is proportional to it.
+    dtype
+        float16, float32 or float64.
+
+    Yields
+    ------
+    top : int
+        First row of the block.
+    block : ndarray of `dtype`
+        Shape ``(rows, W)``, the bits of ``weight_map(labels, ...)[top : top + rows]``.
+
+    Raises
+    ------
+    ValueError
+        For block_rows below 1, other than two axes, and as `weight_map`.
+
+    Examples
+    --------
+    >>> labels = np.array([[1, 0, 2], [1, 0, 2], [0, 0, 0]])
+    >>> for top, block in weight_map_blocks(labels, WeightMapSpec(class_weights="none"),
+    ...                                     block_rows=2):
+    ...     print(top, block.round(2))
+    0 [[ 1.   10.23  1.  ]
+       [ 1.   10.23  1.  ]]
+    2 [[9.11 9.52 9.11]]
+    """
+    if len(labels.shape) != 2:
+        raise ValueError(f"labels of shape {labels.shape} are not one image (H, W)")
+    height, width = labels.shape
+    rows = max(1, BLOCK_PX // max(1, width)) if block_rows is None else block_rows
+    if rows < 1:
+        raise ValueError(f"block_rows {rows} must be at least 1")
+    if spec.class_weights in ("balanced", "per-image"):
+        counts = census(labels, spec, block_rows=rows).counts
+        background, cell = class_weights(counts)
+        spec = replace(spec, class_weights=(float(background), float(cell)))
+    return _blocks(labels, spec, rows, dtype)
+
+
+def _blocks(
+    labels: Source, spec: WeightMapSpec, rows: int, dtype: npt.DTypeLike
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    height, width = labels.shape
+    halo = spec.halo_px
+    band = RowBand(labels, rows + 2 * halo)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        y0, y1 = max(0, top - halo), min(height, bottom + halo)
+        block = weight_map(
+            band[..., y0:y1, 0:width][0],
+            w0=spec.w0,
+            sigma_px=spec.sigma_px,
+            class_weights=spec.class_weights,
+            where=spec.where,
+            separate=spec.separate,
+            spacing=None if spec.spacing is None else (spec.spacing[-2], spec.spacing[-1]),
+            ignore_label=spec.ignore_label,
+            dtype=dtype,
+        )
+        yield top, block[top - y0 : bottom - y0]
+
+
+@dataclass
+class Census:
+    """What has been counted in an image, or in several.
+
+    Parameters
+    ----------
+    counts
+        Background and cell pixels after carving, int64, shape ``(2,)``.
+    ids
+        Instance labels that occur, sorted.
+    pairs
+        Pairs of instances that touch (8 neighbours, before carving), shape ``(N, 2)``, sorted.
+    """
+
+    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(2, np.int64))
+    ids: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.int64))
+    pairs: npt.NDArray[Any] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+
+
+def census(
+    labels: Source, spec: WeightMapSpec = _PAPER, *, block_rows: int | None = None
+) -> Census:
+    """Return the pixels of both classes, the cells and the touching pairs of one image.
+
+    Parameters
+    ----------
+    labels, block_rows
+        As in `weight_map_blocks`.
+    spec
+        Its `separate` and `ignore_label` decide what is counted.
+
+    Examples
+    --------
+    >>> found = census(np.array([[1, 1, 2], [0, 0, 2]]))
+    >>> found.counts, found.ids, found.pairs
+    (array([4, 2]), array([1, 2]), array([[1, 2]]))
+    """
+    height, width = labels.shape
+    rows = max(1, BLOCK_PX // max(1, width)) if block_rows is None else block_rows
+    band = RowBand(labels, rows + 1)
+    total = Census()
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        above = min(1, top)  # one row of context: carving and touching look one pixel up
+        window = as_labels(
+            band[..., top - above : bottom, 0:width][0], ignore_label=spec.ignore_label
+        )
+        total = _added(total, window, above, spec)
+    return total
+
+
+def _added(total: Census, window: npt.NDArray[Any], above: int, spec: WeightMapSpec) -> Census:
+    cells, ignored = window, 0
+    if spec.ignore_label is not None:
+        outside = window == spec.ignore_label
+        ignored = int(np.count_nonzero(outside[above:]))
+        cells = np.where(outside, window.dtype.type(0), window)
+    pairs = touching_pairs(cells)
+    inside = cells
+    if spec.separate != "none" and len(pairs):
+        inside = separate_touching(cells)
+    size = inside[above:].size
+    inner = int(np.count_nonzero(inside[above:]))
+    return Census(
+        total.counts + np.array([size - inner - ignored, inner]),
+        np.union1d(total.ids, _ids(cells)) if len(total.ids) else _ids(cells),
+        np.unique(np.concatenate([total.pairs, pairs]), axis=0) if len(total.pairs) else pairs,
+    )
+
+
+def _ids(cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Sorted ids; only pixels where a run begins are looked at."""
+    begins = np.empty(cells.shape, np.bool_)
+    begins[:, :1] = True
+    np.not_equal(cells[:, 1:], cells[:, :-1], out=begins[:, 1:])
+    found = np.unique(cells[begins])
+    return found[found != 0]
+
+
+def touching_pairs(cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the pairs (smaller, larger) of ids that are 8-neighbours somewhere, each once.
+
+    Examples
+    --------
+    >>> touching_pairs(np.array([[3, 0, 0], [0, 1, 1]]))
+    array([[1, 3]])
+    """
+    found = []
+    height, width = cells.shape
+    for dy, dx in _HALF:
+        a = cells[: height - dy, max(0, -dx) : width - max(0, dx)]
+        b = cells[dy:, max(0, dx) : width - max(0, -dx)]
+        meet = (a != b) & (a != 0) & (b != 0)
+        a, b = a[meet], b[meet]
+        found.append(np.stack([np.minimum(a, b), np.maximum(a, b)], axis=1))
+    return np.unique(np.concatenate(found), axis=0)

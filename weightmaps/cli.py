@@ -1,0 +1,266 @@
+"""The verb `weights`: label files in, weight maps out. Runs without torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
+
+import typer
+
+from tiling.command import deferred, run_app
+from tiling.faults import UsageFault, WriteError
+
+if TYPE_CHECKING:
+    from weightmaps.batch import Made, Order
+    from weightmaps.survey import Request, Survey
+
+__all__ = ["main", "weights"]
+
+
+def weights(
+    labels: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="LABELS...",
+            help="label files in any mix: TIFF stacks, PNG images, folders of them, folders with"
+            " one mask per cell (masks/*.png), patterns",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="folder of the maps; made if missing")],
+    w0: Annotated[float, typer.Option("--w0", help="height of the border term")] = 10.0,
+    sigma: Annotated[float, typer.Option("--sigma", help="its width in pixels")] = 5.0,
+    class_weights: Annotated[
+        str,
+        typer.Option(
+            "--class-weights",
+            metavar="balanced|per-image|falk2019|none|B,C",
+            help="balanced: over all files named here; B,C: the weights of background and cells",
+        ),
+    ] = "balanced",
+    where: Annotated[
+        Literal["background", "everywhere"], typer.Option("--where", help="pixels with border term")
+    ] = "background",
+    separate: Annotated[
+        Literal["after", "before", "none"],
+        typer.Option("--separate", help="distances after or before carving touching cells apart"),
+    ] = "after",
+    labels_are: Annotated[
+        Literal["auto", "mask", "instances"],
+        typer.Option("--labels", help="auto: values 0 and one of 1, 255, largest are a mask"),
+    ] = "auto",
+    connectivity: Annotated[
+        Literal["4", "8"], typer.Option("--connectivity", help="neighbours in one cell of a mask")
+    ] = "4",
+    inside: Annotated[
+        Literal["nonzero", "zero"], typer.Option("--inside", help="which part of a mask is cell")
+    ] = "nonzero",
+    threshold: Annotated[
+        Optional[float],
+        typer.Option("--threshold", help="take grey mask values >= T as non-zero"),
+    ] = None,
+    ignore_label: Annotated[
+        Optional[int], typer.Option("--ignore-label", help="label value that gets weight 0")
+    ] = None,
+    spacing: Annotated[
+        Optional[str],
+        typer.Option("--spacing", metavar="Y,X", help="pixel size (Z,Y,X with --3d)"),
+    ] = None,
+    volume: Annotated[bool, typer.Option("--3d", help="stacks are volumes, not slices")] = False,
+    dtype: Annotated[Literal["float32", "float16"], typer.Option("--dtype")] = "float32",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="processes")] = 1,
+    block_px: Annotated[
+        Optional[int],
+        typer.Option(
+            "--block-px",
+            min=1,
+            help="rows of a block for pages larger than memory; by default pages above 67 million"
+            " pixels are cut into blocks of 4 million",
+        ),
+    ] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="also a heat map as PNG")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace other maps")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="only say what would be done")] = False,
+) -> None:
+    """Precompute the border weight maps of Eq. 2 as float TIFF files.
+
+    Writes OUT/NAME.weights.tif for each annotation. Maps that are up to date are skipped.
+    """
+    from weightmaps.label_rule import LabelRule
+    from weightmaps.spec import WeightMapSpec
+    from weightmaps.survey import Request
+
+    if volume and block_px is not None:
+        raise UsageFault("--block-px cuts single pages; a volume (--3d) is computed as a whole")
+    try:
+        chosen = _class_weights(class_weights)
+        spec = WeightMapSpec(w0, sigma, chosen, where, separate, _spacing(spacing, volume=volume),
+                             ignore_label)  # fmt: skip
+        rule = LabelRule(labels_are, int(connectivity), inside, threshold, ignore_label)
+    except ValueError as error:
+        raise UsageFault(str(error)) from error
+    request = Request(spec, rule, dtype, volume, block_px, out)
+    _run(labels, request, _Manner(jobs, overwrite, preview, plan))
+
+
+class _Manner:
+    """How the work is done; changes no byte of the maps."""
+
+    def __init__(self, jobs: int, overwrite: bool, preview: bool, plan: bool) -> None:
+        self.jobs, self.overwrite, self.preview, self.plan = jobs, overwrite, preview, plan
+
+
+def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
+    from weightmaps.annotations import find_label_files, refuse_same_names
+    from weightmaps.batch import check_outputs, make_maps, orders
+    from weightmaps.survey import survey
+    from weightmaps.workers import ordered_map
+
+    files = find_label_files(names)
+    refuse_same_names(files)
+    if not manner.plan:
+        _prepare(request.out)
+    with _progress("reading labels", len(files)) as advance:
+        surveys = []
+        for one in ordered_map(survey, [(file, request) for file in files], manner.jobs):
+            surveys.append(one)
+            advance(1)
+    todo = orders(surveys, request, overwrite=manner.overwrite or manner.plan,
+                  preview=manner.preview)  # fmt: skip
+    _tell_balance(surveys, todo, request)
+    if manner.plan:
+        for order in todo:
+            _print(_planned(order, request))
+        return
+    check_outputs(todo, overwrite=manner.overwrite)
+    pages = sum(o.survey.shape.pages for o in todo if not o.current)
+    with _progress("weight maps", pages) as advance:
+        made = make_maps(todo, jobs=manner.jobs, overwrite=manner.overwrite, advance=advance)
+        for one_map in made:
+            _print(_summary(one_map))
+
+
+def _prepare(out: Path) -> None:
+    """Make the folder of the maps and clear it of what dead runs left."""
+    from tiling.safe_write import remove_stale
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stale = remove_stale(out)
+    except OSError as error:
+        raise WriteError(out, f"cannot be used as output folder: {error.strerror}") from error
+    for path in stale:
+        _note(f"removed {path}, left by a run that did not end")
+
+
+def _class_weights(text: str) -> str | tuple[float, ...]:
+    if "," not in text:
+        return text
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageFault(
+            f"--class-weights {text} must be a name or two numbers: background,cells"
+        ) from None
+
+
+def _spacing(text: str | None, *, volume: bool) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    axes = "Z,Y,X" if volume else "Y,X"
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != axes.count(",") + 1:
+        raise UsageFault(f"--spacing {text} must be {axes.count(',') + 1} numbers: {axes}")
+    return numbers
+
+
+def _tell_balance(surveys: Sequence[Survey], todo: Sequence[Order], request: Request) -> None:
+    """Say over what the class weights are balanced."""
+    if request.spec.class_weights != "balanced":
+        return
+    background, cell = todo[0].spec.class_weights
+    files = f"{len(surveys)} files" if len(surveys) > 1 else "1 file"
+    _print(
+        f"class weights balanced over all of {files}: background {background:.4g}, cells {cell:.4g}"
+    )
+
+
+def _planned(order: Order, request: Request) -> str:
+    survey, shape = order.survey, order.survey.shape
+    size = f"{shape.pages} x {shape.height} x {shape.width} {shape.dtype}"
+    blocks = ""
+    if not request.volume and survey.rows < shape.height:
+        blocks = f", blocks of {survey.rows} rows + 2 x {order.spec.halo_px} rows of context"
+    if order.current:
+        verb = "up to date"
+    else:
+        verb = "would be written" if survey.found is None else "would need --overwrite"
+    return (
+        f"{order.output}: {verb}, {size}, {shape.nbytes / 1e6:.1f} MB before compression, "
+        f"labels taken as {survey.kind}, {_cells(survey)}{blocks}"
+    )
+
+
+def _cells(survey: Survey) -> str:
+    text = f"{survey.cells} cells, {survey.pairs} touching pairs"
+    if survey.overlap_px:
+        text += f", {survey.overlap_px} px in several masks (the first by name has them)"
+    return text
+
+
+def _summary(made: Made) -> str:
+    order = made.order
+    if order.current:
+        return f"{order.output}: up to date"
+    pages = order.survey.shape.pages
+    slices = f"{pages} slices, " if pages > 1 else ""
+    return (
+        f"{order.output}: {slices}{_cells(order.survey)}, "
+        f"max weight {made.largest:.3f}, {made.seconds:.2f} s"
+    )
+
+
+def _print(line: str) -> None:
+    """One line of result on standard output, whatever its encoding."""
+    encoding = sys.stdout.encoding or "ascii"
+    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def _note(line: str) -> None:
+    encoding = sys.stderr.encoding or "ascii"
+    sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+@contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error if somebody looks at it; gives the function to advance."""
+    if not sys.stderr.isatty() or total < 2:
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+app = typer.Typer(
+    help="Border weight maps of the 2015 U-Net.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+app.command("weights")(deferred(weights))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code of the command line `argv` (by default this process's)."""
+    return run_app("weightmaps", app, argv)
