@@ -27,7 +27,7 @@ class Exposure:
 
 
 CLEAR = Exposure(blur_px=0.8, sharp_noise=12.0, soft_noise=9.0, lift=-12.0)
-NOISY = Exposure(blur_px=1.35, sharp_noise=17.0, soft_noise=15.0, lift=-20.0)
+NOISY = Exposure(blur_px=1.25, sharp_noise=16.0, soft_noise=12.0, lift=-20.0)
 
 
 def paint(
@@ -45,9 +45,9 @@ def paint(
     image = tissue.grey[owner] + tissue.grain[owner] * grain
     organelles = _vesicles(tissue, seed, z, owner) + _mitochondria(tissue, z, owner)
     image += organelles * np.clip((distance - half_width - 1.0) / 2.0, 0, 1)
-    # Membranes fade where two slow fields say so: about a sixth of their length is faint.
+    # Membranes fade where two slow fields say so: about an eighth of their length is faint.
     fading = drifting_field(seed, FADING, z, shape, 24.0, 1)[0]
-    contrast = np.clip(0.8 + 0.4 * fading, 0.12, 1.0)
+    contrast = np.clip(0.85 + 0.4 * fading, 0.15, 1.0)
     image -= 112 * contrast * np.exp(-((distance / (0.85 * half_width)) ** 2))
     return np.asarray(image, np.float32)
 

@@ -54,7 +54,7 @@ def draw_tissue(rng: np.random.Generator, shape: tuple[int, int], slices: int) -
             rng.uniform(0.3, 0.55, n) * np.minimum(radius, 45),
             rng.uniform(0.24, 0.38, n) * np.minimum(radius, 40),
             rng.uniform(0, np.pi, n),
-            np.where(rng.random(n) < 0.6, rng.uniform(-2, slices + 2, n), -1e6),
+            np.where(rng.random(n) < 0.75, rng.uniform(-2, slices + 2, n), -1e6),
         ]
     )
     mito[radius < 17, 5] = -1e6  # no room for one
@@ -65,7 +65,7 @@ def draw_tissue(rng: np.random.Generator, shape: tuple[int, int], slices: int) -
         radius=radius.astype(np.float32),
         stretch=np.exp(rng.uniform(0, 0.5, n)).astype(np.float32),
         angle=rng.uniform(0, np.pi, n).astype(np.float32),
-        grey=rng.normal(162, 11, n).astype(np.float32),
+        grey=rng.normal(160, 15, n).astype(np.float32),
         grain=rng.uniform(3, 17, n).astype(np.float32),
         crowd=(rng.random(n) ** 2).astype(np.float32),
         mito=mito.astype(np.float32),
