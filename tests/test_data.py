@@ -12,7 +12,16 @@ from PIL import Image
 
 import weightmaps
 from tiling.faults import InputError
-from unet2015.data import Stack, batches, draw_tile, output_px, read_stack_pair, split, weigh
+from unet2015.data import (
+    Stack,
+    batches,
+    draw_tile,
+    output_px,
+    read_stack_pair,
+    read_weights,
+    split,
+    weigh,
+)
 from unet2015.label_values import as_class_labels
 from unet2015.net import UNet
 from unet2015.recipe import dic_hela, isbi2012, quick
@@ -329,6 +338,74 @@ def test_ignored_pixels_and_the_unlabelled_band_have_weight_0():
     known = np.concatenate([label[label != 255] for label in weighed.labels])
     counts = np.bincount(known)
     assert weighed.class_weights == pytest.approx(counts.sum() / (2 * counts))
+
+
+# Weight maps from files
+
+
+@pytest.fixture
+def mapped(tmp_path, capsys):
+    """Images and labels on the disk, and the maps that `unet2015 weights` makes of them."""
+    from weightmaps.cli import main
+
+    stack = cells(3)
+    image = write(tmp_path / "i.tif", np.stack([a[0] for a in stack.images]))
+    label = write(tmp_path / "l.tif", np.stack(stack.labels).astype(np.uint8) * 255)
+
+    def make(*options):
+        assert main([str(label), "--out", str(tmp_path / "maps"), "--overwrite", *options]) == 0
+        capsys.readouterr()
+        return read_stack_pair(image, label), tmp_path / "maps"
+
+    return make
+
+
+def test_weights_from_files_are_the_computed_ones(mapped):
+    stack, maps = mapped()
+    from_files, computed = read_weights(maps, stack, isbi2012()), weigh(stack, isbi2012())
+    for part in ("weights", "labels", "instances"):
+        for a, b in zip(getattr(from_files, part), getattr(computed, part), strict=True):
+            assert (a == b).all()
+    part = read_weights(maps / "l.weights.tif", stack.take([2]), isbi2012())
+    assert (part.weights[0] == computed.weights[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "message"),
+    [
+        (("--w0", "9"), {}, r"w0 = 9\.0, not 10\.0"),
+        (("--sigma", "4"), {}, r"sigma_px = 4\.0, not 5\.0"),
+        ((), {"class_weights": "none"}, r"class_weights = 'balanced', not 'none'"),
+        ((), {"border_weight": False}, r"w0 = 10\.0, not 0\.0"),
+        (("--where", "everywhere"), {}, "where = 'everywhere', not 'background'"),
+        (("--inside", "zero"), {}, "inside = 'zero', not 'nonzero'"),
+        (("--labels", "instances"), {}, "labels = 'instances', not 'mask'"),
+    ],
+)
+def test_weights_of_another_recipe_are_refused(mapped, options, changes, message):
+    stack, maps = mapped(*options)
+    with pytest.raises(InputError, match=message):
+        read_weights(maps, stack, replace(isbi2012(), **changes))
+
+
+def test_weights_of_other_labels_missing_and_damaged_are_refused(mapped):
+    stack, maps = mapped()
+    path, labels = maps / "l.weights.tif", stack.sources[0][0]
+    changed = np.stack(stack.labels).astype(np.uint8) * 255
+    changed[0, 0, 0] = 255
+    tifffile.imwrite(labels, changed, photometric="minisblack")
+    with pytest.raises(InputError, match="made from other labels"):
+        read_weights(maps, stack, isbi2012())
+    write(path, np.zeros((3, 48, 52), np.float32))
+    with pytest.raises(InputError, match="no weight map of this program"):
+        read_weights(maps, stack, isbi2012())
+    path.unlink()
+    with pytest.raises(InputError, match="is missing; make it with: unet2015 weights"):
+        read_weights(maps, stack, isbi2012())
+    with pytest.raises(ValueError, match="not read from files"):
+        read_weights(maps, cells(), isbi2012())
+    with pytest.raises(ValueError, match="hold two classes"):
+        read_weights(maps, stack, replace(isbi2012(), weights_after_warp="recomputed"))
 
 
 # Drawing

@@ -26,6 +26,7 @@ from unet2015.splitting import split
 from unet2015.stack import Stack, place
 from unet2015.stack_files import read_stack_pair
 from unet2015.weighing import recomputed_weights, weigh
+from unet2015.weight_files import read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +39,7 @@ __all__ = [
     "draw_tile",
     "output_px",
     "read_stack_pair",
+    "read_weights",
     "split",
     "weigh",
 ]

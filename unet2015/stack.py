@@ -39,6 +39,8 @@ class Stack:
         One name per slice; default "0", "1", ...
     class_weights
         Weight of each class over the data set, shape (K,); set by `weigh`.
+    sources
+        (label file, page) of each slice read from files; `read_weights` goes by it.
     notes
         Sentences about what reading did to the data, for the command line to show.
 
@@ -60,10 +62,11 @@ class Stack:
     instances: Sequence[NDArray[Any]] | None = None
     names: Sequence[str] = ()
     class_weights: Sequence[float] | None = None
+    sources: Sequence[tuple[str, int]] = ()
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name in ("images", "labels", "weights", "instances", "names", "class_weights", "notes"):
+        for name in (field.name for field in dataclasses.fields(self)):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
         if not self.names:
@@ -100,11 +103,12 @@ class Stack:
         """
 
         def picked(values: Any) -> Any:
-            return None if values is None else tuple(values[i] for i in slices)
+            return tuple(values[i] for i in slices) if values else values
 
         return dataclasses.replace(
             self, images=picked(self.images), labels=picked(self.labels), names=picked(self.names),
             weights=picked(self.weights), instances=picked(self.instances),
+            sources=picked(self.sources),
         )  # fmt: skip
 
     def drawn(self, recipe: Recipe, step: int) -> list[str]:

@@ -33,6 +33,7 @@ class _Read:
     labels: list[NDArray[Any]]
     names: list[str]
     notes: list[str]
+    sources: list[tuple[str, int]]
 
 
 def read_stack_pair(
@@ -94,7 +95,7 @@ def read_stack_pair(
     elif images.is_dir() or labels.is_dir():
         read = _read_folders(images, labels)
     else:
-        read = _Read([], [], [], [])
+        read = _Read([], [], [], [], [])
         _read_pair(read, "", images, labels)
     arrays = _as_stored(_fit_channels(read, images, channels), read, images)
     try:
@@ -102,7 +103,10 @@ def read_stack_pair(
             read.labels, classes=classes, meaning=meaning, label_values=label_values,
             ignore_label=ignore_label,
         )  # fmt: skip
-        return Stack(arrays, classified, instances=ids, names=read.names, notes=read.notes)
+        return Stack(
+            arrays, classified, instances=ids, names=read.names, notes=read.notes,
+            sources=read.sources,
+        )  # fmt: skip
     except ValueError as error:
         raise InputError(labels, str(error)) from error
 
@@ -113,7 +117,7 @@ def _read_folders(images: Path, labels: Path) -> _Read:
             raise InputError(path, f"is a file, but {other} is a folder; give two of a kind")
     if images.resolve() == labels.resolve():
         raise InputError(images, "is named as the folder of images and of labels")
-    read = _Read([], [], [], [])
+    read = _Read([], [], [], [], [])
     for name, image, label in pairs(images, labels):
         _read_pair(read, name, image, label)
     return read
@@ -141,6 +145,7 @@ def _read_pair(read: _Read, name: str, image: Path, label: Path) -> None:
     if name:
         numbers = [name] if count == 1 else [f"{name}[{i}]" for i in numbers]
     read.names.extend(numbers)
+    read.sources.extend((str(label), i) for i in range(count))
 
 
 def _grey_labels(truths: NDArray[Any], planar: bool, label: Path, read: _Read) -> NDArray[Any]:
@@ -159,7 +164,7 @@ def _read_samples(samples: dict[str, tuple[Path, list[Path]]]) -> _Read:
     """Samples with one mask per cell; of overlapping masks the first one keeps the pixel."""
     from weightmaps import merge_instance_masks
 
-    read = _Read([], [], [], [])
+    read = _Read([], [], [], [], [])
     for name, (image, masks) in samples.items():
         pictures, _ = _pages(image)
         if len(pictures) != 1:
@@ -180,6 +185,7 @@ def _read_samples(samples: dict[str, tuple[Path, list[Path]]]) -> _Read:
         read.images.append(pictures[0])
         read.labels.append(merged)
         read.names.append(name)
+        read.sources.append((str(masks[0].parent), 0))
     return read
 
 

@@ -20,7 +20,7 @@ from unet2015.stack import Stack
 if TYPE_CHECKING:
     from unet2015.deformation import Deformation
 
-__all__ = ["cell_ids", "recomputed_weights", "weigh"]
+__all__ = ["annotation", "cell_ids", "recomputed_weights", "weigh"]
 
 IGNORED = -1  # id of pixels without annotation, in the instance maps of a weighed stack
 
@@ -56,13 +56,7 @@ def weigh(stack: Stack, recipe: Recipe) -> Stack:
     >>> weigh(stack, isbi2012()).weights[0].round(2)
     array([[1.  , 1.  , 8.26, 8.26, 8.26, 1.  ]], dtype=float32)
     """
-    _check_classes(stack, recipe)
-    ids = cell_ids(stack, recipe)
-    labels = [np.array(x) for x in stack.labels]
-    if recipe.ignore_label is not None:
-        for label, cells in zip(labels, ids, strict=True):
-            label[cells == IGNORED] = recipe.ignore_label
-    carved = [_carved(label, cells, recipe) for label, cells in zip(labels, ids, strict=True)]
+    ids, labels, carved = annotation(stack, recipe)
     balance = _dataset_weights(carved, ids, recipe)
     weights = [_eq2(c, i, recipe, balance) for c, i in zip(carved, ids, strict=True)]
     if recipe.weights_after_warp == "warped":
@@ -71,6 +65,23 @@ def weigh(stack: Stack, recipe: Recipe) -> Stack:
         stack, labels=labels, weights=weights, instances=ids,
         class_weights=None if balance is None else balance.tolist(),
     )  # fmt: skip
+
+
+def annotation(
+    stack: Stack, recipe: Recipe
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Cell ids, class labels, and class labels with touching cells separated, of each slice.
+
+    Where there is no annotation the ids are -1 and the labels the recipe's ignore label, if any.
+    """
+    _check_classes(stack, recipe)
+    ids = cell_ids(stack, recipe)
+    labels = [np.array(x) for x in stack.labels]
+    if recipe.ignore_label is not None:
+        for label, cells in zip(labels, ids, strict=True):
+            label[cells == IGNORED] = recipe.ignore_label
+    carved = [_carved(label, cells, recipe) for label, cells in zip(labels, ids, strict=True)]
+    return ids, labels, carved
 
 
 def cell_ids(stack: Stack, recipe: Recipe) -> list[NDArray[np.int64]]:

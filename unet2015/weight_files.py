@@ -1,0 +1,114 @@
+"""Weight maps made by `unet2015 weights`, accepted only if they belong to the labels and recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiling.faults import InputError
+from tiling.strict_tiff import read_stack
+from unet2015.recipe import Recipe
+from unet2015.stack import Stack
+from unet2015.weighing import IGNORED, annotation
+
+__all__ = ["read_weights"]
+
+
+def read_weights(folder: str | Path, stack: Stack, recipe: Recipe) -> Stack:
+    """The stack with the weight maps that `unet2015 weights` wrote for its label files.
+
+    Parameters
+    ----------
+    folder
+        The folder given to `unet2015 weights --out`, or the one map of a single label file.
+    stack
+        From `read_stack_pair`, or a part of it.
+    recipe
+        Its w0, sigma, class weights, place, separation and ignore label must be those of the
+        maps. The class weights are those of all files the maps were made from together.
+
+    Raises
+    ------
+    InputError
+        If a map is missing, damaged, or was made from other labels or with other parameters;
+        the message names them.
+    ValueError
+        If the stack was not read from files, or the recipe has no use for such maps.
+
+    Examples
+    --------
+    ::
+
+        stack = read_stack_pair("volume.tif", "labels.tif")
+        stack = read_weights("maps", stack, isbi2012())  # unet2015 weights labels.tif --out maps
+    """
+    if recipe.classes > 2 or recipe.weights_after_warp == "recomputed":
+        raise ValueError(
+            "weight map files hold two classes and are warped with the image; leave them out"
+            f" with classes = {recipe.classes}, weights_after_warp = {recipe.weights_after_warp!r}"
+        )
+    if not stack.sources:
+        raise ValueError("the stack was not read from files, so no weight map files belong to it")
+    maps: dict[str, NDArray[Any]] = {}
+    for path, _ in stack.sources:
+        if path not in maps:
+            kind = "mask" if stack.instances is None else "instances"
+            maps[path] = _read_map(Path(folder), Path(path), recipe, kind)
+    ids, _, carved = annotation(stack, recipe)
+    weights = []
+    for name, (path, page), cells in zip(stack.names, stack.sources, ids, strict=True):
+        pages = maps[path]
+        if page >= len(pages) or pages[page].shape != cells.shape:
+            raise InputError(folder, f"the map of {path} does not fit slice {name!r}")
+        weights.append(np.where(cells == IGNORED, 0, pages[page]).astype(np.float32))
+    return replace(stack, labels=carved, weights=weights, instances=ids)
+
+
+def _read_map(folder: Path, labels: Path, recipe: Recipe, kind: str) -> NDArray[Any]:
+    """Pages of the map of one label file, checked against file and recipe."""
+    from weightmaps.annotations import MAP_ENDING, find_label_files
+    from weightmaps.label_reader import LabelReader
+    from weightmaps.label_rule import LabelRule
+    from weightmaps.map_file import intact
+
+    file = find_label_files([labels])[0]
+    path = folder if folder.is_file() else folder / f"{file.stem}{MAP_ENDING}"
+    if not path.exists():
+        raise InputError(
+            path, f"is missing; make it with: unet2015 weights {labels} --out {folder}"
+        )
+    found = intact(path)
+    if found is None:
+        raise InputError(path, "is no weight map of this program")
+    history, whole = found
+    if not whole:
+        raise InputError(path, "is damaged: its pixels do not have their recorded hash")
+    with LabelReader(file, LabelRule()) as reader:
+        if history["labels"]["sha256"] != reader.sha256():
+            raise InputError(path, f"was made from other labels than {labels}; make it anew")
+    made = history["parameters"] | {"labels": history["labels"]["taken_as"]}
+    wanted = _wanted(recipe) | {"labels": kind}
+    other = [f"{k} = {made.get(k)!r}, not {v!r}" for k, v in wanted.items() if made.get(k) != v]
+    if other:
+        raise InputError(path, f"was made with other parameters than the recipe's: {other[0]}")
+    return read_stack(path)
+
+
+def _wanted(recipe: Recipe) -> dict[str, Any]:
+    """Parameters that a map for this recipe has in its history."""
+    return {
+        "w0": recipe.w0 if recipe.border_weight else 0.0,
+        "sigma_px": recipe.sigma_px,
+        "class_weights": recipe.class_weights,
+        "where": recipe.where,
+        "separate": recipe.separate,
+        "ignore_label": recipe.ignore_label,
+        "spacing": None,
+        "volume": False,
+        "connectivity": 4,
+        "inside": "nonzero",
+    }
