@@ -22,6 +22,9 @@ from weightmaps.compiled import threads
 __all__ = ["SWEEP", "Sweep", "as_probability", "paired", "slice_by_slice"]
 
 
+_ROUNDING = 1e-6
+
+
 def _accumulated(step: float, last: float) -> tuple[float, ...]:
     thresholds = [0.0]
     while thresholds[-1] + step <= last:
@@ -118,7 +121,8 @@ def as_probability(prediction: ArrayLike) -> NDArray[np.float32]:
     ----------
     prediction
         Array of any shape: uint8 is divided by 255, uint16 by 65535 (one correctly rounded float32
-        division), bool becomes 0 and 1, floats must lie in 0..1 and are rounded to float32.
+        division), bool becomes 0 and 1, floats must lie in 0..1 (rounding errors of 1e-6 aside)
+        and are rounded to float32.
 
     Returns
     -------
@@ -148,7 +152,7 @@ def as_probability(prediction: ArrayLike) -> NDArray[np.float32]:
             f"a probability map of type {array.dtype} has no known scale; "
             "give uint8, uint16, bool or floats in 0..1"
         )
-    inside = (array >= 0) & (array <= 1)
+    inside = (array >= -_ROUNDING) & (array <= 1 + _ROUNDING)
     if not inside.all():
         worst = array[~inside].flat[0]
         raise ValueError(

@@ -1,0 +1,197 @@
+"""`unet2015 score` reads files as users have them, and says in one line what it cannot score."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import typer
+from PIL import Image
+
+from tiling.command import deferred, run_app
+from unet2015.score import isbi_scores
+from unet2015.score_cli import score
+
+app = typer.Typer()
+app.command("score")(deferred(score))
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Truth of 5 slices and an uint8 map, as TIFF stacks."""
+    rng = np.random.default_rng(11)
+    truth = np.full((5, 24, 30), 255, np.uint8)
+    truth[:, ::8] = truth[:, :, ::10] = 0
+    noisy = truth * 0.6 + 50 + rng.integers(-50, 51, truth.shape)
+    return {
+        "folder": tmp_path,
+        "truth": write(tmp_path / "truth.tif", truth),
+        "map": write(tmp_path / "map.tif", np.clip(noisy, 0, 255).astype(np.uint8)),
+    }
+
+
+def write(path, array, **options):
+    tifffile.imwrite(path, array, **{"photometric": "minisblack", "metadata": None, **options})
+    return path
+
+
+def run(capsys, *words):
+    code = run_app("unet2015", app, [str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_json_has_every_measure_per_slice_and_over_the_stack(files, capsys):
+    code, out, err = run(capsys, files["map"], files["truth"], "--json")
+    assert (code, err) == (0, "")
+    record = json.loads(out)
+    expected = isbi_scores(tifffile.imread(files["map"]), tifffile.imread(files["truth"]))
+    keys = ("pixel_error", "rand_error", "v_rand", "v_info", "warping_error", "wrong_pixels")
+    for key in keys:
+        assert record[key]["best"] == expected[key].best
+        assert record[key]["threshold"] == expected[key].threshold
+        assert record[key]["at_0.5"] == expected[key].at(0.5)
+        assert [row["slice"] for row in record[key]["per_slice"]] == [0, 1, 2, 3, 4]
+        assert {"best", "threshold", "at_0.5"} <= set(record[key]["per_slice"][0])
+
+
+def test_table_shows_the_stack_and_the_slices(files, capsys):
+    code, out, _ = run(capsys, files["map"], files["truth"], "--measure", "v_info")
+    assert code == 0
+    assert "over the stack" in out
+    assert "per slice" in out
+    assert "v_info" in out
+    assert "v_rand" not in out
+
+
+def test_slices_choose_pages_of_the_truth(files, capsys):
+    some = write(files["folder"] / "some.tif", tifffile.imread(files["map"])[[1, 3, 4]])
+    words = ("--slices", "1,3-4", "--json", "--measure", "wrong_pixels")
+    records = []
+    for prediction in (files["map"], some):
+        code, out, _ = run(capsys, prediction, files["truth"], *words)
+        assert code == 0
+        records.append(json.loads(out))
+    assert records[0]["wrong_pixels"] == records[1]["wrong_pixels"]
+    assert records[0]["slices"] == [1, 3, 4]
+    code, _, err = run(capsys, files["map"], files["truth"], "--slices", "4-5")
+    assert code == 2
+    assert "outside 0 .. 4" in err
+
+
+def test_scales_uint16_and_float_maps_alike(files, capsys):
+    prediction = tifffile.imread(files["map"])
+    best = set()
+    for index, array in enumerate(
+        (prediction, prediction.astype(np.uint16) * 257, prediction / np.float32(255))
+    ):
+        path = write(files["folder"] / f"{index}.tif", array)
+        _, out, _ = run(capsys, path, files["truth"], "--json", "--measure", "v_rand")
+        best.add(json.dumps(json.loads(out)["v_rand"]))
+    assert len(best) == 1
+
+
+def test_two_classes_mean_class_one_and_more_need_the_flag(files, capsys):
+    prediction = tifffile.imread(files["map"])
+    two = np.stack([255 - prediction, prediction], axis=1)
+    path = write(files["folder"] / "two.ome.tif", two, metadata={"axes": "ZCYX"}, ome=True)
+    words = (files["truth"], "--json", "--measure", "pixel_error")
+    _, plain, _ = run(capsys, files["map"], *words)
+    code, out, _ = run(capsys, path, *words)
+    assert code == 0
+    assert json.loads(out)["pixel_error"] == json.loads(plain)["pixel_error"]
+    three = np.concatenate([two, two[:, :1]], axis=1)
+    path = write(files["folder"] / "three.ome.tif", three, metadata={"axes": "ZCYX"}, ome=True)
+    code, _, err = run(capsys, path, *words)
+    assert code == 3
+    assert "--class N" in err
+    code, out, _ = run(capsys, path, *words, "--class", "1")
+    assert json.loads(out)["pixel_error"] == json.loads(plain)["pixel_error"]
+    assert run(capsys, path, *words, "--class", "3")[0] == 3
+
+
+def test_a_three_slice_stack_stored_as_planar_rgb_is_recognised(files, capsys):
+    prediction, truth = (tifffile.imread(files[key])[:3] for key in ("map", "truth"))
+    planar = {"photometric": "rgb", "planarconfig": "separate"}
+    right = [write(files["folder"] / f"{n}.tif", a) for n, a in (("p", prediction), ("t", truth))]
+    wrong = [
+        write(files["folder"] / f"{n}-rgb.tif", a, **planar)
+        for n, a in (("p", prediction), ("t", truth))
+    ]
+    _, expected, _ = run(capsys, *right, "--json", "--measure", "v_info")
+    for pair in ((wrong[0], right[1]), (right[0], wrong[1]), wrong):
+        code, out, err = run(capsys, *pair, "--json", "--measure", "v_info")
+        assert code == 0
+        assert "stored as planar RGB, read as a stack of 3 slices" in err
+        assert json.loads(out)["v_info"] == json.loads(expected)["v_info"]
+    colours = write(files["folder"] / "c.tif", np.moveaxis(truth, 0, -1).copy(), photometric="rgb")
+    code, _, err = run(capsys, right[0], colours)
+    assert code == 3
+    assert "3 channels; a truth has one value" in err
+
+
+def test_masks_of_zeros_and_ones_are_masks(files, capsys):
+    truth = tifffile.imread(files["truth"])
+    ones = write(files["folder"] / "ones.tif", (truth > 0).astype(np.uint8))
+    code, out, err = run(capsys, ones, files["truth"], "--json", "--measure", "wrong_pixels")
+    assert code == 0
+    assert "read as a mask" in err
+    assert json.loads(out)["wrong_pixels"]["at_0.5"] == 0.0
+
+
+def test_instance_and_class_measures(files, capsys):
+    labels = np.zeros((2, 6, 8), np.uint16)
+    labels[:, 1:3, 1:4], labels[:, 4:, 2:7] = 300, 7
+    path = write(files["folder"] / "labels.tif", labels)
+    words = ("--measure", "seg", "--measure", "ap", "--measure", "iou", "--json")
+    code, out, _ = run(capsys, path, path, *words)
+    record = json.loads(out)
+    assert code == 0
+    assert record["seg"] == {"value": 1.0, "objects": 4}
+    assert record["ap"] == {"value": 1.0, "per_slice": [1.0, 1.0]}
+    assert record["iou"]["labels"] == [0, 7, 300]
+    assert record["iou"]["mean_iou"] == 1.0
+    assert np.array(record["iou"]["confusion"]).trace() == labels.size
+    code, out, _ = run(capsys, path, path, *words[:-1], "--ignore", "7")
+    assert code == 0
+    assert "mean IoU 1.000000" in out
+    assert "SEG 1.000000" in out
+
+
+def test_png_files_are_read(files, capsys):
+    truth = tifffile.imread(files["truth"])[0]
+    Image.fromarray(truth).save(files["folder"] / "t.png")
+    code, out, _ = run(capsys, *[files["folder"] / "t.png"] * 2, "--json")
+    assert code == 0
+    assert json.loads(out)["v_rand"]["best"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda truth: truth[:, :-1], "both need the same slices and size"),
+        (lambda truth: truth[:3], "both need the same slices and size"),
+        (lambda truth: truth * (np.arange(5) != 2)[:, None, None].astype(np.uint8), "slice 2"),
+    ],
+)
+def test_bad_pairs_get_one_line_and_exit_code_3(files, capsys, change, message):
+    path = write(files["folder"] / "bad.tif", change(tifffile.imread(files["truth"])))
+    code, out, err = run(capsys, files["map"], path)
+    assert (code, out) == (3, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_missing_file_and_unknown_measure(files, capsys):
+    code, _, err = run(capsys, files["folder"] / "none.tif", files["truth"])
+    assert code == 3
+    assert err.count("\n") == 1
+    code, _, err = run(capsys, files["map"], files["truth"], "--measure", "beauty")
+    assert code == 2
+    assert err.count("\n") == 1
+    path = write(files["folder"] / "nan.tif", np.full((5, 24, 30), np.nan, np.float32))
+    code, _, err = run(capsys, path, files["truth"])
+    assert code == 3
+    assert "nan is outside" in err

@@ -1,0 +1,214 @@
+"""The verb `unet2015 score`: a table or JSON of the measures of a prediction."""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from unet2015.score_files import ScoredPair
+
+__all__ = ["score"]
+
+
+class Measure(StrEnum):
+    """What `--measure` accepts."""
+
+    ISBI = "isbi"
+    PIXEL_ERROR = "pixel_error"
+    RAND_ERROR = "rand_error"
+    V_RAND = "v_rand"
+    V_INFO = "v_info"
+    WARPING_ERROR = "warping_error"
+    WRONG_PIXELS = "wrong_pixels"
+    SEG = "seg"
+    AP = "ap"
+    IOU = "iou"
+
+
+def score(
+    prediction: Annotated[
+        Path, typer.Argument(metavar="PREDICTION", help="probability map, labels or class map")
+    ],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="annotation; > 0 is interior")],
+    measure: Annotated[
+        Optional[list[Measure]],  # noqa: UP045 - typer reads it
+        typer.Option("--measure", help="isbi (default: all six), one of them, seg, ap or iou"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+    slices: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--slices", help="pages of TRUTH to score, e.g. 12-14,27-29"),
+    ] = None,
+    class_index: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--class", help="class of a multi-channel prediction; default 1 of 2"),
+    ] = None,
+    ignore: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--ignore", help="truth label that counts nowhere (--measure iou)"),
+    ] = None,
+) -> None:
+    """Score a segmentation: ISBI 2012 measures, CTC SEG, DSB average precision, mean IoU.
+
+    ISBI measures read PREDICTION as the probability of cell interior (uint8 / 255,
+    uint16 / 65535), sweep eleven thresholds and report the best one and 0.5. seg and ap compare
+    instance labels, iou compares class maps.
+    """
+    from tiling.faults import InputError
+    from unet2015.score_files import read_pair
+
+    pair = read_pair(prediction, truth, slices=slices, class_index=class_index)
+    for note in pair.notes:
+        _note(note)
+    wanted = list(dict.fromkeys(measure or [Measure.ISBI]))
+    record: dict[str, Any] = {
+        "prediction": str(prediction),
+        "truth": str(truth),
+        "shape": list(pair.truth.shape),
+        "slices": list(pair.slices),
+    }
+    try:
+        for name in wanted:
+            record.update(_measured(name, pair, ignore))
+    except (TypeError, ValueError) as error:
+        raise InputError(prediction, f"against {truth}: {error}") from error
+    if json:
+        typer.echo(json_text.dumps(record, indent=1))
+    else:
+        _print_tables(record, pair.slices)
+
+
+def _note(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)
+
+
+def _measured(name: Measure, pair: ScoredPair, ignore: int | None) -> dict[str, Any]:
+    from unet2015 import score as measures
+    from unet2015.objects import ctc_jaccards, dsb_image_ap
+
+    if name is Measure.SEG:
+        value = measures.ctc_seg(pair.prediction, pair.truth)
+        return {"seg": {"value": value, "objects": len(ctc_jaccards(pair.prediction, pair.truth))}}
+    if name is Measure.AP:
+        images = dsb_image_ap(pair.prediction, pair.truth)
+        return {"ap": {"value": float(images.mean()), "per_slice": images.tolist()}}
+    if name is Measure.IOU:
+        return {"iou": _class_scores(pair, ignore)}
+    probability = _as_map(pair)
+    if name is Measure.ISBI:
+        sweeps = measures.isbi_scores(probability, pair.truth)
+    else:
+        sweeps = {name.value: getattr(measures, name.value)(probability, pair.truth)}
+    return {key: _with_slices(sweep.to_dict(), pair.slices) for key, sweep in sweeps.items()}
+
+
+def _with_slices(record: dict[str, Any], slices: Sequence[int]) -> dict[str, Any]:
+    rows = zip(slices, record["per_slice"], strict=True)
+    return {**record, "per_slice": [{"slice": number, **row} for number, row in rows]}
+
+
+def _as_map(pair: ScoredPair) -> NDArray[np.float32]:
+    """Probability map; an integer map of zeros and ones is a mask, not two dark grey values."""
+    from unet2015.sweep import as_probability
+
+    if ((pair.truth != 0) & (pair.truth != pair.truth.max())).any():
+        _note("the truth has more than two values; all above 0 are interior, touching cells merge")
+    if pair.prediction.dtype.kind in "iu" and pair.prediction.max() == 1:
+        _note("the prediction holds no value above 1; read as a mask")
+        return as_probability(pair.prediction == 1)
+    return as_probability(pair.prediction)
+
+
+def _class_scores(pair: ScoredPair, ignore: int | None) -> dict[str, Any]:
+    """Confusion of arbitrary label values, as codes 0 .. K - 1 of the values that occur."""
+    import numpy as np
+
+    from unet2015.score import ClassScores, confusion
+
+    counted = np.ones(pair.truth.shape, bool) if ignore is None else pair.truth != ignore
+    found, true = pair.prediction[counted], pair.truth[counted]
+    if not true.size:
+        raise ValueError(f"every pixel of the truth has the ignore label {ignore}")
+    for name, array in (("prediction", found), ("truth", true)):
+        if array.dtype.kind not in "biu":
+            raise TypeError(f"{name} of type {array.dtype}; class maps must be integers")
+    labels = np.union1d(found, true)
+    codes = np.searchsorted(labels, found), np.searchsorted(labels, true)
+    scores = ClassScores(confusion(*codes, len(labels)))
+    return {"labels": [int(label) for label in labels], **scores.to_dict()}
+
+
+def _print_tables(record: dict[str, Any], slices: Sequence[int]) -> None:
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
+    sweeps = {name: value for name, value in record.items() if _is_sweep(value)}
+    if sweeps:
+        console.print(_stack_table(sweeps))
+        if len(slices) > 1:
+            console.print(_slice_table(sweeps, slices))
+    for name in ("seg", "ap"):
+        if name in record:
+            console.print(f"{name.upper()} {record[name]['value']:.6f}", highlight=False)
+    if "iou" in record:
+        console.print(_class_table(record["iou"]))
+
+
+def _is_sweep(value: object) -> bool:
+    return isinstance(value, dict) and "curve" in value
+
+
+def _stack_table(sweeps: dict[str, Any]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="over the stack", box=box.SIMPLE, title_justify="left")
+    for heading in ("measure", "best", "at threshold", "at 0.5", "better"):
+        table.add_column(heading, justify="left" if heading == "measure" else "right")
+    for name, sweep in sweeps.items():
+        threshold = f"{sweep['threshold']:.1f}"
+        better = "lower" if sweep["better"] == "smallest" else "higher"
+        table.add_row(name, f"{sweep['best']:.6f}", threshold, f"{sweep['at_0.5']:.6f}", better)
+    return table
+
+
+def _slice_table(sweeps: dict[str, Any], slices: Sequence[int]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="per slice, at threshold 0.5", box=box.SIMPLE, title_justify="left")
+    table.add_column("slice", justify="right")
+    shown = [name for name in sweeps if name not in ("v_rand_micro", "warping_classic")]
+    for name in shown:
+        table.add_column(name, justify="right")
+    for index, number in enumerate(slices):
+        values = [sweeps[name]["per_slice"][index]["at_0.5"] for name in shown]
+        table.add_row(str(number), *(f"{value:.6f}" for value in values))
+    return table
+
+
+def _class_table(scores: dict[str, Any]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    title = f"mean IoU {scores['mean_iou']:.6f}, accuracy {scores['accuracy']:.6f}"
+    caption = "rows: truth, columns: prediction, pixels"
+    table = Table(title=title, caption=caption, box=box.SIMPLE, title_justify="left")
+    labels = scores["labels"]
+    for heading in ("class", "IoU", "Dice", "precision", "recall", *map(str, labels)):
+        table.add_column(heading, justify="right")
+    for index, label in enumerate(labels):
+        figures = (scores[key][index] for key in ("iou", "dice", "precision", "recall"))
+        cells = ["-" if value is None else f"{value:.6f}" for value in figures]
+        table.add_row(str(label), *cells, *map(str, scores["confusion"][index]))
+    return table
