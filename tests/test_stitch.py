@@ -273,10 +273,12 @@ def test_an_error_of_the_function_ends_the_run(error):
             raise error
         return network(x)
 
+    sink = WriteOnce(2, 90, 40)
     with pytest.raises(type(error)):
-        tiled(image_of(90, 40), function=failing)
+        stitch(image_of(90, 40), failing, sink, geometry(14))
     assert not threads()
     assert len(calls) == 6
+    assert sink.rows == 12  # four tiles and the probe: the band that is complete is written
 
 
 def test_an_error_of_the_source_ends_the_run():

@@ -105,8 +105,8 @@ class Pipeline:
             threads[1].join()
             self.bands.check()
         finally:
-            for channel in (self.batches, self.bands, self.free):
-                channel.close()
+            self.batches.close()
+            self.bands.finish()  # what is complete is still written, also after Ctrl-C
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
@@ -225,7 +225,7 @@ class Pipeline:
                     rows = slice(y0 + kept - top, y1 - top)
                     self.sink[..., rows, 0 : x1 - x0] = block[0] if flat else block
                 self.tally.writing += perf_counter() - start
-                self.free.put(band)
+                self.free.put(band)  # never waits: there are only two
         except ClosedError:
             pass
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiling.bigtiff import COMPRESSIONS, HEADER_BYTES, Layout, description, directories, header
+from tiling.certificate import SeamError
 from tiling.disk import StrPath
 from tiling.faults import UsageFault
 from tiling.paged_rows import PagedRows, PageSink, checked_axes
@@ -205,7 +206,8 @@ class TiffSink:
         except BaseException as failure:
             self._partial.__exit__(type(failure), failure, failure.__traceback__)
             raise
-        if error is not None and self._rows.done == 0:
+        # Rows that disagree with their neighbours must not be taken up again.
+        if error is not None and (self._rows.done == 0 or isinstance(error, SeamError)):
             self._partial.discard()
         else:
             self._partial.__exit__(kind, error, trace)

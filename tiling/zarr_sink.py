@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from tiling.certificate import SeamError
 from tiling.disk import StrPath, beside, fsync_folder, real_target, writing
 from tiling.faults import WriteError
 from tiling.paged_rows import PagedRows, PageSink, checked_axes
@@ -179,7 +180,8 @@ class ZarrSink:
         except BaseException as failure:
             self._partial.__exit__(type(failure), failure, failure.__traceback__)
             raise
-        if error is not None and self._rows.done == 0:
+        # Rows that disagree with their neighbours must not be taken up again.
+        if error is not None and (self._rows.done == 0 or isinstance(error, SeamError)):
             shutil.rmtree(self._folder, ignore_errors=True)
             self._partial.discard()
         else:

@@ -1,0 +1,256 @@
+"""Zarr and OME-Zarr, in and out: right pixels and axes, whole shards, resumable."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+zarr = pytest.importorskip("zarr")
+
+from tests.valid_network import geometry, network, one_shot  # noqa: E402
+from tiling import open_sink, open_source, stitch  # noqa: E402
+from tiling.faults import InputChangedError, InputError, WriteError  # noqa: E402
+
+RNG = np.random.default_rng(4)
+
+
+def write(path, array, *, axes="", rows=50, **options):
+    height, width = array.shape[-2:]
+    with open_sink(path, array.shape, array.dtype, axes=axes, **options) as sink:
+        for page, image in enumerate(array.reshape(sink.pages, -1, height, width)):
+            one = sink.page(page)
+            for y in range(one.rows_done, height, rows):
+                one[..., y : min(y + rows, height), 0:width] = image[:, y : y + rows]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "dtype", "stored"),
+    [
+        ((300, 140), "", "uint8", "yx"), ((2, 130, 4200), "", "float32", "cyx"),
+        ((3, 2, 130, 64), "ZCYX", "uint16", "czyx"), ((4, 20, 20), "ZYX", "uint32", "zyx"),
+        ((1, 1), "", "float16", "yx"), ((2, 2, 5, 3), "TCYX", "bool", "tcyx"),
+    ],
+)  # fmt: skip
+def test_written_pixels_and_axes_are_read_back(tmp_path, shape, axes, dtype, stored):
+    path = tmp_path / "out.zarr"
+    array = (RNG.random(shape) * 200).astype(dtype)
+    write(path, array, axes=axes, resolution=(4.0, 2.0, "um"), provenance={"seed": 1})
+    group = zarr.open_group(path, mode="r")
+    assert group.attrs["unet2015"] == {"seed": 1}
+    image = group.attrs["ome"]["multiscales"][0]
+    assert "".join(axis["name"] for axis in image["axes"]) == stored
+    scale = image["datasets"][0]["coordinateTransformations"][0]["scale"]
+    assert scale == [1.0] * (len(shape) - 2) + [0.5, 0.25]
+    order = [(axes or "CYX"[-len(shape) :]).index(letter.upper()) for letter in stored]
+    np.testing.assert_array_equal(group["0"][...], array.transpose(order))
+    height, width = shape[-2:]
+    with open_source(path) as source:
+        assert source.axes == stored.upper()
+        assert source.resolution == (4.0, 2.0, "um")
+        pages = [source.page(i)[..., 0:height, 0:width] for i in range(source.pages)]
+        source.check_unchanged()
+    np.testing.assert_array_equal(np.stack(pages).reshape(shape), array)
+
+
+def test_shards_are_whole_and_none_is_missing(tmp_path):
+    """`write_empty_chunks`: zeros are stored, so that a lost shard is not a black one."""
+    path = tmp_path / "out.zarr"
+    write(path, np.zeros((2, 300, 4200), np.uint8), rows=77)
+    found = sorted(str(f.relative_to(path / "0" / "c")) for f in (path / "0" / "c").rglob("[0-9]*"))
+    files = [f for f in found if (path / "0" / "c" / f).is_file()]
+    assert files == [f"{c}/{y}/{x}" for c in range(2) for y in range(3) for x in range(2)]
+
+
+@pytest.mark.parametrize("chunks", [(16, 16), (90, 70), (7, 64), (1, 70)])
+@pytest.mark.parametrize("version", [2, 3])
+def test_any_chunks_give_the_same_result(tmp_path, chunks, version):
+    array = RNG.integers(0, 60000, (90, 70)).astype(np.uint16)
+    path = tmp_path / "in.zarr"
+    made = zarr.create_array(path, shape=(90, 70), chunks=chunks, dtype="u2", zarr_format=version)
+    made[...] = array
+    result = np.empty((2, 90, 70))
+    with open_source(path) as source:
+        assert source.axes == "YX"
+        assert source.resolution is None
+        stitch(source, network, result, geometry(22), batch=2)
+    np.testing.assert_array_equal(result, one_shot(array))
+
+
+def test_chunks_are_read_once(tmp_path, monkeypatch):
+    array = RNG.normal(size=(2, 90, 70))
+    path = tmp_path / "in.zarr"
+    made = zarr.create_array(path, shape=array.shape, chunks=(1, 16, 70), dtype="f8",
+                             dimension_names=("c", "y", "x"))  # fmt: skip
+    made[...] = array
+    rows = np.zeros(90, int)
+    result = np.empty((2, 90, 70))
+    with open_source(path) as source:
+        inner = source._array
+
+        class Counting:
+            chunks = inner.chunks
+
+            def __getitem__(self, key):
+                assert key[-2].start % 16 == 0
+                rows[key[-2]] += 1
+                return inner[key]
+
+        source._array = Counting()
+        assert source.shape == (2, 90, 70)
+        stitch(source, network, result, geometry(14))
+    assert (rows == 1).all()
+    np.testing.assert_array_equal(result, one_shot(array))
+
+
+def test_foreign_ome_zarr_04_is_read(tmp_path):
+    path = tmp_path / "in.zarr"
+    group = zarr.create_group(path, zarr_format=2)
+    array = RNG.integers(0, 255, (2, 3, 1, 20, 30)).astype(np.uint8)
+    group.create_array("s0", shape=array.shape, chunks=(1, 1, 1, 8, 8), dtype="u1")[...] = array
+    axes = [{"name": n, "type": t} for n, t in zip("tczyx", ("time", "channel", *["space"] * 3),
+                                                   strict=True)]  # fmt: skip
+    axes[-1]["unit"] = "micrometer"
+    level = {
+        "path": "s0",
+        "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 1, 2, 4]}],
+    }
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [level]}]
+    with open_source(path, page=1) as source:
+        assert (source.axes, source.pages, source.shape) == ("TCZYX", 2, (3, 20, 30))
+        assert source.resolution == (0.25, 0.5, "um")
+        np.testing.assert_array_equal(source[..., 3:9, 2:7], array[1, :, 0, 3:9, 2:7])
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    def array(name, shape, **options):
+        path = tmp_path / f"{name}.zarr"
+        zarr.create_array(path, shape=shape, dtype=options.pop("dtype", "u1"), **options)
+        return path
+
+    (tmp_path / "file.zarr").write_bytes(b"x")
+    (tmp_path / "empty.zarr").mkdir()
+    zarr.create_group(tmp_path / "group.zarr")
+    for path, reason in [
+        (tmp_path / "absent.zarr", "not a Zarr folder"),
+        (tmp_path / "file.zarr", "not a Zarr folder"),
+        (tmp_path / "empty.zarr", "cannot be read"),
+        (tmp_path / "group.zarr", "without an OME image"),
+        (array("four", (2, 2, 4, 4)), "do not end in y, x"),
+        (array("order", (4, 4), dimension_names=("x", "y")), "do not end in y, x"),
+        (array("complex", (4, 4), dtype="c8"), "numbers are read"),
+        (array("none", (0, 4)), "numbers are read"),
+    ]:
+        with pytest.raises(InputError, match=reason):
+            open_source(path)
+    with pytest.raises(InputError, match="no page 1"):
+        open_source(array("page", (4, 4)), page=1)
+
+
+def test_a_damaged_chunk_is_an_input_error(tmp_path):
+    path = tmp_path / "in.zarr"
+    write(path, RNG.integers(0, 255, (40, 40)).astype(np.uint8))
+    shard = path / "0" / "c" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-30])
+    with open_source(path) as source, pytest.raises(InputError, match="cannot be read"):
+        source[..., 0:40, 0:40]
+
+
+def test_a_changed_input_is_noticed(tmp_path):
+    path = tmp_path / "in.zarr"
+    write(path, np.zeros((4, 4), np.uint8))
+    with open_source(path) as source:
+        file = path / "zarr.json"
+        file.write_text(json.dumps(json.loads(file.read_text()), indent=7))
+        with pytest.raises(InputChangedError):
+            source.check_unchanged()
+
+
+# --- interruption ---------------------------------------------------------------------------
+
+IMAGE = RNG.normal(size=(300, 130))
+
+
+def run(path, *, resume, fail_at=None, overwrite=False):
+    calls = []
+
+    def function(x):
+        calls.append(1)
+        if len(calls) == fail_at:
+            raise KeyboardInterrupt
+        return network(x).astype(np.float32)
+
+    with open_sink(path, (2, 300, 130), np.float32, resume=resume, overwrite=overwrite) as sink:
+        stitch(IMAGE, function, sink, geometry(66), batch=1)
+    return len(calls)
+
+
+def content(path):
+    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
+    run(tmp_path / "whole.zarr", resume=False)
+    data = content(tmp_path / "whole.zarr")
+    for fail_at in (1, 6, 9, 11):
+        path = tmp_path / f"{fail_at}.zarr"
+        with pytest.raises(KeyboardInterrupt):
+            run(path, resume=False, fail_at=fail_at)
+        assert not path.exists()
+        assert run(path, resume=True) == {1: 11, 6: 7, 9: 7, 11: 3}[fail_at]
+        assert content(path) == data
+    names = {f.name for f in tmp_path.iterdir()}
+    assert names == {"whole.zarr", "1.zarr", "6.zarr", "9.zarr", "11.zarr"}
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove", "forget"])
+def test_damaged_shards_are_done_again(tmp_path, damage):
+    path, part = tmp_path / "a.zarr", tmp_path / ".a.zarr.part.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, resume=False, fail_at=11)
+    shard = part / "0" / "c" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[40] ^= 1
+    if damage == "flip":
+        shard.write_bytes(data)
+    elif damage == "remove":
+        shard.unlink()
+    else:
+        (part / "0" / "zarr.json").unlink()
+    assert run(path, resume=True) == 11
+    expected = one_shot(IMAGE).astype(np.float32)
+    np.testing.assert_array_equal(zarr.open_group(path, mode="r")["0"][...], expected)
+
+
+def test_existing_folders_are_kept_unless_overwritten(tmp_path):
+    path = tmp_path / "a.zarr"
+    run(path, resume=False)
+    with pytest.raises(WriteError, match="overwrite"):
+        run(path, resume=False)
+    before = content(path)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, resume=False, overwrite=True, fail_at=9)
+    assert content(path) == before
+    run(path, resume=True, overwrite=True)
+    assert content(path) == before
+    (tmp_path / "mine.zarr").mkdir()
+    with pytest.raises(WriteError, match="not a Zarr v3 folder"):
+        run(tmp_path / "mine.zarr", resume=False, overwrite=True)
+    with pytest.raises(WriteError, match="does not exist"):
+        run(tmp_path / "none" / "a.zarr", resume=False)
+
+
+def test_an_incomplete_image_never_appears(tmp_path):
+    with (
+        pytest.raises(ValueError, match="incomplete"),
+        open_sink(tmp_path / "a.zarr", (300, 4), np.uint8) as sink,
+    ):
+        sink[..., 0:200, 0:4] = np.zeros((200, 4), np.uint8)
+    assert not (tmp_path / "a.zarr").exists()
+    with (
+        pytest.raises(ValueError, match="float64"),
+        open_sink(tmp_path / "b.zarr", (300, 4), np.uint8) as sink,
+    ):
+        sink[..., 0:200, 0:4] = np.zeros((200, 4))
+    assert not list(tmp_path.glob(".b*"))
