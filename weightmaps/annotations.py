@@ -2,7 +2,7 @@
 
 A folder that holds a folder `masks`, or is one, is a single image with one mask file per cell
 (Data Science Bowl 2018). Any other folder stands for the label files in it and for the folders of
-masks one level below. A name with `*`, `?` or `[` that is no file is a pattern.
+masks and Zarr arrays one level below. A name with `*`, `?` or `[` that is no file is a pattern.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from tiling.faults import InputError
 
-__all__ = ["LabelFile", "MAP_ENDING", "find_label_files", "refuse_same_names"]
+__all__ = ["MAP_ENDING", "LabelFile", "find_label_files", "refuse_same_names"]
 
 MAP_ENDING = ".weights.tif"
 PREVIEW_ENDING = ".weights.png"
 _TIFF = (".tif", ".tiff", ".btf", ".tf8")
 _IMAGE = (".png",)
-_DOUBLE = (".ome",)
+_ZARR = ("zarr.json", ".zarray", ".zgroup")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LabelFile:
     stem
         Name of the annotation, without folder and ending.
     container
-        ``"tiff"``, ``"image"`` or ``"masks"``.
+        ``"tiff"``, ``"image"``, ``"masks"`` or ``"zarr"``.
     """
 
     path: Path
@@ -45,6 +45,8 @@ class LabelFile:
     @property
     def parts(self) -> tuple[Path, ...]:
         """The files it is read from, sorted by name."""
+        if self.container == "zarr":
+            return tuple(sorted(p for p in self.path.rglob("*") if p.is_file()))
         if self.container != "masks":
             return (self.path,)
         return tuple(p for p in _inside(self.path) if p.suffix.lower() in _TIFF + _IMAGE)
@@ -112,6 +114,9 @@ def _behind(name: str) -> list[LabelFile]:
 
 
 def _of_folder(folder: Path) -> list[LabelFile]:
+    if any((folder / name).is_file() for name in _ZARR):
+        stem = folder.absolute().name.removesuffix(".zarr")
+        return [LabelFile(folder, stem.removesuffix(".ome"), "zarr")]
     if folder.absolute().name == "masks":
         return [LabelFile(folder, folder.absolute().parent.name, "masks")]
     if (folder / "masks").is_dir():
@@ -119,7 +124,8 @@ def _of_folder(folder: Path) -> list[LabelFile]:
     found = []
     for path in _inside(folder):
         if path.is_dir():
-            found += _of_folder(path) if (path / "masks").is_dir() else []
+            one_image = (path / "masks").is_dir() or any((path / name).is_file() for name in _ZARR)
+            found += _of_folder(path) if one_image else []
         else:
             found += _if_label(path)
     return found
@@ -141,6 +147,6 @@ def _if_label(path: Path) -> list[LabelFile]:
 
 def _of_file(path: Path) -> LabelFile:
     stem, container = path.stem, "image" if path.suffix.lower() in _IMAGE else "tiff"
-    if stem.lower().endswith(_DOUBLE):
+    if stem.lower().endswith(".ome"):
         stem = stem[: -len(".ome")]
     return LabelFile(path, stem, container)

@@ -1,4 +1,4 @@
-"""The second pass: what has to be made, the maps of pages, and their files in order.
+"""The second pass: the maps of pages, and their files in order.
 
 Small pages are computed by worker processes and arrive as compressed strips; pages larger than
 memory are computed block by block in this process. The bytes are the same either way.
@@ -9,61 +9,31 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from tiling.faults import InputChangedError, WriteError
+from tiling.faults import InputChangedError
 from tiling.lock import OutputLock
-from tiling.safe_write import check_output
 from tiling.strict_tiff import open_tiff
-from weightmaps.annotations import PREVIEW_ENDING
 from weightmaps.blocks import weight_map_blocks
-from weightmaps.class_balance import class_weights
 from weightmaps.formula import volume_weight_map
 from weightmaps.history import FORMAT
-from weightmaps.label_reader import LabelReader, instance_source
+from weightmaps.instance_source import instance_source
+from weightmaps.label_reader import LabelReader
 from weightmaps.map_file import Outcome, packed_strips, pixels_hash, write_maps
+from weightmaps.orders import Order
 from weightmaps.preview import Thumbnail, panel_pages, write_preview
-from weightmaps.spec import WeightMapSpec
-from weightmaps.survey import Request, Survey, volume_of
+from weightmaps.survey import volume_of
 from weightmaps.workers import ordered_map
 
-__all__ = ["Made", "Order", "make_maps", "orders"]
+__all__ = ["Made", "make_maps"]
 
 _TASK_PX = 1 << 21
 Advance = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Order:
-    """One map to make, or to leave as it is.
-
-    Parameters
-    ----------
-    survey
-        The annotation.
-    spec
-        Parameters with the class weights of the data set filled in.
-    parameters
-        What the history of the map says it was made with.
-    output, preview
-        The map, and its picture (None: not wanted).
-    current
-        The map is already there.
-    """
-
-    survey: Survey
-    spec: WeightMapSpec
-    parameters: dict[str, Any]
-    output: Path
-    preview: Path | None
-    current: bool
 
 
 @dataclass(frozen=True)
@@ -73,61 +43,6 @@ class Made:
     order: Order
     largest: float
     seconds: float
-
-
-def orders(
-    surveys: Sequence[Survey], request: Request, *, overwrite: bool, preview: bool
-) -> list[Order]:
-    """Return what is to be done for each annotation.
-
-    Raises
-    ------
-    WriteError
-        An output exists that was made from other labels or with other parameters, is damaged, or
-        is no map of ours, and must not be overwritten.
-    """
-    spec, parameters = request.spec, request.parameters()
-    if spec.class_weights == "balanced":
-        total = np.sum([s.counts for s in surveys], axis=0, dtype=np.int64)
-        background, cell = class_weights(total)
-        spec = replace(spec, class_weights=(float(background), float(cell)))
-        parameters["dataset_counts"] = total.tolist()
-    result = []
-    for one in surveys:
-        output = request.output(one.file)
-        why = _why_not_current(one, parameters)
-        picture = output.with_name(one.file.stem + PREVIEW_ENDING) if preview else None
-        if one.found is not None and why and not overwrite:
-            raise WriteError(output, f"exists and {why}; use --overwrite to replace it")
-        result.append(Order(one, spec, parameters, output, picture, not why))
-    return result
-
-
-def check_outputs(todo: Iterable[Order], *, overwrite: bool) -> None:
-    """Refuse outputs that cannot be written, before any map is made."""
-    for order in todo:
-        if not order.current:
-            check_output(order.output, overwrite=overwrite, inputs=order.survey.file.parts)
-            if order.preview is not None:
-                check_output(order.preview, overwrite=overwrite)
-
-
-def _why_not_current(one: Survey, parameters: dict[str, Any]) -> str:
-    """Why the map that is there will not do; '' if it will."""
-    found = one.found
-    if found is None:
-        return "missing"
-    if one.damaged:
-        return "is damaged (its pixels do not have their recorded hash)"
-    if found.get("format") != FORMAT:
-        return "is no weight map of this program"
-    if found.get("labels", {}).get("sha256") != one.sha256:
-        return "was made from other labels"
-    old = found.get("parameters", {})
-    other = sorted(k for k in parameters.keys() | old.keys() if parameters.get(k) != old.get(k))
-    if other == ["dataset_counts"]:
-        return "was balanced over another set of files"
-    return f"was made with other parameters ({', '.join(other)})" if other else ""
 
 
 def make_maps(
@@ -177,20 +92,11 @@ class Page:
     seconds: float
 
 
-def _streamed(order: Order) -> bool:
-    """Whether the pages are too large to be sent from process to process."""
-    return not _is_volume(order) and order.survey.rows < order.survey.shape.height
-
-
-def _is_volume(order: Order) -> bool:
-    return bool(order.parameters["volume"])
-
-
 def _tasks(order: Order) -> list[PageTask]:
     shape = order.survey.shape
-    if _streamed(order):
+    if order.streamed:
         return []
-    if _is_volume(order):
+    if order.volume:
         return [PageTask(order, 0, shape.pages)]
     some = max(1, _TASK_PX // max(1, shape.height * shape.width))
     return [
@@ -205,7 +111,7 @@ def make_pages(task: PageTask) -> list[Page]:
     start = time.perf_counter()
     pages = []
     with _opened(order) as reader:
-        if _is_volume(order):
+        if order.volume:
             stack = _volume_map(volume_of(reader, order.survey.kind), order)
             blocks: Iterable[Iterable[npt.NDArray[Any]]] = ([page] for page in stack)
         else:
@@ -229,23 +135,12 @@ def make_pages(task: PageTask) -> list[Page]:
 @contextlib.contextmanager
 def _opened(order: Order) -> Iterator[LabelReader]:
     """The labels, if they are still those of the first pass."""
-    with LabelReader(order.survey.file, order_rule(order)) as reader:
+    with LabelReader(order.survey.file, order.rule) as reader:
         if reader.identity != order.survey.identity:
             raise InputChangedError(
                 order.survey.file.path, "changed since it was counted; run again on a file at rest"
             )
         yield reader
-
-
-def order_rule(order: Order) -> Any:
-    """Return the label rule in an order's parameters."""
-    from weightmaps.label_rule import LabelRule
-
-    said = order.parameters
-    return LabelRule(
-        said["labels"], said["connectivity"], said["inside"], said["threshold"],
-        order.spec.ignore_label,
-    )  # fmt: skip
 
 
 def _page_blocks(reader: LabelReader, page: int, order: Order) -> Iterator[npt.NDArray[Any]]:
@@ -288,15 +183,13 @@ def _make(
     survey = order.survey
     done: list[Page] = []
 
-    def from_workers() -> Iterator[Iterable[bytes]]:
-        for page in itertools.chain.from_iterable(
-            itertools.islice(results, len(_tasks(order)))
-        ):
+    def from_workers() -> Generator[Iterable[bytes], None, None]:
+        for page in itertools.chain.from_iterable(itertools.islice(results, len(_tasks(order)))):
             done.append(replace(page, strips=[]))
             yield page.strips
             advance(1)
 
-    def from_blocks() -> Iterator[Iterable[bytes]]:
+    def from_blocks() -> Generator[Iterable[bytes], None, None]:
         with _opened(order) as reader:
             for number in range(survey.shape.pages):
                 start = time.perf_counter()
@@ -314,7 +207,7 @@ def _make(
     def finished() -> dict[str, Any]:
         return _history(order, done)
 
-    pages = from_blocks() if _streamed(order) else from_workers()
+    pages = from_blocks() if order.streamed else from_workers()
     with OutputLock(order.output), contextlib.closing(pages):
         write_maps(
             order.output, survey.shape, pages, finished,

@@ -76,7 +76,7 @@ def weight_map_blocks(
     """
     if len(labels.shape) != 2:
         raise ValueError(f"labels of shape {labels.shape} are not one image (H, W)")
-    height, width = labels.shape
+    width = labels.shape[1]
     rows = max(1, BLOCK_PX // max(1, width)) if block_rows is None else block_rows
     if rows < 1:
         raise ValueError(f"block_rows {rows} must be at least 1")
@@ -186,7 +186,8 @@ def _ids(cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
     begins[:, :1] = True
     np.not_equal(cells[:, 1:], cells[:, :-1], out=begins[:, 1:])
     found = np.unique(cells[begins])
-    return found[found != 0]
+    cell_ids: npt.NDArray[Any] = found[found != 0]
+    return cell_ids
 
 
 def touching_pairs(cells: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,7 +14,8 @@ from tiling.command import deferred, run_app
 from tiling.faults import UsageFault, WriteError
 
 if TYPE_CHECKING:
-    from weightmaps.batch import Made, Order
+    from weightmaps.batch import Made
+    from weightmaps.orders import Order
     from weightmaps.survey import Request, Survey
 
 __all__ = ["main", "weights"]
@@ -59,21 +60,21 @@ def weights(
         Literal["nonzero", "zero"], typer.Option("--inside", help="which part of a mask is cell")
     ] = "nonzero",
     threshold: Annotated[
-        Optional[float],
+        float | None,
         typer.Option("--threshold", help="take grey mask values >= T as non-zero"),
     ] = None,
     ignore_label: Annotated[
-        Optional[int], typer.Option("--ignore-label", help="label value that gets weight 0")
+        int | None, typer.Option("--ignore-label", help="label value that gets weight 0")
     ] = None,
     spacing: Annotated[
-        Optional[str],
+        str | None,
         typer.Option("--spacing", metavar="Y,X", help="pixel size (Z,Y,X with --3d)"),
     ] = None,
     volume: Annotated[bool, typer.Option("--3d", help="stacks are volumes, not slices")] = False,
     dtype: Annotated[Literal["float32", "float16"], typer.Option("--dtype")] = "float32",
     jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="processes")] = 1,
     block_px: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(
             "--block-px",
             min=1,
@@ -115,7 +116,8 @@ class _Manner:
 
 def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
     from weightmaps.annotations import find_label_files, refuse_same_names
-    from weightmaps.batch import check_outputs, make_maps, orders
+    from weightmaps.batch import make_maps
+    from weightmaps.orders import check_outputs, orders
     from weightmaps.survey import survey
     from weightmaps.workers import ordered_map
 
@@ -184,7 +186,7 @@ def _tell_balance(surveys: Sequence[Survey], todo: Sequence[Order], request: Req
     """Say over what the class weights are balanced."""
     if request.spec.class_weights != "balanced":
         return
-    background, cell = todo[0].spec.class_weights
+    background, cell = (float(part) for part in todo[0].spec.class_weights)
     files = f"{len(surveys)} files" if len(surveys) > 1 else "1 file"
     _print(
         f"class weights balanced over all of {files}: background {background:.4g}, cells {cell:.4g}"

@@ -133,9 +133,7 @@ def _counted(row: npt.NDArray[np.int32], start: int) -> npt.NDArray[np.int64]:
     return wide
 
 
-def _meetings(
-    above: npt.NDArray[np.int64], below: npt.NDArray[np.int64], diagonal: bool
-) -> Pairs:
+def _meetings(above: npt.NDArray[np.int64], below: npt.NDArray[np.int64], diagonal: bool) -> Pairs:
     """Provisional numbers (from 0) that meet where one band ends and the next begins."""
     shifts = [(above, below)]
     if diagonal:

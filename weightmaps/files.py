@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ import numpy.typing as npt
 from tiling.faults import InputError
 from weightmaps.annotations import LabelFile, find_label_files
 from weightmaps.history import read_history
-from weightmaps.label_reader import LabelReader, instance_source
+from weightmaps.instance_source import instance_source
+from weightmaps.label_reader import LabelReader
 from weightmaps.label_rule import LabelRule
 from weightmaps.map_file import write_map
 
@@ -45,10 +45,10 @@ def read_labels(path: str | os.PathLike[str], rule: LabelRule = _AUTO) -> npt.ND
 
     Examples
     --------
-    >>> import tempfile
+    >>> import pathlib, tempfile
     >>> from PIL import Image
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "cells.png")
+    ...     path = pathlib.Path(folder, "cells.png")
     ...     Image.fromarray(np.array([[255, 0, 255]], np.uint8)).save(path)
     ...     read_labels(path)
     array([[[1, 0, 2]]], dtype=int32)

@@ -1,7 +1,7 @@
-"""An open annotation: its pixels by page and rows, as stored, and as instances.
+"""An open annotation: its pixels by page and rows, as stored.
 
-TIFFs are read through the strict reader of `tiling`, band by band; PNG images and folders of
-masks are small and read at once.
+TIFFs and Zarr arrays are read through the readers of `tiling`, band by band; PNG images and
+folders of masks are small and read at once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tiling.faults import InputChangedError, InputError
 from tiling.input_file import InputFile
 from tiling.strict_tiff import Limits, TiffImage, open_tiff
 from weightmaps.annotations import LabelFile
-from weightmaps.label_rule import LabelRule, ids_of, inside_of, taken_as, tally
-from weightmaps.labels import as_labels, merge_instance_masks
+from weightmaps.label_rule import LabelRule, inside_of, looks_like_image, taken_as, tally
+from weightmaps.labels import merge_instance_masks
 
-__all__ = ["InstanceSource", "LabelReader", "band_rows", "identity", "instance_source"]
+__all__ = ["LabelReader", "band_rows", "identity"]
 
 _BAND_PX = 1 << 22
 _DEFAULT_LIMITS = Limits()
@@ -77,18 +77,19 @@ class LabelReader:
         The file is damaged, in colour, or of a kind that is not read.
     """
 
-    def __init__(
-        self, file: LabelFile, rule: LabelRule, limits: Limits = _DEFAULT_LIMITS
-    ) -> None:
+    def __init__(self, file: LabelFile, rule: LabelRule, limits: Limits = _DEFAULT_LIMITS) -> None:
         self.file, self.rule = file, rule
         self.resolution: tuple[float, float, str] | None = None
         self.overlap_px = 0
         self.identity = identity(file)
         self._tiff: TiffImage | None = None
+        self._zarr: Any = None
         self._slices_are_samples = False
         self._memory: npt.NDArray[Any] = np.empty((0, 0, 0), np.uint8)
         if file.container == "tiff":
             self._open_tiff(limits)
+        elif file.container == "zarr":
+            self._open_zarr(limits)
         elif file.container == "image":
             self._remember(_read_png(file.path))
         else:
@@ -104,6 +105,15 @@ class LabelReader:
                 raise InputError(self.file.path, _COLOUR.format(tiff.samples))
             # A stack of 3 or 4 slices whose writer took the slices for colours.
             self.pages, self._slices_are_samples = tiff.samples, True
+
+    def _open_zarr(self, limits: Limits) -> None:
+        from tiling.zarr import ZarrSource
+
+        array = self._zarr = ZarrSource(self.file.path, limits=limits)
+        if len(array.shape) == 3 and array.shape[0] > 1:
+            raise InputError(self.file.path, _COLOUR.format(array.shape[0]))
+        self.pages, self.dtype, self.resolution = array.pages, array.dtype, array.resolution
+        self.height, self.width = array.shape[-2:]
 
     def _remember(self, stack: npt.NDArray[Any]) -> None:
         if stack.ndim != 3:
@@ -143,11 +153,16 @@ class LabelReader:
 
     def rows(self, page: int, y0: int, y1: int) -> npt.NDArray[Any]:
         """Stored values of some rows, shape ``(y1 - y0, W)``."""
-        if self._tiff is None:
-            return self._memory[page, y0:y1]
-        if self._slices_are_samples:
-            return self._tiff.read_rows(0, y0, y1)[page]
-        return self._tiff.read_rows(page, y0, y1)[0]
+        found: npt.NDArray[Any]
+        if self._zarr is not None:
+            found = self._zarr.page(page)[..., y0:y1, 0 : self.width].reshape(y1 - y0, self.width)
+        elif self._tiff is None:
+            found = self._memory[page, y0:y1]
+        elif self._slices_are_samples:
+            found = self._tiff.read_rows(0, y0, y1)[page]
+        else:
+            found = self._tiff.read_rows(page, y0, y1)[0]
+        return found
 
     def bands(self) -> Iterator[npt.NDArray[Any]]:
         """Every stored value, page after page, in bands of rows."""
@@ -161,13 +176,20 @@ class LabelReader:
         if self.file.container == "masks":
             return "instances"
         counts: dict[Any, int] | None = {}
+        noisy = False
         try:
             if self.rule.kind != "instances" and self.rule.threshold is None:
                 for band in self.bands():
+                    noisy = noisy or looks_like_image(band)
                     counts = tally(counts, band)
                     if counts is None:
                         break
             kind = taken_as(self.rule, counts, self.dtype)
+            if noisy and kind == "instances":
+                raise ValueError(
+                    "most neighbouring pixels differ: this looks like an image, not labels; "
+                    "use --labels instances if its values are cell ids"
+                )
         except ValueError as error:
             raise InputError(self.file.path, str(error)) from error
         inverted = self._tiff is not None and self._tiff.photometric == "miniswhite"
@@ -178,7 +200,7 @@ class LabelReader:
         return kind
 
     def sha256(self) -> str:
-        """SHA-256 of the file; of names and contents for a folder of masks."""
+        """SHA-256 of the file; of names and contents for a folder."""
         if self._tiff is not None:
             return self._tiff.sha256()
         total = hashlib.sha256()
@@ -187,7 +209,8 @@ class LabelReader:
                 digest = file.sha256()
             if self.file.container == "image":
                 return digest
-            total.update(os.fsencode(part.name) + b"\0" + digest.encode())
+            name = part.relative_to(self.file.path).as_posix()
+            total.update(os.fsencode(name) + b"\0" + digest.encode())
         return total.hexdigest()
 
     def check_unchanged(self) -> None:
@@ -238,66 +261,3 @@ def _read_page(path: Path) -> npt.NDArray[Any]:
         raise InputError(path, f"has {len(stack)} pages; a mask of one cell has one")
     page: npt.NDArray[Any] = stack[0]
     return page
-
-
-class _Values:
-    """Source of the stored values of one page."""
-
-    def __init__(self, reader: LabelReader, page: int) -> None:
-        self.shape: tuple[int, ...] = (reader.height, reader.width)
-        self.dtype: np.dtype[Any] = reader.dtype
-        self._reader, self._page = reader, page
-
-    def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
-        y0, y1, _ = key[1].indices(self.shape[0])
-        return self._reader.rows(self._page, y0, y1)[:, key[2]]
-
-
-class _Inside(_Values):
-    """Source of the mask of one page."""
-
-    def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
-        return inside_of(super().__getitem__(key), self._reader.rule)
-
-
-class InstanceSource:
-    """Source of the instance labels of one page, whatever they are made from.
-
-    Slices as `[..., y0:y1, x0:x1]`; cheapest from top to bottom.
-    """
-
-    def __init__(self, reader: LabelReader, page: int, kind: str, block_rows: int) -> None:
-        self._values, self._reader, self._page = _Values(reader, page), reader, page
-        self.shape: tuple[int, ...] = self._values.shape
-        self._components: Any = None
-        if kind == "mask":
-            from weightmaps.components import ComponentSource
-
-            mask = _Inside(reader, page)
-            self._components = ComponentSource(mask, reader.rule.connectivity, block_rows)
-        sample = self._values[..., 0:1, 0:1]
-        self.dtype: np.dtype[Any] = self._ids(sample, (..., slice(0, 1), slice(0, 1))).dtype
-
-    def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
-        """Instance labels of some rows and columns."""
-        needed = self._components is None or self._reader.rule.ignore_label is not None
-        values = self._values[key] if needed else np.empty((0, 0))
-        return self._ids(values, key)
-
-    def _ids(self, values: npt.NDArray[Any], key: Any) -> npt.NDArray[Any]:
-        rule = self._reader.rule
-        if self._components is not None:
-            return ids_of(self._components[key], values, rule)
-        if values.dtype.kind == "b":
-            values = values.astype(np.uint8)
-        try:
-            return as_labels(values, ignore_label=rule.ignore_label)
-        except (TypeError, ValueError) as error:
-            raise InputError(self._reader.file.path, str(error), page=self._page) from error
-
-
-def instance_source(
-    reader: LabelReader, page: int, kind: str, block_rows: int | None = None
-) -> InstanceSource:
-    """Return the instance labels of one page; a mask is labelled in bands of `block_rows` rows."""
-    return InstanceSource(reader, page, kind, block_rows or reader.height)

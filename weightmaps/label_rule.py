@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LabelRule", "inside_of", "ids_of", "taken_as", "tally"]
+__all__ = ["LabelRule", "ids_of", "inside_of", "looks_like_image", "taken_as", "tally"]
 
 KINDS = ("auto", "mask", "instances")
 INSIDES = ("nonzero", "zero")
@@ -22,6 +22,7 @@ MANY = 512  # with more distinct values than this nobody asks what they are
 _TABLE = 1 << 16
 _BRIGHT = 240  # grey levels of JPEG around 255
 _FEW_CODES = 16
+_SMALLEST_IMAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,7 @@ def tally(counts: dict[Any, int] | None, rows: npt.NDArray[Any]) -> dict[Any, in
     if counts is None or rows.size == 0:
         return counts
     if rows.dtype.kind == "b":
-        rows = rows.view(np.uint8) != 0
-        rows = rows.astype(np.uint8)
+        rows = (rows.view(np.uint8) != 0).astype(np.uint8)  # some readers' True is byte 255
     if rows.dtype.kind in "iu" and rows.min() >= 0 and rows.max() < _TABLE:
         table = np.bincount(rows.ravel())
         values: npt.NDArray[Any] = np.flatnonzero(table)
@@ -159,14 +159,26 @@ def _listed(counts: dict[Any, int] | None) -> str:
     return text if len(values) <= 5 else f"{text}, ... {values[-1]} ({len(values)} values)"
 
 
+def looks_like_image(rows: npt.NDArray[Any]) -> bool:
+    """Whether more than half of the horizontal neighbours differ, as in no label image.
+
+    Never for fewer than 4096 pixels.
+    """
+    if rows.size < _SMALLEST_IMAGE or rows.shape[1] < 2:
+        return False
+    return 2 * int(np.count_nonzero(rows[:, 1:] != rows[:, :-1])) > rows.size
+
+
 def inside_of(rows: npt.NDArray[Any], rule: LabelRule) -> npt.NDArray[np.bool_]:
     """Return which pixels of a mask are inside a cell (`rows` of any shape and number type)."""
-    mask = rows != 0 if rule.threshold is None else rows >= rule.threshold
+    values: Any = rows
+    mask: Any
+    mask = values != 0 if rule.threshold is None else values >= rule.threshold
     if rule.inside == "zero":
         mask = ~mask
     if rule.ignore_label is not None:
-        mask &= rows != rule.ignore_label
-    return mask
+        mask = mask & (values != rule.ignore_label)
+    return np.asarray(mask, np.bool_)
 
 
 def ids_of(
@@ -180,8 +192,8 @@ def ids_of(
     if ignore is None:
         return components
     small = -(2**31) <= ignore < 2**31 - 1
-    ids = components.astype(np.int32 if small else np.int64)
+    ids: npt.NDArray[Any] = components.astype(np.int32 if small else np.int64)
     if ignore > 0:
-        ids += (ids >= ignore).astype(ids.dtype)
+        np.add(ids, 1, out=ids, where=ids >= np.asarray(ignore))
     ids[rows == ignore] = ignore
     return ids

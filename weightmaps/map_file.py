@@ -87,10 +87,14 @@ def packed_strips(
             joined = np.concatenate(kept) if len(kept) > 1 else rows
             whole = have - have % shape.strip_rows
             for top in range(0, whole, shape.strip_rows):
-                yield zlib.compress(joined[top : top + shape.strip_rows], _LEVEL)
+                yield _packed(joined[top : top + shape.strip_rows])
             kept, have = [joined[whole:].copy()], have - whole
     if have:
-        yield zlib.compress(np.concatenate(kept), _LEVEL)
+        yield _packed(np.concatenate(kept))
+
+
+def _packed(rows: npt.NDArray[Any]) -> bytes:
+    return zlib.compress(rows.data, _LEVEL)
 
 
 def pixels_hash(digests: Iterable[bytes]) -> str:
@@ -129,7 +133,8 @@ def write_map(
         As `tiling.safe_write.publish`.
     """
     pages = stack[None] if stack.ndim == 2 else stack
-    shape = Shape(*pages.shape, pages.dtype.name)
+    count, height, width = pages.shape
+    shape = Shape(count, height, width, pages.dtype.name)
     outcomes = [Outcome() for _ in pages]
     strips = (packed_strips([p], shape, o) for p, o in zip(pages, outcomes, strict=True))
 

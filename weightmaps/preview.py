@@ -133,7 +133,9 @@ def heat_map_png(
 
 
 def _printable(text: str) -> str:
-    """Text that matplotlib draws as it is: no formulas, no missing glyphs."""
+    """Text that matplotlib draws as it is: no formulas, no missing glyphs, not too long."""
+    if len(text) > 60:
+        text = f"{text[:36]}...{text[-21:]}"
     return text.encode("ascii", "backslashreplace").decode().replace("$", r"\$")
 
 

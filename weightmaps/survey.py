@@ -18,13 +18,8 @@ from tiling.faults import InputError, WriteError
 from weightmaps.annotations import MAP_ENDING, LabelFile
 from weightmaps.blocks import Census, census
 from weightmaps.history import FORMAT
-from weightmaps.label_reader import (
-    InstanceSource,
-    LabelReader,
-    band_rows,
-    identity,
-    instance_source,
-)
+from weightmaps.instance_source import InstanceSource, instance_source
+from weightmaps.label_reader import LabelReader, band_rows, identity
 from weightmaps.label_rule import LabelRule
 from weightmaps.map_file import Shape, intact
 from weightmaps.spec import WeightMapSpec

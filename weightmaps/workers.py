@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from tiling.faults import MemoryFault
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 def ordered_map(
     work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield `work(task)` for each task, in order.
 
     Parameters

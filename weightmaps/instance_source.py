@@ -1,0 +1,78 @@
+"""The instance labels of one page, whatever they are made from, as a source of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tiling.faults import InputError
+from weightmaps.label_reader import LabelReader
+from weightmaps.label_rule import ids_of, inside_of
+from weightmaps.labels import as_labels
+
+__all__ = ["InstanceSource", "instance_source"]
+
+
+class _Values:
+    """Source of the stored values of one page."""
+
+    def __init__(self, reader: LabelReader, page: int) -> None:
+        self.shape: tuple[int, ...] = (reader.height, reader.width)
+        self.dtype: np.dtype[Any] = reader.dtype
+        self._reader, self._page = reader, page
+
+    def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
+        y0, y1, _ = key[1].indices(self.shape[0])
+        return self._reader.rows(self._page, y0, y1)[:, key[2]]
+
+
+class _Inside(_Values):
+    """Source of the mask of one page."""
+
+    def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
+        return inside_of(super().__getitem__(key), self._reader.rule)
+
+
+class InstanceSource:
+    """Source of the instance labels of one page, whatever they are made from.
+
+    Slices as `[..., y0:y1, x0:x1]`; cheapest from top to bottom.
+    """
+
+    def __init__(self, reader: LabelReader, page: int, kind: str, block_rows: int) -> None:
+        self._values, self._reader, self._page = _Values(reader, page), reader, page
+        self.shape: tuple[int, ...] = self._values.shape
+        self._components: Any = None
+        if kind == "mask":
+            from weightmaps.components import ComponentSource
+
+            mask = _Inside(reader, page)
+            self._components = ComponentSource(mask, reader.rule.connectivity, block_rows)
+        sample = self._values[..., 0:1, 0:1]
+        self.dtype: np.dtype[Any] = self._ids(sample, (..., slice(0, 1), slice(0, 1))).dtype
+
+    def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
+        """Instance labels of some rows and columns."""
+        needed = self._components is None or self._reader.rule.ignore_label is not None
+        values = self._values[key] if needed else np.empty((0, 0))
+        return self._ids(values, key)
+
+    def _ids(self, values: npt.NDArray[Any], key: Any) -> npt.NDArray[Any]:
+        rule = self._reader.rule
+        if self._components is not None:
+            return ids_of(self._components[key], values, rule)
+        if values.dtype.kind == "b":
+            values = values.astype(np.uint8)
+        try:
+            return as_labels(values, ignore_label=rule.ignore_label)
+        except (TypeError, ValueError) as error:
+            raise InputError(self._reader.file.path, str(error), page=self._page) from error
+
+
+def instance_source(
+    reader: LabelReader, page: int, kind: str, block_rows: int | None = None
+) -> InstanceSource:
+    """Return the instance labels of one page; a mask is labelled in bands of `block_rows` rows."""
+    return InstanceSource(reader, page, kind, block_rows or reader.height)

@@ -1,0 +1,121 @@
+"""What is to be done for each annotation: make its map, leave it, or refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tiling.faults import WriteError
+from tiling.safe_write import check_output
+from weightmaps.annotations import PREVIEW_ENDING
+from weightmaps.class_balance import class_weights
+from weightmaps.history import FORMAT
+from weightmaps.label_rule import LabelRule
+from weightmaps.spec import WeightMapSpec
+from weightmaps.survey import Request, Survey
+
+__all__ = ["Order", "check_outputs", "orders"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One map to make, or to leave as it is.
+
+    Parameters
+    ----------
+    survey
+        The annotation.
+    spec
+        Parameters with the class weights of the data set filled in.
+    parameters
+        What the history of the map says it was made with.
+    output, preview
+        The map, and its picture (None: not wanted).
+    current
+        The map is already there.
+    """
+
+    survey: Survey
+    spec: WeightMapSpec
+    parameters: dict[str, Any]
+    output: Path
+    preview: Path | None
+    current: bool
+
+    @property
+    def volume(self) -> bool:
+        """The stack is a true volume."""
+        return bool(self.parameters["volume"])
+
+    @property
+    def streamed(self) -> bool:
+        """The pages are too large to be sent from process to process."""
+        return not self.volume and self.survey.rows < self.survey.shape.height
+
+    @property
+    def rule(self) -> LabelRule:
+        """How label values are taken."""
+        said = self.parameters
+        return LabelRule(
+            said["labels"], said["connectivity"], said["inside"], said["threshold"],
+            self.spec.ignore_label,
+        )  # fmt: skip
+
+
+def orders(
+    surveys: Sequence[Survey], request: Request, *, overwrite: bool, preview: bool
+) -> list[Order]:
+    """Return what is to be done for each annotation.
+
+    Raises
+    ------
+    WriteError
+        An output exists that was made from other labels or with other parameters, is damaged, or
+        is no map of ours, and must not be overwritten.
+    """
+    spec, parameters = request.spec, request.parameters()
+    if spec.class_weights == "balanced":
+        total = np.sum([s.counts for s in surveys], axis=0, dtype=np.int64)
+        background, cell = class_weights(total)
+        spec = replace(spec, class_weights=(float(background), float(cell)))
+        parameters["dataset_counts"] = total.tolist()
+    result = []
+    for one in surveys:
+        output = request.output(one.file)
+        why = _why_not_current(one, parameters)
+        picture = output.with_name(one.file.stem + PREVIEW_ENDING) if preview else None
+        if one.found is not None and why and not overwrite:
+            raise WriteError(output, f"exists and {why}; use --overwrite to replace it")
+        result.append(Order(one, spec, parameters, output, picture, not why))
+    return result
+
+
+def check_outputs(todo: Iterable[Order], *, overwrite: bool) -> None:
+    """Refuse outputs that cannot be written, before any map is made."""
+    for order in todo:
+        if not order.current:
+            check_output(order.output, overwrite=overwrite, inputs=order.survey.file.parts)
+            if order.preview is not None:
+                check_output(order.preview, overwrite=overwrite)
+
+
+def _why_not_current(one: Survey, parameters: dict[str, Any]) -> str:
+    """Why the map that is there will not do; '' if it will."""
+    found = one.found
+    if found is None:
+        return "missing"
+    if one.damaged:
+        return "is damaged (its pixels do not have their recorded hash)"
+    if found.get("format") != FORMAT:
+        return "is no weight map of this program"
+    if found.get("labels", {}).get("sha256") != one.sha256:
+        return "was made from other labels"
+    old = found.get("parameters", {})
+    other = sorted(k for k in parameters.keys() | old.keys() if parameters.get(k) != old.get(k))
+    if other == ["dataset_counts"]:
+        return "was balanced over another set of files"
+    return f"was made with other parameters ({', '.join(other)})" if other else ""
