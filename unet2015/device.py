@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import torch
 
 from tiling.faults import UsageFault
 
-__all__ = ["choose_device", "choose_precision", "describe_device", "has_fast_bf16"]
+__all__ = [
+    "choose_device",
+    "choose_precision",
+    "describe_device",
+    "has_fast_bf16",
+    "memory_at_hand",
+]
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -49,7 +58,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether `device` multiplies bfloat16 in hardware."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private: may go away
         return bool(probe()) if probe is not None else False
@@ -80,3 +89,23 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
     return str(device)
+
+
+def memory_at_hand(device: torch.device) -> int:
+    """Bytes a computation on `device` may use: four fifths of what is free now.
+
+    On Linux the limit of the process's memory group counts too; where nothing can be measured,
+    2 GiB are assumed.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] * 4 // 5
+    free: list[int] = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        free += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")]
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text("ascii").strip()
+        used = int((group / "memory.current").read_text("ascii"))
+        free += [int(limit) - used] if limit != "max" else []
+    return max(min(free, default=2 << 30), 1 << 28) * 4 // 5

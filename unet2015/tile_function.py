@@ -86,6 +86,7 @@ def as_tile_function(
     mean_of: Literal["probabilities", "logits"] = "probabilities",
     save: str = "probability",
     dtype: str = "float32",
+    only: slice | None = None,
 ) -> TileFunction:
     """Function from image tiles (N, C, H, W) to result tiles (N, K, h, w).
 
@@ -105,6 +106,8 @@ def as_tile_function(
         `probability` (all classes), `label` (arg-max, one channel, uint8) or `logits`.
     dtype
         `float32`, `float16`, `uint16` or `uint8`; the integers hold round(p * full range).
+    only
+        Classes that come back; by default all.
 
     Raises
     ------
@@ -129,7 +132,8 @@ def as_tile_function(
             logits = net(image.contiguous(memory_format=torch.channels_last))
         if precision == "fp16" and not bool(torch.isfinite(logits).all()):
             logits = net(image)  # this tile overflowed half precision: once more in full
-        return logits.float()
+        result: Tensor = logits.float()
+        return result
 
     def result_of(image: Tensor) -> Tensor:
         total: Tensor | None = None
@@ -144,7 +148,7 @@ def as_tile_function(
             return mean.argmax(dim=1, keepdim=True).to(torch.uint8)
         if save == "probability" and as_logits:
             mean = mean.softmax(dim=1)
-        return _quantised(mean, dtype)
+        return _quantised(mean if only is None else mean[:, only], dtype)
 
     def function(tiles: NDArray[Any]) -> NDArray[Any]:
         image = torch.from_numpy(np.ascontiguousarray(scale(tiles)))
@@ -196,7 +200,7 @@ def _within_memory(
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if image.shape[0] > 1:
-        halves = image.split((image.shape[0] + 1) // 2)
+        halves = torch.chunk(image, 2)
         return torch.cat([_within_memory(net, compute, part, device) for part in halves])
     return _in_quarters(net, compute, image, device)
 

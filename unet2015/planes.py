@@ -1,0 +1,163 @@
+"""The planes of an image file that a network sees one after the other.
+
+Which axis is what is never guessed: the file's metadata says it, or the user does (`--axes`).
+Slices (Z), times (T), samples (P) and unnamed pages (I) are planes; channels (C, S) are what the
+network takes together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tiling.faults import InputError, UsageFault
+from tiling.mirror import Source
+
+__all__ = ["Planes", "planes_of"]
+
+_PAGE_AXES = "ITZPR"
+
+
+@dataclass(frozen=True)
+class Planes:
+    """What a file holds, as the network will see it.
+
+    Attributes
+    ----------
+    axes : str
+        Letters of the page axes, slowest first, "" for a single image.
+    shape : tuple of int
+        Their lengths.
+    height, width : int
+        Pixels of every plane.
+    """
+
+    source: Any
+    axes: str
+    shape: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
+    channel: int | None
+
+    @property
+    def height(self) -> int:
+        """Rows of a plane."""
+        return int(self.source.shape[-2])
+
+    @property
+    def width(self) -> int:
+        """Columns of a plane."""
+        return int(self.source.shape[-1])
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[Source]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Source:
+        """Plane `number` as a source (H, W) or (C, H, W)."""
+        pages = self.groups[number]
+        plane = self.source.page(pages[0]) if len(pages) == 1 else self.source.stack(list(pages))
+        return plane if self.channel is None else _Channel(plane, self.channel)
+
+
+class _Channel:
+    """One channel of a source (C, H, W)."""
+
+    def __init__(self, source: Source, channel: int) -> None:
+        self._source, self._channel = source, channel
+        self.shape, self.dtype = source.shape[-2:], source.dtype
+
+    def __getitem__(self, key: tuple[Any, slice, slice]) -> Any:
+        return np.asarray(self._source[key])[self._channel]
+
+
+def planes_of(
+    source: Any, path: str, channels: int, *, axes: str = "", channel: int | None = None
+) -> Planes:
+    """Planes of an open file for a network with `channels` input channels.
+
+    Parameters
+    ----------
+    source
+        A `TiffSource` or `ZarrSource`.
+    path
+        Its name, for messages.
+    channels
+        Channels the network takes.
+    axes
+        Meaning of the axes as the user gives it, e.g. "ZYX" or "CYX"; "" takes the file's word.
+    channel
+        The one channel to use of an image with several.
+
+    Raises
+    ------
+    InputError
+        If the channels do not fit the network, or the file does not say what its pages are and
+        it matters.
+    UsageFault
+        If the axes given do not fit the file.
+    """
+    letters, lengths = _leading(source, path, axes.upper())
+    inside = source.shape[0] if len(source.shape) == 3 else 1  # colour samples, Zarr channels
+    numbers = np.arange(math.prod(lengths), dtype=np.int64).reshape(lengths)
+    if "C" in letters:
+        at = letters.index("C")
+        numbers = np.moveaxis(numbers, at, -1)
+        lengths = tuple(n for i, n in enumerate(lengths) if i != at)
+        letters = letters.replace("C", "")
+    else:
+        numbers = numbers[..., None]
+    across = numbers.shape[-1]
+    if inside > 1 and across > 1:
+        raise InputError(path, f"has both colours and channels ({source.axes}); save one of them")
+    found, picked = across * inside, None
+    if channel is not None:
+        if not 0 <= channel < found:
+            raise UsageFault(f"--channel {channel}: {path} has channels 0 to {found - 1}")
+        if across > 1:
+            numbers = numbers[..., channel : channel + 1]
+        elif inside > 1:
+            picked = channel
+        found = 1
+    if found != channels:
+        raise InputError(path, _misfit(source, found, channels, letters))
+    groups = tuple(tuple(int(i) for i in row) for row in numbers.reshape(-1, numbers.shape[-1]))
+    return Planes(source, letters, lengths, groups, picked)
+
+
+def _leading(source: Any, path: str, axes: str) -> tuple[str, tuple[int, ...]]:
+    """Letters and lengths of the page axes, by the user's word or the file's."""
+    said = source.axes
+    letters = said.replace("S", "")[:-2]
+    if hasattr(source, "image"):
+        lengths = tuple(source.image.page_shape)
+    else:  # a Zarr source keeps its channels inside a plane
+        letters, lengths = letters.replace("C", ""), tuple(source.page_shape)
+    if axes:
+        wanted = axes.replace("S", "")
+        if not wanted.endswith("YX") or len(set(axes)) != len(axes):
+            raise UsageFault(f"--axes {axes}: give each axis once, ending in YX (or YXS)")
+        if len(wanted) - 2 != len(letters) or not set(wanted[:-2]) <= set(_PAGE_AXES + "C"):
+            raise UsageFault(f"--axes {axes} does not fit {path}, whose axes are {said} {lengths}")
+        letters = wanted[:-2]
+    unknown = set(letters) - set(_PAGE_AXES + "C")
+    if unknown:
+        raise InputError(path, f"has axes {said} {lengths}; say what they are with --axes")
+    return letters, lengths
+
+
+def _misfit(source: Any, found: int, channels: int, letters: str) -> str:
+    """Why the channels of the file are not those of the network, and what to do."""
+    if found == 1 and letters == "I":
+        return (
+            f"has {source.pages} pages of unknown meaning and the network takes {channels}"
+            " channels; add --axes CYX if the pages are channels"
+        )
+    if channels == 1:
+        return f"has {found} channels, the network takes 1; choose one with --channel 0"
+    return f"has {found} channel(s), the network takes {channels}; use an image with {channels}"
