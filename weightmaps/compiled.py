@@ -136,12 +136,19 @@ def cache_directory() -> Path:
     if os.environ.get("XDG_CACHE_HOME"):
         base = Path(os.environ["XDG_CACHE_HOME"])
     elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        base = Path(os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local")
     elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
+        base = _home() / "Library" / "Caches"
     else:
-        base = Path.home() / ".cache"
+        base = _home() / ".cache"
     return base / "unet2015" / "compiled"
+
+
+def _home() -> Path:
+    home = Path.home()
+    if home == Path(home.anchor):
+        raise RuntimeError("there is no home folder")
+    return home
 
 
 def _private_directory() -> Path:

@@ -66,9 +66,10 @@ def weight_map(
     where
         ``"background"`` (default) or ``"everywhere"``; inside a cell d1 is 0.
     separate
-        ``"after"`` (default): a one-pixel border is carved between touching cells and distances
-        are measured after that; ``"before"``: carved pixels are background, distances are
-        measured to the uncarved cells (the authors' later code); ``"none"``.
+        ``"after"`` (default): a border is carved between touching cells by the rule of
+        `separate_touching`, and distances are measured after that; ``"before"``: carved pixels
+        are background, distances are measured to the uncarved cells (the authors' later code);
+        ``"none"``.
     spacing
         Pixel size along (y, x).
     ignore_label
@@ -98,6 +99,7 @@ def weight_map(
     weights = weights_of(class_weights)
     spec = WeightMapSpec(w0, sigma_px, weights, where, separate, spacing, ignore_label)
     array = as_labels(labels, ignore_label=ignore_label)
+    _check_spacing(spec, 2)
     slices = array[None] if array.ndim == 2 else array
     return _add_class_term(slices, spec, dtype).reshape(array.shape)
 
@@ -129,6 +131,7 @@ def volume_weight_map(
     array = as_labels(labels, ignore_label=ignore_label)
     if array.ndim != 3:
         raise ValueError(f"a volume has 3 axes (Z, Y, X), not {array.ndim}")
+    _check_spacing(spec, 3)
     return _add_class_term(array[None], spec, dtype).reshape(array.shape)
 
 
@@ -161,9 +164,15 @@ def border_term(
     """
     spec = WeightMapSpec(w0, sigma_px, "none", where, "none", spacing)
     array = as_labels(labels)
+    _check_spacing(spec, 2)
     slices = array[None] if array.ndim == 2 else array
     term, _ = signed_border_term(slices, spec, np.dtype(np.float32))
     return np.abs(term, out=term).reshape(array.shape)
+
+
+def _check_spacing(spec: WeightMapSpec, axes: int) -> None:
+    if spec.spacing is not None and len(spec.spacing) != axes:
+        raise ValueError(f"spacing {spec.spacing} must be {axes} numbers, one per axis")
 
 
 def _add_class_term(slices: npt.NDArray[Any], spec: WeightMapSpec, dtype: npt.DTypeLike) -> Map:

@@ -214,7 +214,8 @@ def separate_touching(
     method
         ``"authors"``: the rule of the authors' later code (Falk et al. 2019): a cell pixel becomes
         background when one of its already-scanned neighbours W, NW, N, NE belongs, before any
-        carving, to a different cell. One pixel wide, always taken from the later cell.
+        carving, to a different cell. Where cells lie above each other the line is one pixel wide,
+        taken from the lower cell; side by side it is two, one from either (N-E sees the other).
         ``"watershed"``: the band of pixels that touch another cell is flooded back from both sides
         in four interleaved passes; what would join two cells stays dry. The line is
         minimal (no pixel of it could be given back) and takes from either side.
