@@ -154,7 +154,8 @@ def check_output(
             )
     _checked_target(path, overwrite=overwrite)
     folder = target.parent
-    if not os.access(folder, os.W_OK | os.X_OK):
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
         raise WriteError(path, f"folder {folder} is not writable; choose another folder")
     free = free_bytes(folder)
     if free is not None and needed_bytes > free:

@@ -17,6 +17,8 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+if str(HERE) not in sys.path:  # so that the tests here find broken_tiff.py
+    sys.path.append(str(HERE))
 
 
 def _load_shim() -> ModuleType:

@@ -1,0 +1,530 @@
+"""Faults C1 to C15, C17 to C20, C23 and C24: no broken image is read, and none costs anything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from broken_tiff import deflated, first_page, tiff  # see conftest.py
+from PIL import Image
+
+from tiling.faults import InputError
+from tiling.images import check_finite, read_image
+from tiling.strict_tiff import Limits, open_tiff, read_stack
+
+ROOT = Path(__file__).parents[2]
+PIXELS = np.arange(48, dtype=np.uint8).reshape(6, 8)
+
+
+@contextlib.contextmanager
+def cheaply() -> Iterator[None]:
+    """At most 5 s of processor time and 256 MB inside the block."""
+
+    def too_long(_signum: int, _frame: object) -> None:
+        raise AssertionError("more than 5 s")
+
+    before = signal.signal(signal.SIGPROF, too_long)
+    signal.setitimer(signal.ITIMER_PROF, 5)
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+    assert peak < 256e6
+
+
+def refused(path: Path, content: bytes, match: str) -> None:
+    path.write_bytes(content)
+    with cheaply(), pytest.raises(InputError, match=match) as caught:
+        read_image(path)
+    assert caught.value.exit_code == 3
+    assert str(path) in str(caught.value)
+    assert "\n" not in caught.value.reason
+
+
+def test_the_unbroken_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for big in (False, True):
+        for order in "<>":
+            path.write_bytes(tiff(big=big, order=order))
+            np.testing.assert_array_equal(read_stack(path)[0], PIXELS)
+            np.testing.assert_array_equal(tifffile.imread(path), PIXELS)
+
+
+# C1 to C8: damage and bombs -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["plain", "deflate", "lzw", "tiles", "pages", "big", "png"])
+def test_c1_cut_at_any_byte(tmp_path: Path, kind: str) -> None:
+    whole, path = tmp_path / "whole", tmp_path / "cut"
+    pixels = np.add.outer(np.arange(9), np.arange(7)).astype(np.uint8)
+    options: dict[str, Any] = {
+        "plain": {}, "deflate": {"compression": "zlib", "rowsperstrip": 4},
+        "lzw": {"compression": "lzw"}, "tiles": {"tile": (16, 16)}, "big": {"bigtiff": True},
+    }.get(kind, {})  # fmt: skip
+    if kind == "lzw":
+        pytest.importorskip("imagecodecs")
+    if kind == "png":
+        Image.fromarray(pixels).save(whole, format="png")
+    else:
+        stack = np.stack([pixels] * 2) if kind == "pages" else pixels
+        tifffile.imwrite(
+            whole, stack, photometric="minisblack", metadata=None, software=False, **options
+        )
+    content, expected = whole.read_bytes(), read_image(whole)
+    refusals = 0
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        try:
+            found = read_image(path)
+        except InputError:
+            refusals += 1
+        else:  # only padding behind the last needed byte may be missing
+            np.testing.assert_array_equal(found, expected)
+    assert refusals >= len(content) - 16
+
+
+C2 = {
+    "no tags": (struct.pack("<2sHIHI", b"II", 42, 8, 0, 0), "a page with 0 tags"),
+    "5000 tags": (struct.pack("<2sHIH", b"II", 42, 8, 5000) + bytes(70000), "5000 tags"),
+    "ifd behind the end": (struct.pack("<2sHI", b"II", 42, 9999) + bytes(40), "at byte 9999"),
+    "ifd in the header": (struct.pack("<2sHI", b"II", 42, 2) + bytes(40), "at byte 2"),
+    "no page": (struct.pack("<2sHI", b"II", 42, 0) + bytes(40), "without a page"),
+    "bad field type": (tiff({65000: (1, b"ab")}).replace(
+        struct.pack("<HH", 65000, 1), struct.pack("<HH", 65000, 77)), "unknown field type 77"),
+    "twice": (tiff({279: (4, 48), 280: (4, 48)}).replace(
+        struct.pack("<HH", 280, 4), struct.pack("<HH", 279, 4)), "tag 279 twice"),
+    "no width": (tiff({256: None}), "no ImageWidth"),
+    "no offsets": (tiff({273: None}), "no StripOffsets"),
+    "no sizes": (tiff({279: None}), "no StripByteCounts"),
+    "no photometric": (tiff({262: None}), "no PhotometricInterpretation"),
+    "zero height": (tiff({257: (4, 0)}), "0 high"),
+    "rational width": (tiff({256: (5, 8)}), "ImageWidth has 1 values of field type 5"),
+    "two widths": (tiff({256: (3, [8, 8])}), "ImageWidth has 2 values"),
+    "two strips promised": (tiff({278: (4, 3)}), "expected 2 unsigned integers"),
+    "strip too short": (tiff({279: (4, 47)}), "not as long as their pixels"),
+    "strip too long": (tiff({279: (4, 49)}), "not as long as their pixels"),
+    "strip in the header": (tiff({273: (4, 2)}), "missing pixel data"),
+    "strip of nothing": (tiff({279: (4, 0), 259: (3, 8)}), "missing pixel data"),
+    "sparse strip": (tiff({273: (4, 0), 279: (4, 0), 259: (3, 8)}), "missing pixel data"),
+    "strip behind the end": (tiff({273: (4, 10**6)}), "cut off"),
+    "offset near 2^64": (tiff({273: (16, 2**64 - 16)}, big=True), "cut off"),
+    "rows per strip 0": (tiff({278: (4, 0)}), "segments of 8 x 0"),
+    "tile of 0": (tiff({322: (4, 0), 323: (4, 16), 324: (4, 16), 325: (4, 48)}), "segments of 0"),
+    "3 bits": (tiff({258: (3, 3)}), "3 bits"),
+    "bits differ": (tiff({258: (3, [8, 16, 8]), 277: (3, 3), 262: (3, 2)}), "differs"),
+    "void format": (tiff({339: (3, 4)}), "sample format 4"),
+    "complex": (tiff({339: (3, 6), 258: (3, 64)}), "sample format 6"),
+    "2 samples": (tiff({277: (3, 2)}), "2 samples per pixel"),
+    "planar 3": (tiff({284: (3, 3)}), "planar configuration 3"),
+    "predictor 2 on floats": (tiff({317: (3, 2), 339: (3, 3), 258: (3, 32), 259: (3, 8)}),
+                              "predictor 2"),
+    "predictor 3 on integers": (tiff({317: (3, 3), 259: (3, 8)}), "predictor 3"),
+    "predictor without compression": (tiff({317: (3, 2)}), "predictor 2"),
+    "predictor 9": (tiff({317: (3, 9), 259: (3, 8)}), "predictor 9"),
+    "fill order 2": (tiff({266: (3, 2)}), "fill order 2"),
+    "image depth": (tiff({32997: (4, 3)}), "image depth 3"),
+    "deflate of too little": (tiff({259: (3, 8)}, data=zlib.compress(bytes(47))), "too early"),
+    "deflate of too much": (tiff({259: (3, 8)}, data=zlib.compress(bytes(49))), "more than"),
+    "deflate without its end": (tiff({259: (3, 8)}, data=zlib.compress(bytes(48))[:-3]), "no end"),
+    "deflate with a wrong sum": (tiff({259: (3, 8)}, data=zlib.compress(bytes(48))[:-1] + b"\x07"),
+                                 "cannot be decoded"),
+    "no deflate at all": (tiff({259: (3, 8)}, data=b"\xfe" * 40), "cannot be decoded"),
+    "bigtiff with 4-byte offsets": (struct.pack("<2sHHHQ", b"II", 43, 4, 0, 16), "not a TIFF"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", C2)
+def test_c2_corrupt_directory(tmp_path: Path, name: str) -> None:
+    content, match = C2[name]
+    refused(tmp_path / "a.tif", content, match)
+
+
+@pytest.mark.parametrize("codec", ["lzw", "packbits", "zstd"])
+def test_c2_garbage_in_other_codecs(tmp_path: Path, codec: str) -> None:
+    pytest.importorskip("imagecodecs")
+    number = {"lzw": 5, "packbits": 32773, "zstd": 50000}[codec]
+    for junk in (b"\xfe" * 40, b"\0" * 9, b"\x80", bytes(range(200, 256))):
+        refused(tmp_path / "a.tif", tiff({259: (3, number)}, data=junk), "damaged")
+
+
+def test_c3_cycle_of_one_page(tmp_path: Path) -> None:
+    start = first_page(tiff())
+    refused(tmp_path / "a.tif", tiff(next_page=start), "page 1: is damaged: its pages form a cycle")
+
+
+def test_c3_cycle_of_several_pages(tmp_path: Path) -> None:
+    start = first_page(tiff())
+    refused(tmp_path / "a.tif", tiff({}, {}, {}, next_page=start), "page 3: .* cycle")
+
+
+def test_c3_cycle_by_a_sub_directory_is_never_entered(tmp_path: Path) -> None:
+    start = first_page(tiff())
+    (tmp_path / "a.tif").write_bytes(tiff({330: (4, start), 34665: (13, start)}))
+    with cheaply():
+        np.testing.assert_array_equal(read_stack(tmp_path / "a.tif")[0], PIXELS)
+
+
+def test_c3_too_many_pages(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((12, 4, 4), np.uint8), photometric="minisblack")
+    with pytest.raises(InputError, match=r"more than 11 pages \(max_pages\)"):
+        open_tiff(tmp_path / "a.tif", limits=Limits(max_pages=11))
+    read_stack(tmp_path / "a.tif", limits=Limits(max_pages=12))
+
+
+@pytest.mark.parametrize("number", [270, 273, 279, 258, 305, 65000])
+@pytest.mark.parametrize("count", [2**32 - 1, 2**31, 10**6])
+def test_c4_tag_bomb(tmp_path: Path, number: int, count: int) -> None:
+    content = bytearray(tiff({270: (2, b"hello wide world"), 305: (2, b"x" * 9), 65000: (1, b"y")}))
+    entry = content.index(struct.pack("<H", number), first_page(bytes(content)))
+    struct.pack_into("<I", content, entry + 4, count)
+    refused(tmp_path / "a.tif", bytes(content), f"tag {number} has")
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(10**9, 10**9), (2**32 - 1, 2**32 - 1), (10**6, 10**5), (60000, 60000)]
+)
+@pytest.mark.parametrize("compression", [1, 8, 5])
+def test_c5_claimed_size(tmp_path: Path, width: int, height: int, compression: int) -> None:
+    tags: dict[int, Any] = {256: (4, width), 257: (4, height), 278: (4, height),
+                            259: (3, compression)}  # fmt: skip
+    refused(tmp_path / "a.tif", tiff(tags), "max_pixels|not as long|max_ratio")
+
+
+def test_c6_ratio_bomb(tmp_path: Path) -> None:
+    side = 8000
+    data = zlib.compress(zlib.compress(bytes(side * side), 9), 9)  # far smaller than any honest one
+    tags: dict[int, Any] = {256: (4, side), 257: (4, side), 278: (4, side), 259: (3, 8)}
+    refused(tmp_path / "a.tif", tiff(tags, data=data), "times its size, above max_ratio 1100")
+
+
+def test_c6_the_limit_can_be_lowered_and_raised(tmp_path: Path) -> None:
+    side = 5000
+    tags: dict[int, Any] = {256: (4, side), 257: (4, side), 278: (4, side), 259: (3, 8)}
+    (tmp_path / "a.tif").write_bytes(tiff(tags, data=deflated(side * side)))
+    with cheaply(), open_tiff(tmp_path / "a.tif") as image:
+        assert not image.read_rows(0, 4990, 5000).any()
+    with pytest.raises(InputError, match="max_ratio 500"):
+        open_tiff(tmp_path / "a.tif", limits=Limits(max_ratio=500))
+
+
+def test_c7_small_image_with_a_giant_tile(tmp_path: Path) -> None:
+    tags: dict[int, Any] = {322: (4, 16384), 323: (4, 16384), 324: (4, 16), 259: (3, 8)}
+    data = deflated(1 << 28)
+    content = tiff({**tags, 325: (4, len(data))}, data=data)
+    refused(tmp_path / "a.tif", content, "segments of 268435456 bytes in a page of 48 bytes")
+
+
+def test_c7_small_strip_that_inflates_to_gigabytes(tmp_path: Path) -> None:
+    refused(tmp_path / "a.tif", tiff({259: (3, 8)}, data=deflated(1 << 28)), "more than its pixels")
+
+
+def test_c8_shared_segments(tmp_path: Path) -> None:
+    rows: dict[int, Any] = {278: (4, 3), 279: (4, [24, 24])}
+    path = tmp_path / "a.tif"
+    refused(path, tiff({**rows, 273: (4, [16, 16])}), "share the same bytes")
+    refused(path, tiff({**rows, 273: (4, [16, 20])}), "share the same bytes")
+    refused(path, tiff({}, {}), "pages share their pixel data")
+    path.write_bytes(tiff({**rows, 273: (4, [40, 16])}))  # any order is fine
+    np.testing.assert_array_equal(read_stack(path)[0], np.roll(PIXELS, 3, axis=0))
+
+
+# C9 to C14: what is converted and what is refused -------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(2, "CCITT"), (6, "old JPEG"), (7, "JPEG"), (33005, "JPEG 2000"),
+                         (34887, "LERC"), (50001, "WebP"), (50002, "JPEG XL"), (99, "number 99")]
+)  # fmt: skip
+def test_c9_other_compressions_are_named(tmp_path: Path, number: int, name: str) -> None:
+    refused(tmp_path / "a.tif", tiff({259: (3, number)}), f"compressed with {name}; save it with")
+
+
+WITHOUT_IMAGECODECS = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "imagecodecs":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+from tiling.images import read_image
+from tiling.faults import InputError
+for path in sys.argv[1:]:
+    try:
+        print(read_image(path).sum())
+    except InputError as error:
+        print(error.reason)
+"""
+
+
+def test_c9_without_imagecodecs_the_codec_and_the_remedy_are_named(tmp_path: Path) -> None:
+    paths = []
+    for number in (5, 50000, 8):
+        paths.append(tmp_path / f"{number}.tif")
+        paths[-1].write_bytes(tiff({259: (3, number)}, data=zlib.compress(PIXELS.tobytes())))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_IMAGECODECS, *paths],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lzw, zstd, deflate = done.stdout.splitlines()
+    assert lzw == (
+        "is compressed with LZW, which needs the package imagecodecs: pip install imagecodecs"
+    )
+    assert "zstd" in zstd
+    assert deflate == str(PIXELS.sum())
+
+
+def test_c10_planar_and_chunky_colour_are_the_same_pixels(tmp_path: Path) -> None:
+    pixels = np.arange(3 * 20, dtype=np.uint8).reshape(3, 4, 5)
+    tifffile.imwrite(tmp_path / "p.tif", pixels, photometric="rgb", planarconfig="separate")
+    tifffile.imwrite(tmp_path / "c.tif", np.moveaxis(pixels, 0, 2), photometric="rgb")
+    for name, planar in (("p.tif", True), ("c.tif", False)):
+        np.testing.assert_array_equal(read_stack(tmp_path / name), pixels[None])
+        with open_tiff(tmp_path / name) as image:
+            assert image.planar is planar
+
+
+def test_c11_palette(tmp_path: Path) -> None:
+    tags: dict[int, Any] = {262: (3, 3), 320: (3, list(range(768)))}
+    refused(tmp_path / "a.tif", tiff(tags), "stores palette colours; convert it")
+    Image.fromarray(PIXELS).convert("P").save(tmp_path / "a.png")
+    refused(tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), "8-bit palette")
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(4, "mask"), (5, "CMYK"), (6, "YCbCr"), (8, "CIELab")]
+)
+def test_c11_other_colours(tmp_path: Path, number: int, name: str) -> None:
+    refused(tmp_path / "a.tif", tiff({262: (3, number)}), f"stores .*{name}")
+
+
+def test_c12_min_is_white_is_inverted_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff({262: (3, 0)}))
+    np.testing.assert_array_equal(read_stack(path)[0], 255 - PIXELS)
+    refused(path, tiff({262: (3, 0), 339: (3, 2)}), "MinIsWhite with signed")
+
+
+@pytest.mark.parametrize("orientation", [0, 2, 3, 6, 8])
+def test_c13_orientation(tmp_path: Path, orientation: int) -> None:
+    refused(tmp_path / "a.tif", tiff({274: (3, orientation)}), f"has orientation {orientation}")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [({256: (4, 6), 257: (4, 8), 278: (4, 8)}, "width"),
+                         ({258: (3, 16), 256: (4, 4)}, "width"), ({339: (3, 2)}, "kind"),
+                         ({262: (3, 0)}, "photometric")]
+)  # fmt: skip
+def test_c14_mixed_pages(tmp_path: Path, change: dict[int, Any], name: str) -> None:
+    content = bytes(48) + bytes(48)
+    pages = ({279: (4, 48)}, {273: (4, 64), 279: (4, 48)})
+    (tmp_path / "a.tif").write_bytes(tiff(*pages, data=content))
+    assert read_stack(tmp_path / "a.tif").shape == (2, 6, 8)
+    mixed = tiff(pages[0], {**pages[1], **change}, data=content)
+    refused(tmp_path / "a.tif", mixed, f"page 1: has {name} .* but the first page has")
+
+
+# C15, C17 to C20 ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_c15_nan_and_inf_are_counted_and_placed(bad: float, dtype: type) -> None:
+    pixels = np.zeros((1, 5, 6), dtype)
+    pixels[0, 2, 3] = pixels[0, 4, 0] = bad
+    with pytest.raises(
+        InputError, match=r"page 7: has 2 values .* row 102, column 3; use --nan-to"
+    ):
+        check_finite("a.tif", pixels, page=7, first_row=100)
+    fixed = check_finite("a.tif", pixels, nan_to=0.5)
+    assert fixed.dtype == dtype
+    assert (fixed == 0.5).sum() == 2
+    assert not np.isfinite(pixels).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (99, 101), (1, 50_000), (50_000, 1)])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_c17_to_c20_odd_shapes_come_out_right(
+    tmp_path: Path, shape: tuple[int, int], compression: str | None
+) -> None:
+    pixels = (np.arange(shape[0] * shape[1]) % 65521).astype(np.uint16).reshape(shape)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, compression=compression)
+    with cheaply(), open_tiff(tmp_path / "a.tif") as image:
+        np.testing.assert_array_equal(image.read_page(0)[0], pixels)
+
+
+# C23, C24: no files at all ------------------------------------------------------------------
+
+
+def test_c23_no_ordinary_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "folder.tif").mkdir()
+    for path, match in (
+        (tmp_path / "pipe.tif", "pipe or device"),
+        (tmp_path / "folder.tif", "is a folder"),
+        (Path("/dev/zero"), "pipe or device"),
+        (Path("/dev/null"), "pipe or device"),
+        (tmp_path / "none.tif", "No such file"),
+        (tmp_path / "folder.tif" / "none.tif", "No such file"),
+    ):
+        for reader in (read_image, read_stack, open_tiff):
+            with cheaply(), pytest.raises(InputError, match=match):
+                reader(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "empty"), (b"I", "not a TIFF"), (b"II*\0", "not a TIFF"),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "JPEG"), (b"\x1f\x8b\x08\0", "gzip"),
+        (b"PK\x03\x04\0\0", "zip"), (b"\x89PNG\r\n\x1a\n", "cut off"), (b"\x89PNG", "PNG"),
+        (b"GIF89a", "GIF"), (b"II*\0" + bytes(4), "without a page"),
+    ],
+)  # fmt: skip
+def test_c23_other_content_named_tif(tmp_path: Path, content: bytes, match: str) -> None:
+    refused(tmp_path / "a.tif", content, match)
+
+
+def test_c24_a_foreign_file_named_in_the_metadata_is_never_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret.tif"
+    tifffile.imwrite(secret, PIXELS)
+    ome = (
+        '<?xml version="1.0"?><!DOCTYPE x SYSTEM "secret.tif"><OME><Image><Pixels '
+        'DimensionOrder="XYZCT" SizeX="8" SizeY="6" SizeZ="2" SizeC="1" SizeT="1" Type="uint8">'
+        '<TiffData IFD="0"/><TiffData FirstZ="1"><UUID FileName="secret.tif">urn:uuid:1</UUID>'
+        "</TiffData></Pixels></Image></OME>"
+    )
+    path = tmp_path / "a.ome.tif"
+    path.write_bytes(tiff({270: (2, ome.encode() + b"\0")}))
+    opened: list[str] = []
+    real = os.open
+
+    def watched(name: Any, *args: Any, **options: Any) -> int:
+        opened.append(os.fsdecode(name))
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(os, "open", watched)
+    with open_tiff(path) as image:
+        assert (image.pages, image.axes) == (1, "YX")
+        image.read_page(0)
+    assert opened == [str(path)]
+
+
+# PNG ----------------------------------------------------------------------------------------
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for kind, data in chunks:
+        parts.append(struct.pack(">I", len(data)) + kind + data)
+        parts.append(struct.pack(">I", zlib.crc32(kind + data)))
+    return b"".join(parts)
+
+
+def header(width: int = 4, height: int = 3, bits: int = 8, colour: int = 0) -> tuple[bytes, bytes]:
+    return b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+
+
+ROWS, END = (b"IDAT", zlib.compress(bytes(3 * 5))), (b"IEND", b"")
+PNG = {
+    "no end": (png(header(), ROWS), "no end"),
+    "no pixels": (png(header(), END), "no header or no pixels"),
+    "no header": (png(ROWS, END), "header is not the first"),
+    "two headers": (png(header(), header(), ROWS, END), "header is not the first"),
+    "too little": (png(header(height=4), ROWS, END), "too early"),
+    "too much": (png(header(height=2), ROWS, END), "more than its pixels"),
+    "wrong sum": (png(header(), ROWS, END)[:-14] + b"\0\0" + png(header(), ROWS, END)[-12:],
+                  "checksum"),
+    "animation": (png(header(), (b"acTL", bytes(8)), ROWS, END), "animation"),
+    "transparency": (png(header(), (b"tRNS", b"\0\0"), ROWS, END), "transparency"),
+    "unknown critical": (png(header(), (b"ABCD", b""), ROWS, END), "chunk b'ABCD'"),
+    "zero width": (png(header(width=0), ROWS, END), "no sense"),
+    "2 bits": (png(header(bits=2), ROWS, END), "2-bit grey"),
+    "16-bit colour": (png(header(bits=16, colour=2), ROWS, END), "16-bit RGB"),
+    "claimed size": (png(header(2**31 - 1, 2**31 - 1), ROWS, END), "max_pixels"),
+    "ratio": (png(header(10_000, 10_000), ROWS, END), "max_ratio"),
+    "inner bomb": (png(header(), (b"IDAT", deflated(1 << 28)), END), "more than its pixels"),
+    "unknown filter": (png(header(), (b"IDAT", zlib.compress(b"\x09" * 15)), END), "read|damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PNG)
+def test_png_faults(tmp_path: Path, name: str) -> None:
+    content, match = PNG[name]
+    refused(tmp_path / "a.png", content, match)
+
+
+# Mutations ----------------------------------------------------------------------------------
+
+
+def seeds(folder: Path) -> Iterator[bytes]:
+    rng = np.random.default_rng(1)
+    noise = rng.integers(0, 255, (20, 18), dtype=np.uint8)
+    for index, options in enumerate(
+        (
+            {}, {"compression": "zlib", "rowsperstrip": 7}, {"tile": (16, 16)}, {"bigtiff": True},
+            {"compression": "lzw"}, {"byteorder": ">", "compression": "zlib", "predictor": 2},
+            {"imagej": True},
+        )
+    ):  # fmt: skip
+        path = folder / f"{index}.tif"
+        pixels = np.stack([noise] * 3) if index in (0, 6) else noise
+        tifffile.imwrite(path, pixels, photometric="minisblack", **options)
+        yield path.read_bytes()
+    Image.fromarray(noise).save(folder / "a.png")
+    yield (folder / "a.png").read_bytes()
+
+
+def peak_bytes() -> int:
+    """Largest memory of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def test_mutated_files_give_an_image_or_an_input_error(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    rng = np.random.default_rng(2015)
+    limits = Limits(max_bytes=1 << 26)
+    path = tmp_path / "mutant"
+    read = refusals = 0
+    before = peak_bytes()
+    for seed in seeds(tmp_path):
+        for _ in range(400):
+            mutant = bytearray(seed)
+            for _ in range(rng.integers(1, 4)):
+                # Directories are near the ends.
+                near = rng.integers(0, min(400, len(mutant)))
+                place = int(near if rng.random() < 0.5 else len(mutant) - 1 - near)
+                mutant[place] = rng.choice([0, 1, 255, 127, 128, int(rng.integers(256))])
+            path.write_bytes(mutant)
+            try:
+                found = read_image(path, limits=limits)
+            except InputError:
+                refusals += 1
+            else:
+                assert found.size
+                read += 1
+    assert read > 30
+    assert refusals > 300
+    assert peak_bytes() - before < 256e6
