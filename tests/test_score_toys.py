@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage import metrics
 
-from unet2015 import score
+from unet2015 import score, segments, thinning, warping
 from unet2015.objects import ctc_jaccards, dsb_image_ap
 from unet2015.score_reference import (
     cells_reference,
@@ -24,6 +24,7 @@ from unet2015.segments import cells, information_f, pair_counts, rand_counts, ra
 from unet2015.simple_points import RING, is_simple, simple_table
 from unet2015.thinning import thin
 from unet2015.warping import Mismatch, mismatches, relax
+from weightmaps.compiled import set_threads
 
 sides = st.integers(1, 9)
 shapes = st.tuples(sides, sides)
@@ -381,3 +382,51 @@ def test_inputs_are_left_as_they_were_and_layout_does_not_matter():
             assert np.array_equal(sweep.values, expected[name])
     as_uint16 = prediction.astype(np.uint16) * 257
     assert score.v_info(as_uint16, truth).best == expected["v_info"].max()
+
+
+# --- empty and full, threads, and life without a compiler -----------------------------------
+
+
+def test_black_and_white_maps_have_closed_forms():
+    truth = art("###.##", "###.##")
+    n, squares = 10, 6**2 + 4**2
+    black, white = np.zeros(truth.shape, bool), np.ones(truth.shape, bool)
+    assert score.pixel_error(black, truth).best == 1.0
+    assert score.pixel_error(white, truth).best == pytest.approx(1 - 20 / 22, abs=1e-15)
+    lone = 2 * n / (squares + n)
+    assert score.rand_error(black, truth).best == pytest.approx(1 - lone, abs=1e-15)
+    assert score.rand_error(white, truth).best == pytest.approx(1 - 104 / 152, abs=1e-15)
+    # After thinning a black slice is one cell, as a white one.
+    assert score.v_rand(black, truth).best == score.v_rand(white, truth).best
+    assert score.v_info(black, truth).best == pytest.approx(0.0, abs=1e-12)
+
+
+@given(pairs_of_masks.filter(lambda pair: pair[1].any()), st.integers(1, 3))
+def test_scores_do_not_depend_on_the_number_of_threads(pair, count):
+    prediction, truth = (np.stack([mask] * 3) for mask in pair)
+    alone = score.isbi_scores(*pair)
+    set_threads(count)
+    try:
+        found = score.isbi_scores(prediction, truth)
+    finally:
+        set_threads(None)
+    for name, sweep in found.items():
+        for row in sweep.per_slice:
+            assert np.array_equal(row, alone[name].per_slice[0])
+
+
+def test_plain_python_gives_the_same_as_compiled_code(monkeypatch):
+    rng = np.random.default_rng(8)
+    truth = rng.random((20, 23)) < 0.7
+    probability = rng.random((20, 23), np.float32)
+    expected = score.isbi_scores(probability, truth)
+    for module, names in (
+        (segments, ["_count_pairs"]),
+        (thinning, ["_flood"]),
+        (warping, ["_relax", "_stays_whole", "_classify"]),
+    ):
+        for name in names:
+            kernel = getattr(module, name)
+            monkeypatch.setattr(module, name, getattr(kernel, "py_func", kernel))
+    for name, sweep in score.isbi_scores(probability, truth).items():
+        assert np.array_equal(sweep.per_slice, expected[name].per_slice)
