@@ -325,12 +325,11 @@ def test_rows_with_seams_are_not_taken_up_again(tmp_path):
     def whole_tile(x):
         return network(x) - x.mean()
 
-    image = RNG.normal(size=(400, 40))
+    image, rule = RNG.normal(size=(400, 40)), SeamRule(tolerance=1e-9, probe=False)
     with (
         pytest.raises(SeamError),
         open_sink(tmp_path / "a.tif", (2, 400, 40), np.float64) as sink,
     ):
-        rule = SeamRule(tolerance=1e-9, probe=False)
         stitch(image, whole_tile, sink, geometry(130), seams=rule)
     assert list(tmp_path.iterdir()) == []
 
