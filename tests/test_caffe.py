@@ -46,6 +46,12 @@ LAYERS = [
 RELEASE_SHA256 = "260c51948e9e0f3fe1f1282dbedaf2ca69bea38b8392ef8df6d751e58b234740"
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same images in each test, whatever ran before."""
+    torch.manual_seed(0)
+
+
 def varint(value: int) -> bytes:
     out = b""
     while True:

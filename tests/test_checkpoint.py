@@ -27,6 +27,12 @@ from unet2015.recipe import quick
 from unet2015.variants.release import ReleaseUNet
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same images in each test, whatever ran before."""
+    torch.manual_seed(0)
+
+
 def tiny(seed=0, **changes) -> Checkpoint:
     net = UNet(base_channels=1, depth=1)
     init_paper_weights(net, seed)

@@ -25,6 +25,12 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same images in each test, whatever ran before."""
+    torch.manual_seed(0)
+
+
 def checkpoint(depth: int, **changes: object) -> Checkpoint:
     net = UNet(base_channels=2, depth=depth)
     init_paper_weights(net, seed=depth)

@@ -24,6 +24,12 @@ BLOBS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same images in each test, whatever ran before."""
+    torch.manual_seed(0)
+
+
 def on_meta(**arguments: object) -> UNet:
     with torch.device("meta"):
         return UNet(**arguments)
