@@ -79,10 +79,10 @@ def _fold(position, last):
         return position
     if last == 0:
         return 0.0
-    position = abs(position) % (2.0 * last)
-    if position > last:
-        position = 2.0 * last - position
-    return position
+    position = abs(position)
+    if position > 2.0 * last:
+        position %= 2.0 * last
+    return 2.0 * last - position if position > last else position
 
 
 @compiled
