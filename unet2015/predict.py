@@ -9,11 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tiling import Geometry, SeamRule, stitch
-from unet2015.device import choose_precision
+from tiling import Geometry, SeamRule, plan, stitch
+from unet2015.device import choose_precision, memory_at_hand
 from unet2015.tile_function import as_tile_function, scale_for_dtype
 
-__all__ = ["as_tile_function", "default_output", "geometry_of", "predict_array", "tile_bytes"]
+__all__ = [
+    "as_tile_function",
+    "covering_output",
+    "default_output",
+    "geometry_of",
+    "predict_array",
+    "tile_bytes",
+]
 
 PAPER_OUTPUT = 388
 LARGE_OUTPUT = 1540  # the least recomputed border that still fits most machines
@@ -49,7 +56,7 @@ def tile_bytes(net: nn.Module, geometry: Geometry) -> int:
 
 
 def default_output(net: nn.Module, shape: tuple[int, ...], memory_bytes: int) -> Geometry:
-    """Largest useful tile: covers the image or `LARGE_OUTPUT`, and fits into the memory given.
+    """Tile that covers the image with the least work, at most `LARGE_OUTPUT`, within the memory.
 
     Parameters
     ----------
@@ -60,10 +67,23 @@ def default_output(net: nn.Module, shape: tuple[int, ...], memory_bytes: int) ->
     memory_bytes
         Memory the network may use.
     """
-    geometry = geometry_of(net, _legal(net, LARGE_OUTPUT)).shrink_to(shape)
-    while tile_bytes(net, geometry) > memory_bytes and (smaller := geometry.smaller()):
-        geometry = smaller
-    return geometry
+    largest = geometry_of(net, _legal(net, LARGE_OUTPUT)).shrink_to(shape)
+    ladder = [largest.resized(n) for n in range(largest.smallest, largest.output + 1, net.period)]  # type: ignore[arg-type]
+    fitting = [g for g in ladder if tile_bytes(net, g) <= memory_bytes] or ladder[:1]
+    # Of equal costs the largest: fewer calls.
+    return min(fitting, key=lambda g: (len(plan(shape, g)) * g.input**2, -g.output))
+
+
+def covering_output(net: nn.Module, shape: tuple[int, ...]) -> int:
+    """The smallest legal output tile that covers an image of `shape` (..., H, W) in one pass.
+
+    Examples
+    --------
+    >>> from unet2015.net import UNet
+    >>> covering_output(UNet(base_channels=1), (512, 512))
+    516
+    """
+    return geometry_of(net, _legal(net, 0)).nearest(max(shape[-2:]))[1]
 
 
 def _legal(net: nn.Module, output: int) -> int:
@@ -94,8 +114,8 @@ def predict_array(
     image
         (H, W) or (C, H, W), uint8, uint16 or float32; scaled by `scale` (see `scale_for_dtype`).
     output
-        Side of the output tile in pixels; by default the smallest legal one that covers the
-        image, at most 1540.
+        Side of the output tile in pixels; by default the one `default_output` chooses for the
+        memory at hand.
     device
         Where the network runs; by default where its weights are.
     precision, average, save
@@ -118,7 +138,7 @@ def predict_array(
     pixels = image[None] if image.ndim == 2 else image
     geometry = geometry_of(net, output or _legal(net, LARGE_OUTPUT))
     if output is None:
-        geometry = geometry.shrink_to(pixels.shape)
+        geometry = default_output(net, pixels.shape, memory_at_hand(home))
     function = as_tile_function(
         net,
         scale=scale_for_dtype(image.dtype, scale),
@@ -128,8 +148,6 @@ def predict_array(
         save=save,
     )
     channels = 1 if save == "label" else int(getattr(net, "classes", 2))
-    result = np.empty(
-        (channels, *pixels.shape[-2:]), np.uint8 if save == "label" else np.float32
-    )
+    result = np.empty((channels, *pixels.shape[-2:]), np.uint8 if save == "label" else np.float32)
     stitch(pixels, function, result, geometry, batch=batch, seams=SeamRule(probe=False))
     return result

@@ -1,0 +1,187 @@
+"""The three stories on the embedded sample: weights, training, seamless prediction, one report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiling import Summary
+from tiling.faults import WriteError
+from tiling.images import read_stack
+from tiling.safe_write import write_text
+from unet2015.baselines import baselines
+from unet2015.checkpoint import build_network, load
+from unet2015.predict import covering_output, predict_array
+from unet2015.predict_file import Model, Settings, predict_file
+from unet2015.recipe import Recipe, quick
+from unet2015.report import KeyFigure, best_and_worst, seam_picture, write_report
+from unet2015.run_report import COLUMNS, measures_table, run_report
+from unet2015.sample import write_sample
+from unet2015.score import isbi_scores
+from unet2015.training_run import Inputs, read_inputs, run_training
+from weightmaps.cli import main as weights_main
+
+__all__ = ["demo_recipe", "run_demo"]
+
+HELD_OUT = "4,9"  # one slice of each noise regime
+TILE = 196  # output tile: the 900 x 1100 image takes 5 x 6 of them
+
+
+def demo_recipe() -> Recipe:
+    """A still narrower `quick`, trained with the paper's border weights."""
+    return replace(
+        quick(), name="demo", base_channels=12, steps=700, class_weights="none", border_weight=True,
+        w0=2.0, validate_every=175, checkpoint_every=175,
+    )  # fmt: skip
+
+
+def run_demo(out: Path, *, overwrite: bool = False, steps: int | None = None, device: str) -> None:
+    """Write the sample, its weight maps, a trained network, a prediction and `report.html`.
+
+    Parameters
+    ----------
+    out
+        Folder of the demo.
+    overwrite
+        Replace an earlier demo.
+    steps
+        Length of the training; by default the recipe's.
+    device
+        As `unet2015 train --device`.
+
+    Raises
+    ------
+    WriteError
+        If `out` holds something already and `overwrite` is not set.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+        raise WriteError(out, "already exists; use --overwrite to replace it, or another --out")
+    recipe = demo_recipe() if steps is None else replace(demo_recipe(), steps=steps)
+    sample, maps, run_folder = out / "sample", out / "weights", out / "run"
+    _say("1/5  the embedded sample: 10 labelled slices, one larger image of other tissue")
+    write_sample(sample, overwrite=overwrite)
+    commands = [f"unet2015 sample {sample}"]
+
+    _say("2/5  border weight maps (w0 = 10, sigma = 5 px)")
+    words = [str(sample / "labels.tif"), "--out", str(maps), "--preview", "--overwrite"]
+    if weights_main(words):
+        raise WriteError(maps, "the weight maps could not be made; see the line above")
+    commands.append("unet2015 weights " + " ".join(words))
+
+    _say(f"3/5  training a narrow U-Net: {recipe.steps} steps")
+    for name in ("last.safetensors", "best.safetensors"):
+        (run_folder / name).unlink(missing_ok=True)
+    inputs = Inputs(sample / "images.tif", sample / "labels.tif", val=HELD_OUT)
+    training, validation = read_inputs(inputs, recipe)
+    train_words = ["train", str(inputs.images), str(inputs.labels), "--val", HELD_OUT]
+    train_words += ["--recipe", str(run_folder / "recipe.json"), "--out", str(run_folder)]
+    run = run_training(recipe, inputs, run_folder, device=device, words=train_words)
+    commands.append("unet2015 " + " ".join(train_words))
+
+    _say("4/5  tile-stitched prediction of a held-out image larger than one tile")
+    target = out / "large-probability.tif"
+    model = _model(run_folder / "last.safetensors")
+    settings = Settings(device=device, output_tile=TILE, dtype="uint8")
+    (summary,) = predict_file(model, sample / "large.tif", target, settings, overwrite=True)
+    commands.append(
+        f"unet2015 predict {run_folder / 'last.safetensors'} {sample / 'large.tif'}"
+        f" --output-tile {TILE} --out {target}"
+    )
+
+    _say("5/5  scores and report")
+    image, truth = (read_stack(sample / f)[0] for f in ("large.tif", "large-labels.tif"))
+    stitched = read_stack(target)[0]
+    rows, scores = _large_scores(sample, image, truth, stitched)
+    data, _ = run_report(run, training, validation)
+    ours = scores["wrong_pixels"]
+    report = replace(
+        data,
+        title="unet2015 demo",
+        lead="Weights, a short training on two CPU cores and a seamless prediction, on synthetic"
+        " tissue. Everything below comes from this run.",
+        key_figures=(
+            KeyFigure("wrong pixels", ours["best"], "large held-out image, best threshold"),
+            KeyFigure("V_info", scores["v_info"]["best"], "large held-out image, best threshold"),
+            KeyFigure("seams", summary.seam_max_difference, "largest difference, grey levels"),
+        ),
+        measures=measures_table(rows, "The large image, which the network has never seen."),
+        slices=(
+            *best_and_worst([image], [stitched / 255.0], [truth], names=["large image"]),
+            *data.slices,
+        ),
+        seams=_seams(summary),
+        seam_picture=seam_picture(
+            stitched / 255.0, summary.step,
+            difference=_difference(model, image, stitched),
+            difference_name="|tiled - one pass|, grey levels",
+        ),
+        commands=commands,
+    )  # fmt: skip
+    write_text(out / "scores.json", json.dumps(scores, indent=1) + "\n", overwrite=True)
+    write_report(out / "report.html", report, overwrite=True)
+    for name, row in rows.items():
+        figures = "  ".join(f"{key} {row[key]:.4f}" for key in ("wrong_pixels", "v_info", "v_rand"))
+        sys.stdout.write(f"{name:24s} {figures}\n")
+    sys.stdout.write(f"open {out / 'report.html'}\n")
+
+
+def _model(checkpoint: Path) -> Model:
+    state = load(checkpoint)
+    return Model(build_network(state), str(state.preprocessing["scale"]), "demo", str(checkpoint))
+
+
+def _large_scores(
+    sample: Path, image: NDArray[Any], truth: NDArray[Any], stitched: NDArray[Any]
+) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
+    """Rows of the table: ours at two thresholds, the tuned blur, the constant; ours in full."""
+    scores = {k: v.to_dict() for k, v in isbi_scores(stitched[None], truth[None]).items()}
+    images, labels = (
+        _mosaic(read_stack(sample / name), image.shape) for name in ("images.tif", "labels.tif")
+    )
+    tuned = baselines(
+        np.stack([images, image]), np.stack([labels, truth]), train=[0], held_out=[1],
+        measures=list(COLUMNS),
+    )  # fmt: skip
+    rows = {
+        "U-Net, best threshold": {k: scores[k]["best"] for k in COLUMNS},
+        "U-Net, threshold 0.5": {k: scores[k]["at_0.5"] for k in COLUMNS},
+        "tuned blur + threshold": {k: tuned["blur"][k].value for k in COLUMNS},
+        "constant": {k: tuned["white"][k].value for k in COLUMNS},
+    }
+    return rows, scores
+
+
+def _mosaic(stack: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Six training slices of both noise regimes side by side, cut to the large image's size."""
+    rows = [np.concatenate(list(stack[k : k + 3]), axis=1) for k in (0, 5)]
+    return np.concatenate(rows)[: shape[0], : shape[1]]
+
+
+def _seams(summary: Summary) -> dict[str, Any]:
+    """The certificate of the stitched image, in words and figures."""
+    return {
+        "tiles": summary.tiles,
+        "output tile (px)": summary.output,
+        "step (px)": summary.step,
+        "values computed twice": summary.seam_compared,
+        "of them different": summary.seam_differing,
+        "largest difference (grey levels)": summary.seam_max_difference,
+        "probe tile across a corner (grey levels)": summary.probe_difference,
+    }
+
+
+def _difference(model: Model, image: NDArray[Any], stitched: NDArray[Any]) -> NDArray[np.float64]:
+    """Tiled result against one pass over the whole image, in grey levels."""
+    whole = covering_output(model.net, image.shape)
+    probability = predict_array(model.net, image, output=whole, scale=model.scale)[1]
+    return np.abs(np.rint(probability * 255.0) - stitched)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")

@@ -1,0 +1,122 @@
+"""What a file holds, in words and figures: `unet2015 info`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tiling.faults import InputError
+
+__all__ = ["describe", "print_description"]
+
+
+def describe(file: Path) -> dict[str, Any]:
+    """Everything worth knowing about a checkpoint, TIFF, PNG or Zarr.
+
+    Raises
+    ------
+    InputError
+        If the file is none of them, or broken.
+    """
+    if not file.exists():
+        raise InputError(file, "does not exist; check the name")
+    if file.is_dir():
+        return _zarr(file)
+    with file.open("rb") as opened:
+        start = opened.read(16)
+    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return _tiff(file)
+    if start[:8] == b"\x89PNG\r\n\x1a\n":
+        return _png(file)
+    return _checkpoint(file)
+
+
+def print_description(found: Mapping[str, Any], *, as_json: bool) -> None:
+    """The description on standard output, as JSON or as indented lines."""
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=1, default=str) + "\n")
+        return
+    sys.stdout.write("".join(_lines(found)))
+
+
+def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
+    lines: list[str] = []
+    width = max((len(name) for name in values), default=0)
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{name}\n", *_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name:<{width}}  {value}\n")
+    return lines
+
+
+def _checkpoint(file: Path) -> dict[str, Any]:
+    from unet2015.checkpoint import build_network, load
+
+    state = load(file)
+    net = build_network(state)
+    return {
+        "kind": "unet2015 checkpoint",
+        "network": dict(state.network),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "margin_px": int(net.margin),  # type: ignore[arg-type]
+        "period_px": int(net.period),  # type: ignore[arg-type]
+        "step": state.step,
+        "preprocessing": dict(state.preprocessing),
+        "measures": dict(state.measures),
+        "averaged_weights": bool(state.averaged),
+        "recipe": dict(state.recipe or {}),
+        "provenance": dict(state.provenance),
+    }
+
+
+def _tiff(file: Path) -> dict[str, Any]:
+    from tiling.strict_tiff import open_tiff
+
+    with open_tiff(file) as image:
+        found: dict[str, Any] = {
+            "kind": "TIFF",
+            "axes": image.axes,
+            "pages": image.pages,
+            "height": image.height,
+            "width": image.width,
+            "samples": image.samples,
+            "dtype": str(image.dtype),
+            "photometric": image.photometric,
+            "layout": "tiles" if image.tiled else "strips",
+            "resolution": image.resolution or "not stated",
+        }
+        description = image.description
+    try:
+        ours = json.loads(description).get("unet2015") if description.startswith("{") else None
+    except (ValueError, RecursionError, AttributeError):
+        ours = None
+    if isinstance(ours, dict):
+        found["made by unet2015"] = ours
+    elif description:
+        found["description"] = " ".join(description.split())[:300]
+    return found
+
+
+def _png(file: Path) -> dict[str, Any]:
+    from tiling.images import read_image
+
+    pixels = read_image(file)
+    return {"kind": "PNG", "shape": pixels.shape, "dtype": str(pixels.dtype)}
+
+
+def _zarr(folder: Path) -> dict[str, Any]:
+    from tiling.zarr import ZarrSource
+
+    with ZarrSource(folder) as image:
+        return {
+            "kind": "Zarr",
+            "axes": image.axes,
+            "pages": image.pages,
+            "plane": image.shape,
+            "dtype": str(image.dtype),
+            "resolution": image.resolution or "not stated",
+        }
