@@ -7,6 +7,7 @@ stitch      read ahead, run a function, write behind                     `stitch
 certificate pixels computed twice are compared                           `SeamRule`, `SeamError`
 formats     files as sources and sinks, chosen by their ending           `open_source`, `open_sink`
 tiff, zarr  the sources; tiff_sink, zarr_sink the sinks
+instances   connected components labelled across bands                  `label_bands`
 safe_write  files that appear whole or not at all; partial for resuming
 strict_tiff the reader that refuses broken files
 faults      what can go wrong, with exit codes; command turns it into one line
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiling.certificate import SeamError, SeamRule
 from tiling.geometry import Geometry
+from tiling.instances import label_bands
 from tiling.mirror import read_mirrored
 from tiling.plan import Plan, Tile, plan
 from tiling.stitch import Summary, stitch
@@ -37,6 +39,7 @@ __all__ = [
     "SeamRule",
     "Summary",
     "Tile",
+    "label_bands",
     "open_sink",
     "open_source",
     "plan",

@@ -61,6 +61,18 @@ def open_sink(
     TiffSink or ZarrSink
         A context manager; `sink.page(i)` is the sink of one page, the object itself that of
         page 0.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with open_sink(f"{folder.name}/a.tif", (2, 3), "uint8") as sink:
+    ...     sink[..., 0:2, 0:3] = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    >>> with open_source(f"{folder.name}/a.tif") as source:
+    ...     print(source[..., 0:2, 0:3])
+    [[1 2 3]
+     [4 5 6]]
+    >>> folder.cleanup()
     """
     if _is_zarr(path):
         from tiling.zarr_sink import ZarrSink
