@@ -218,6 +218,9 @@ def test_meaning_of_label_values_in_digits():
     assert read([255, 0], label_values=[255, 0]) == ([0, 1], None)
     assert read([0, 32, 255], label_values={0: 0, 32: 0, 255: 1}) == ([0, 0, 1], None)
     assert read([0, 1, 255], ignore_label=255) == ([0, 1, 255], None)
+    ids = [0, 5, 255, 300]  # 255 is a cell among others, whatever the ignore label
+    assert read(ids, np.uint16, ignore_label=255) == ([0, 1, 1, 1], ids)
+    assert read([-2, 0, 5, 300], np.int16, ignore_label=-2) == ([-2, 0, 1, 1], [0, 0, 5, 300])
     assert read([0.0, 3.0], np.float32) == ([0, 1], None)
     assert read([0, -1, 1], np.int16, ignore_label=-1) == ([0, -1, 1], None)
 

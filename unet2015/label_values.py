@@ -40,7 +40,8 @@ def as_class_labels(
         The value of class 0, 1, ...; or a mapping value -> class (several values may share a
         class). Other values are refused. It overrules `meaning`.
     ignore_label
-        Value that stays what it is: pixels without annotation.
+        Value that stays what it is: pixels without annotation. Among cell ids only a negative
+        one does (a cell may have any positive id, 255 too).
 
     Returns
     -------
@@ -80,16 +81,13 @@ def as_class_labels(
     if meaning == "classes":
         _refuse_others(found, {k: k for k in range(classes)}, classes)
         return integers, None
-    if meaning == "mask" and (len(found) > 2 or (len(found) == 2 and found[0] != 0)):
+    if meaning == "instances":
+        kept = -1 if ignore_label is None or ignore_label > 0 else ignore_label
+        labels = [np.where(a > 0, 1, a) for a in integers]
+        return labels, [np.where(a == kept, 0, a) for a in integers]
+    if len(found) > 2 or (len(found) == 2 and found[0] != 0):
         raise ValueError(f"a mask has the values 0 and one other, not {_listed(found)}")
-    labels = [
-        np.where((a > 0) & (a != (-1 if ignore_label is None else ignore_label)), 1, a)
-        for a in integers
-    ]
-    if meaning == "mask":
-        return labels, None
-    ids = [np.where(a == ignore_label, 0, a) if ignore_label is not None else a for a in integers]
-    return labels, ids
+    return [np.where((a > 0) & (a != ignore_label), 1, a) for a in integers], None
 
 
 def as_integers(array: NDArray[Any], ignore_label: int | None = None) -> NDArray[np.int64]:

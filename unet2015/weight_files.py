@@ -92,6 +92,8 @@ def _read_map(folder: Path, labels: Path, recipe: Recipe, kind: str) -> NDArray[
             raise InputError(path, f"was made from other labels than {labels}; make it anew")
     made = history["parameters"] | {"labels": history["labels"]["taken_as"]}
     wanted = _wanted(recipe) | {"labels": kind}
+    if kind == "instances" and (recipe.ignore_label or 0) > 0:
+        wanted["ignore_label"] = None  # a positive id is always a cell
     other = [f"{k} = {made.get(k)!r}, not {v!r}" for k, v in wanted.items() if made.get(k) != v]
     if other:
         raise InputError(path, f"was made with other parameters than the recipe's: {other[0]}")
