@@ -65,7 +65,9 @@ def plan_for(spec: WeightMapSpec) -> Plan | None:
     limits = np.floor(np.square(spec.reach_px - d1)).astype(np.int64) + 1
     last_class = 0 if spec.where == "background" else 1
     separate = {"none": 0, "after": 1, "before": 2}[spec.separate]
-    numbers = np.array([bits, reach, half, cap, last_class, separate, 0, 0, 0, 0, 0], np.int64)
+    numbers = np.array(
+        [bits, reach, half, cap, last_class, separate, kernels.GROUP, 0, 0, 0, 0, 0], np.int64
+    )
     scales = np.array([spec.w0, 2 * spec.sigma_px**2, spec.reach_px])
     roots = np.sqrt(np.arange(2 * cap + 2 * reach + 4, dtype=np.float64))
     return Plan(rows, columns, margin, bits, numbers, scales, limits, roots)
@@ -138,7 +140,7 @@ def _work(
             highest,
             plan.bits,
         )
-        numbers[6:] = (y - top, margin, min(columns, width - x), y, x)
+        numbers[7:] = (y - top, margin, min(columns, width - x), y, x)
         kernels.block_term(
             view, numbers, plan.scales, plan.limits, plan.roots,
             work[: 2 * here + 6], classes[:here], term[k], mine[k],

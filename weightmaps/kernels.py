@@ -29,14 +29,15 @@ NUMBERS = (
     "cap",
     "last_class",
     "separate",
+    "group",
     "y0",
     "x0",
     "width",
     "out_y",
     "out_x",
 )
-_GROUP = GROUP
-_BITS, _REACH, _HALF, _CAP, _LAST_CLASS, _SEPARATE, _Y0, _X0, _WIDTH, _OUT_Y, _OUT_X = range(11)
+_BITS, _REACH, _HALF, _CAP, _LAST_CLASS, _SEPARATE, _GROUP = range(7)
+_Y0, _X0, _WIDTH, _OUT_Y, _OUT_X = range(7, 12)
 _MANY = 2**31 - 1
 
 
@@ -162,75 +163,76 @@ def _merge(up1: Any, up2: Any, mask: Any, a: Any, b: Any) -> None:
 
 
 @compiled_distinct
-def _offer(best: Any, second: Any, a: Any, b: Any, add: Any, mask: Any) -> None:
-    """Offer the candidates of the columns at one offset to the pixels of a group."""
-    for x in range(_GROUP):
-        one = best[x]
-        two = second[x]
-        c = np.int32(a[x] + add)
-        far = max(one, c)
-        two = two if ((one ^ c) & mask) == 0 else min(two, far)
-        one = min(one, c)
-        c = np.int32(b[x] + add)
-        far = max(one, c)
-        second[x] = two if ((one ^ c) & mask) == 0 else min(two, far)
-        best[x] = min(one, c)
+def _begin(a: Any, b: Any, classes: Any, last_class: Any, best: Any, second: Any) -> None:
+    """Start a row with its own columns; pixels that get no term have second = 0."""
+    for x in range(classes.size):
+        active = classes[x] <= last_class
+        best[x] = a[x] if active else 0
+        second[x] = b[x] if active else 0
 
 
 @compiled
-def _largest(values: Any) -> Any:
-    top = np.int32(0)
-    for x in range(_GROUP):
-        top = max(top, values[x])
-    return top
-
-
-@compiled
-def _halfway(best: Any, second: Any, k: Any, bits: Any, limits: Any) -> None:
+def _halfway(best: Any, second: Any, square: Any, bits: Any, limits: Any) -> None:
     """Drop pixels whose d1 is beyond half the reach; bound d2 of the others by reach - d1."""
-    for x in range(_GROUP):
+    for x in range(best.size):
         if second[x] == 0:
             continue
         one = best[x] >> bits
-        if one >= k * k:
+        if one >= square:
             second[x] = 0
         else:
             second[x] = min(second[x], np.int32(limits[one] << bits))
 
 
-@compiled
-def _search(best: Any, second: Any, a: Any, b: Any, at: Any, numbers: Any, limits: Any) -> None:
-    """Find the two nearest cells of one group of pixels; `a`, `b` are padded by the reach."""
+@compiled_distinct
+def _search(best: Any, second: Any, a: Any, b: Any, x0: Any, numbers: Any, limits: Any) -> None:
+    """Find the two nearest cells of a row of pixels; `a`, `b` are padded by the reach.
+
+    Offers the columns at offset -k and k, rank by rank, to all pixels of a group at once.
+    """
     bits = numbers[_BITS]
     mask = np.int32((1 << bits) - 1)
-    for k in range(1, numbers[_REACH] + 1):
-        if k == numbers[_HALF]:
-            _halfway(best, second, k, bits, limits)
-        if k * k >= _largest(second) >> bits:
-            break
-        add = np.int32(k * k << bits)
-        left, right = at - k, at + k
-        _offer(best, second, a[left : left + _GROUP], b[left : left + _GROUP], add, mask)
-        _offer(best, second, a[right : right + _GROUP], b[right : right + _GROUP], add, mask)
+    size = numbers[_GROUP]
+    for start in range(0, best.size, size):
+        firsts, seconds = best[start : start + size], second[start : start + size]
+        at = x0 + start
+        for k in range(1, numbers[_REACH] + 1):
+            if k == numbers[_HALF]:
+                _halfway(firsts, seconds, k * k, bits, limits)
+            top = np.int32(0)
+            for x in range(size):
+                top = max(top, seconds[x])
+            if k * k >= top >> bits:
+                break
+            add = np.int32(k * k << bits)
+            left_a, right_a = a[at - k : at - k + size], a[at + k : at + k + size]
+            left_b, right_b = b[at - k : at - k + size], b[at + k : at + k + size]
+            for x in range(size):
+                one = firsts[x]
+                two = seconds[x]
+                c = np.int32(left_a[x] + add)
+                far = max(one, c)
+                two = two if ((one ^ c) & mask) == 0 else min(two, far)
+                one = min(one, c)
+                c = np.int32(left_b[x] + add)
+                far = max(one, c)
+                two = two if ((one ^ c) & mask) == 0 else min(two, far)
+                one = min(one, c)
+                c = np.int32(right_a[x] + add)
+                far = max(one, c)
+                two = two if ((one ^ c) & mask) == 0 else min(two, far)
+                one = min(one, c)
+                c = np.int32(right_b[x] + add)
+                far = max(one, c)
+                seconds[x] = two if ((one ^ c) & mask) == 0 else min(two, far)
+                firsts[x] = min(one, c)
 
 
-@compiled
-def _begin(a: Any, b: Any, classes: Any, last_class: Any, best: Any, second: Any) -> Any:
-    """Start a group with its own columns; pixels that get no term have second = 0."""
-    wanted = 0
-    for x in range(_GROUP):
-        active = classes[x] <= last_class
-        wanted += active
-        best[x] = a[x] if active else 0
-        second[x] = b[x] if active else 0
-    return wanted
-
-
-@compiled
+@compiled_distinct
 def _write(
     best: Any, second: Any, classes: Any, bits: Any, roots: Any, scales: Any, out: Any
 ) -> None:
-    """Write Eq. 2's exponential of one group with the class in its sign."""
+    """Write Eq. 2's exponential of one row with the class in its sign."""
     w0, two_sigma2, reach = scales[0], scales[1], scales[2]
     for x in range(out.size):
         term = 0.0
@@ -280,7 +282,8 @@ def _rows_up(
     mask = np.int32(unit - 1)
     none = np.int32(numbers[_CAP] << bits)
     y0, x0, width = numbers[_Y0], numbers[_X0], numbers[_WIDTH]
-    best, second = state[4, :_GROUP], state[5, :_GROUP]
+    best, second = state[4, : classes.shape[1]], state[5, : classes.shape[1]]
+    left = numbers[_OUT_X]
     state[0], state[1], state[2], state[3] = none, 0, none, 0
     for y in range(labels.shape[0] - 1, y0 - 1, -1):
         _scan(labels[y], unit, none, mask, state[0], state[1], state[2], state[3])
@@ -288,23 +291,12 @@ def _rows_up(
         if row >= a.shape[0]:
             continue
         _merge(state[0], state[2], mask, a[row], b[row])
-        for x in range(0, width, _GROUP):
-            at = x0 + x
-            kinds = classes[row, x : x + _GROUP]
-            if _begin(
-                a[row, at : at + _GROUP],
-                b[row, at : at + _GROUP],
-                kinds,
-                numbers[_LAST_CLASS],
-                best,
-                second,
-            ):
-                _search(best, second, a[row], b[row], at, numbers, limits)
-            to = out[numbers[_OUT_Y] + row]
-            left = numbers[_OUT_X] + x
-            _write(
-                best, second, kinds, bits, roots, scales, to[left : left + min(_GROUP, width - x)]
-            )
+        kinds = classes[row]
+        near_a, near_b = a[row, x0 : x0 + kinds.size], b[row, x0 : x0 + kinds.size]
+        _begin(near_a, near_b, kinds, numbers[_LAST_CLASS], best, second)
+        _search(best, second, a[row], b[row], x0, numbers, limits)
+        to = out[numbers[_OUT_Y] + row, left : left + width]
+        _write(best, second, kinds, bits, roots, scales, to)
 
 
 @compiled
@@ -360,20 +352,12 @@ def block_term(
         _scan_down(labels, numbers, state, a, b)
         _rows_up(labels, numbers, scales, limits, roots, state, a, b, classes, out)
         return
-    state[5, :_GROUP] = 0
+    best, second = state[4, : classes.shape[1]], state[5, : classes.shape[1]]
+    second[:] = 0
+    left = numbers[_OUT_X]
     for row in range(rows):
-        to = out[numbers[_OUT_Y] + row]
-        for x in range(0, width, _GROUP):
-            left = numbers[_OUT_X] + x
-            _write(
-                state[4, :_GROUP],
-                state[5, :_GROUP],
-                classes[row, x : x + _GROUP],
-                numbers[_BITS],
-                roots,
-                scales,
-                to[left : left + min(_GROUP, width - x)],
-            )
+        to = out[numbers[_OUT_Y] + row, left : left + width]
+        _write(best, second, classes[row], numbers[_BITS], roots, scales, to)
 
 
 @compiled
