@@ -175,27 +175,30 @@ class LabelReader:
         """``"mask"`` or ``"instances"``, decided on the values of all pages."""
         if self.file.container == "masks":
             return "instances"
+        inverted = self._tiff is not None and self._tiff.photometric == "miniswhite"
+        reason = "stores ids as MinIsWhite, inverted; save it as MinIsBlack"
+        try:
+            kind = self._kind()
+        except ValueError as error:
+            raise InputError(self.file.path, reason if inverted else str(error)) from error
+        if inverted and kind == "instances":
+            raise InputError(self.file.path, reason)
+        return kind
+
+    def _kind(self) -> str:
         counts: dict[Any, int] | None = {}
         noisy = False
-        try:
-            if self.rule.kind != "instances" and self.rule.threshold is None:
-                for band in self.bands():
-                    noisy = noisy or looks_like_image(band)
-                    counts = tally(counts, band)
-                    if counts is None:
-                        break
-            kind = taken_as(self.rule, counts, self.dtype)
-            if noisy and kind == "instances":
-                raise ValueError(
-                    "most neighbouring pixels differ: this looks like an image, not labels; "
-                    "use --labels instances if its values are cell ids"
-                )
-        except ValueError as error:
-            raise InputError(self.file.path, str(error)) from error
-        inverted = self._tiff is not None and self._tiff.photometric == "miniswhite"
-        if inverted and kind == "instances":
-            raise InputError(
-                self.file.path, "stores ids as MinIsWhite, inverted; save it as MinIsBlack"
+        if self.rule.kind != "instances" and self.rule.threshold is None:
+            for band in self.bands():
+                noisy = noisy or looks_like_image(band)
+                counts = tally(counts, band)
+                if counts is None:
+                    break
+        kind = taken_as(self.rule, counts, self.dtype)
+        if noisy and kind == "instances":
+            raise ValueError(
+                "most neighbouring pixels differ: this looks like an image, not labels; "
+                "use --labels instances if its values are cell ids"
             )
         return kind
 

@@ -74,7 +74,8 @@ def ordered_map(
 
 
 def _begin() -> None:
-    """First thing a worker does."""
+    """First thing a worker does; it computes with one thread unless the user said otherwise."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,0 +1,273 @@
+"""A3 and its neighbours: the verb `weights` killed, starved, interrupted at each of its writes."""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import weightmaps.batch
+from weightmaps.blocks import _blocks  # noqa: F401 - imported before any fork
+from weightmaps.cli import main
+from weightmaps.map_file import intact
+
+ROOT = Path(__file__).parents[2]
+STACKS = 5
+
+
+def cells(seed, side=24):
+    small = np.random.default_rng(seed).integers(0, 4, (side // 4, side // 4), dtype=np.uint8)
+    return np.kron(small, np.ones((4, 4), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labels")
+    for k in range(STACKS):
+        stack = np.stack([cells(10 * k), cells(10 * k + 1)])
+        tifffile.imwrite(folder / f"s{k}.tif", stack, photometric="minisblack", metadata=None)
+    return folder
+
+
+@pytest.fixture
+def _fake(monkeypatch):
+    """A cheap map in place of the compiled one: writing is what is tested here."""
+
+    def blocks(source, _spec, *, block_rows, dtype):
+        height, width = source.shape
+        for top in range(0, height, block_rows):
+            rows = source[..., top : min(height, top + block_rows), 0:width]
+            yield top, (rows + 1).astype(dtype)
+
+    monkeypatch.setattr(weightmaps.batch, "weight_map_blocks", blocks)
+
+
+def run(labels, out):
+    """Exit code of the verb, its words thrown away."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return main([str(labels), "--out", str(out), "--class-weights", "none"])
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.endswith(".lock")}
+
+
+def check_whole(out, expected):
+    """Under a final name there is only what an uninterrupted run writes."""
+    found = {name: data for name, data in contents(out).items() if not name.startswith(".")}
+    assert found.items() <= expected.items()
+    return len(found)
+
+
+@pytest.mark.usefixtures("_fake")
+@pytest.mark.parametrize("fault", ["kill", "torn"])
+def test_a3_killed_at_each_write_finished_maps_stay_the_rest_is_redone(
+    labels, tmp_path, forked, fault
+):
+    assert run(labels, tmp_path / "whole") == 0
+    expected = contents(tmp_path / "whole")
+    assert len(expected) == STACKS
+    kept = []
+    for n in range(1, 1000):
+        out = tmp_path / f"{fault}{n}"
+        code = forked(lambda out=out: run(labels, out), f"{fault}:{n}")
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        before = {p: p.stat().st_ino for p in out.glob("*.tif")} if out.exists() else {}
+        kept.append(check_whole(out, expected) if out.exists() else 0)
+        assert run(labels, out) == 0
+        assert contents(out) == expected  # and no temporary file is left
+        assert {p: p.stat().st_ino for p in before} == before  # not made again
+    assert code == 0
+    assert kept == sorted(kept)
+    assert set(kept) == set(range(STACKS + 1))
+    assert len(kept) > 5 * STACKS
+
+
+@pytest.mark.usefixtures("_fake")
+def test_a5_killed_while_redoing_and_a_second_time(labels, tmp_path, forked):
+    assert run(labels, tmp_path / "whole") == 0
+    expected = contents(tmp_path / "whole")
+    out = tmp_path / "w"
+    for n in (9, 4, 12, 2):
+        assert forked(lambda: run(labels, out), f"kill:{n}") == -signal.SIGKILL
+        check_whole(out, expected)
+    assert run(labels, out) == 0
+    assert contents(out) == expected
+
+
+@pytest.mark.usefixtures("_fake")
+def test_a6_bytes_reach_the_disk_before_the_name(labels, tmp_path, forked):
+    log = tmp_path / "calls.txt"
+    assert forked(lambda: run(labels, tmp_path / "w"), f"log:{log}") == 0
+    calls = [line.split(" ", 2)[1:] for line in log.read_text().splitlines()]
+    names = [name for name, path in calls if not path.endswith(".lock")]
+    at = [k for k, name in enumerate(names) if name == "replace"]
+    assert len(at) == STACKS
+    for k in at:
+        assert names[k - 1] == "fsync"
+        assert names[k + 1] == "fsync"
+
+
+@pytest.mark.usefixtures("_fake")
+@pytest.mark.parametrize("fault", ["enospc", "eio"])
+def test_b1_b3_a_failing_disk_is_told_and_nothing_is_lost(labels, tmp_path, faulty, fault):
+    assert run(labels, tmp_path / "whole") == 0
+    expected = contents(tmp_path / "whole")
+    for n in range(1, 1000):
+        out = tmp_path / f"{n}"
+        with faulty(f"{fault}:{n}") as counter:
+            code = run(labels, out)
+        if counter.calls < n:
+            break
+        assert code == 5
+        check_whole(out, expected)
+        assert not [p for p in out.iterdir() if p.name.endswith("tmp")]
+        assert run(labels, out) == 0
+        assert contents(out) == expected
+    assert n > 5 * STACKS
+
+
+def test_b4_a_file_in_the_place_of_the_folder(labels, tmp_path, capsys):
+    (tmp_path / "w").write_text("")
+    assert main([str(labels), "--out", str(tmp_path / "w")]) == 5
+    assert "cannot be used as output folder" in capsys.readouterr().err
+
+
+def test_b6_the_labels_are_never_the_output(labels, tmp_path, capsys):
+    path = tmp_path / "x.tif"
+    path.write_bytes((labels / "s0.tif").read_bytes())
+    for link in (os.link, os.symlink):
+        target = tmp_path / "x.weights.tif"
+        link(path, target)
+        before = path.read_bytes()
+        assert main([str(path), "--out", str(tmp_path), "--overwrite"]) == 5
+        assert "is also the input" in capsys.readouterr().err
+        assert path.read_bytes() == before
+        target.unlink()
+
+
+@pytest.mark.usefixtures("_fake")
+def test_b8_the_second_run_is_told_the_first_ones_number(labels, tmp_path, capsys):
+    from tiling.lock import OutputLock
+
+    (tmp_path / "w").mkdir()
+    with OutputLock(tmp_path / "w" / "s2.weights.tif"):
+        assert main([str(labels), "--out", str(tmp_path / "w")]) == 7
+    assert f"process {os.getpid()}" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_fake")
+def test_b12_labels_that_change_meanwhile_give_no_map(labels, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "x.tif"
+    path.write_bytes((labels / "s0.tif").read_bytes())
+    real = weightmaps.batch.weight_map_blocks
+
+    def meddling(source, spec, *, block_rows, dtype):
+        path.write_bytes((labels / "s1.tif").read_bytes())
+        return real(source, spec, block_rows=block_rows, dtype=dtype)
+
+    monkeypatch.setattr(weightmaps.batch, "weight_map_blocks", meddling)
+    assert main([str(path), "--out", str(tmp_path / "w")]) == 7
+    assert "changed while it was being read" in capsys.readouterr().err
+    assert not list((tmp_path / "w").glob("*.tif"))
+
+
+# -- real processes ---------------------------------------------------------------------------
+
+
+def begin(labels, out, *options):
+    """The verb as a process of its own, at work on something long."""
+    many = out.parent / "many"
+    many.mkdir(exist_ok=True)
+    big = np.kron(cells(3), np.ones((60, 60), np.uint8))
+    for k in range(40):
+        tifffile.imwrite(many / f"m{k:02}.tif", big, compression="zlib", metadata=None)
+    return subprocess.Popen(
+        [sys.executable, "-m", "weightmaps", many, "--out", out, *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+
+
+def children(process):
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False
+    )
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def wait_for(condition, seconds=60):
+    for _ in range(int(seconds * 50)):
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def lives(process):
+    try:
+        os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc and ps")
+
+
+@needs_proc
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a9_a10_interrupted_no_temporary_file_no_orphan(labels, tmp_path, number, code, jobs):
+    with begin(labels, tmp_path / "w", "--jobs", jobs) as run:
+        assert wait_for(lambda: list((tmp_path / "w").glob("*.weights.tif")))
+        workers = children(run.pid)
+        run.send_signal(number)
+        _, err = run.communicate(timeout=30)
+    assert run.returncode == code, err
+    assert err.count("\n") == 1
+    assert not [p for p in (tmp_path / "w").iterdir() if p.name.endswith("tmp")]
+    assert all(intact(p)[1] for p in (tmp_path / "w").glob("*.tif"))
+    assert wait_for(lambda: not any(lives(w) for w in workers), 5)
+
+
+@needs_proc
+def test_f1_a_killed_worker_is_noticed(labels, tmp_path):
+    with begin(labels, tmp_path / "w", "--jobs", "2") as run:
+        assert wait_for(lambda: list((tmp_path / "w").glob("*.weights.tif")))
+        for worker in children(run.pid):
+            os.kill(worker, signal.SIGKILL)
+        _, err = run.communicate(timeout=30)
+    assert run.returncode == 6
+    assert "a worker process was killed, probably for lack of memory" in err
+    assert all(intact(p)[1] for p in (tmp_path / "w").glob("*.tif"))
+
+
+@needs_proc
+def test_f2_no_worker_outlives_its_parent(labels, tmp_path):
+    with begin(labels, tmp_path / "w", "--jobs", "2") as run:
+        assert wait_for(lambda: list((tmp_path / "w").glob("*.weights.tif")))
+        workers = children(run.pid)
+        run.kill()
+        run.communicate(timeout=30)
+    assert len(workers) >= 2
+    assert wait_for(lambda: not any(lives(w) for w in workers), 5)
+
+
+def test_f9_a_closed_pipe_is_no_error(labels, tmp_path):
+    with begin(labels, tmp_path / "w") as run:
+        assert run.stdout.readline()
+        run.stdout.close()
+        err = run.stderr.read()
+        run.wait(timeout=60)
+    assert (run.returncode, err) == (0, "")
