@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiling.faults import InputError
+from tiling.lzw import sound_bytes
 from tiling.pages import CODECS, DEFLATE, DEFLATE_OLD, LZW, NONE, Layout
 
 __all__ = ["DeflateStream", "decompress", "is_deflate", "to_pixels"]
@@ -71,7 +72,9 @@ def _by_tifffile(path: str, page: int, compression: int, data: bytes, length: in
     # One byte more than needed, so that too long a segment shows. Not for LZW: some encoders
     # (Cell Tracking Challenge files) end a strip with a code of surplus bytes, which libtiff
     # drops too.
-    room = length if compression == LZW else length + 1
+    room = length + 1
+    if compression == LZW:
+        room, data = length, data[: sound_bytes(data, length)]
     try:
         return bytes(codec(data, out=room))
     except Exception as error:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from tiling.faults import InputError
 from tiling.images import check_finite, read_image
+from tiling.lzw import sound_bytes
 from tiling.strict_tiff import Limits, open_tiff, read_stack
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +163,44 @@ def test_c2_garbage_in_other_codecs(tmp_path: Path, codec: str) -> None:
     number = {"lzw": 5, "packbits": 32773, "zstd": 50000}[codec]
     for junk in (b"\xfe" * 40, b"\0" * 9, b"\x80", bytes(range(200, 256))):
         refused(tmp_path / "a.tif", tiff({259: (3, number)}, data=junk), "damaged")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        "805b20503824",  # Clear 364: crashes the process inside imagecodecs 2026.3.6
+        "8048", "80", "8000", "0001", "ffff", "80402010080402", "804060", "80203fffffff",
+    ],
+)  # fmt: skip
+def test_c2_lzw_codes_outside_the_table_never_reach_the_decoder(
+    tmp_path: Path, stream: str
+) -> None:
+    pytest.importorskip("imagecodecs")
+    for tail in (b"", b"\x50\x38\x24" * 40):
+        content = tiff({259: (3, 5)}, data=bytes.fromhex(stream) + tail)
+        refused(tmp_path / "a.tif", content, "LZW segment")
+
+
+def test_c2_lzw_mutants_never_crash_the_decoder() -> None:
+    """imagecodecs 2026.3.6 by itself crashes within some ten thousand of these."""
+    imagecodecs = pytest.importorskip("imagecodecs")
+    rng = np.random.default_rng(5)
+    plain = [bytes(5000), rng.integers(0, 255, 9000, dtype=np.uint8).tobytes()]
+    for content in plain:
+        stream = imagecodecs.lzw_encode(content)
+        assert sound_bytes(stream, len(content)) == len(stream)
+        for _ in range(3000):
+            mutant = bytearray(stream)
+            for place in rng.integers(0, len(stream), 2):
+                mutant[place] = rng.integers(256)
+            sound = bytes(mutant[: sound_bytes(bytes(mutant), len(content))])
+            assert len(imagecodecs.lzw_decode(sound, out=len(content))) <= len(content)
+
+
+def test_c2_lzw_that_only_clears_ends_soon() -> None:
+    clear = np.array([1, 0, 0, 0, 0, 0, 0, 0, 0], np.uint8)
+    stream = np.packbits(np.tile(clear, 500_000))
+    assert sound_bytes(stream.tobytes(), 1000) < 100
 
 
 def test_c3_cycle_of_one_page(tmp_path: Path) -> None:
