@@ -36,8 +36,8 @@ TILE = 196  # output tile: the 900 x 1100 image takes 5 x 6 of them
 def demo_recipe() -> Recipe:
     """A still narrower `quick`, trained with the paper's border weights."""
     return replace(
-        quick(), name="demo", base_channels=12, steps=700, class_weights="none", border_weight=True,
-        w0=2.0, validate_every=175, checkpoint_every=175,
+        quick(), name="demo", base_channels=12, steps=1000, class_weights="balanced",
+        border_weight=True, validate_every=200, checkpoint_every=500,
     )  # fmt: skip
 
 
@@ -77,10 +77,10 @@ def run_demo(out: Path, *, overwrite: bool = False, steps: int | None = None, de
     _say(f"3/5  training a narrow U-Net: {recipe.steps} steps")
     for name in ("last.safetensors", "best.safetensors"):
         (run_folder / name).unlink(missing_ok=True)
-    inputs = Inputs(sample / "images.tif", sample / "labels.tif", val=HELD_OUT)
+    inputs = Inputs(sample / "images.tif", sample / "labels.tif", maps, HELD_OUT)
     training, validation = read_inputs(inputs, recipe)
     train_words = ["train", str(inputs.images), str(inputs.labels), "--val", HELD_OUT]
-    train_words += ["--recipe", str(run_folder / "recipe.json"), "--out", str(run_folder)]
+    train_words += ["--weights", str(maps), "--recipe", str(run_folder / "recipe.json"), "--out", str(run_folder)]
     run = run_training(recipe, inputs, run_folder, device=device, words=train_words)
     commands.append("unet2015 " + " ".join(train_words))
 
