@@ -86,7 +86,9 @@ def _letter(axes: Axes, letter: str, title: str) -> None:
 
 def _heat(figure: Figure, axes: Axes, heat: NDArray[np.float32]) -> None:
     """Heat map with a colour bar in the space to its right."""
-    shown = axes.imshow(heat, cmap="inferno", vmin=min(0.0, float(np.nanmin(heat))))
+    low, high = min(0.0, float(np.nanmin(heat))), float(np.nanmax(heat))
+    # A map that is zero everywhere shows the zero end of the scale, not its middle.
+    shown = axes.imshow(heat, cmap="inferno", vmin=low, vmax=high if high > low else low + 1.0)
     box = axes.get_position()
     inch = 1 / figure.get_figwidth()
     bar = figure.add_axes((box.x1 + 0.07 * inch, box.y0, 0.11 * inch, box.height))
