@@ -27,7 +27,7 @@ from weightmaps import (
 from weightmaps import fast_term as fast
 from weightmaps.compiled import set_threads
 from weightmaps.labels import separate_touching_volume
-from weightmaps.reference import per_instance
+from weightmaps.reference import per_instance, two_nearest_by_bits
 
 GAPS = {1: 9.231, 2: 8.353, 3: 7.261, 5: 4.868, 10: 0.889, 15: 0.060}
 DTYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
@@ -137,6 +137,17 @@ def test_a_wide_sigma_is_exact_too(sigma):
     np.testing.assert_allclose(
         border_term(labels, sigma_px=sigma), by_the_book(labels, 10, sigma), rtol=1e-6, atol=EPSILON
     )
+
+
+@pytest.mark.parametrize("sigma", [5.0, 58.0])
+def test_more_cells_than_the_keys_can_tell_apart(sigma):
+    labels = np.arange(1, 1 + 90 * 90).reshape(90, 90) * 997
+    labels[np.random.default_rng(0).random(labels.shape) < 0.3] = 0
+    plan = fast.plan_for(WeightMapSpec(sigma_px=sigma))
+    assert (2**plan.bits > 90 * 90) == (sigma == 5.0)
+    d1, d2 = two_nearest_by_bits(labels)
+    expected = np.where(labels == 0, 10 * np.exp(-((d1 + d2) ** 2) / (2 * sigma**2)), 0)
+    np.testing.assert_allclose(border_term(labels, sigma_px=sigma), expected, rtol=1e-6)
 
 
 @settings(max_examples=40)

@@ -16,17 +16,21 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from weightmaps import kernels
+from weightmaps import kernels, windows
 from weightmaps.compiled import threads
 from weightmaps.spec import WeightMapSpec
 
-__all__ = ["Plan", "fast_signed_term", "plan_for"]
+__all__ = ["Plan", "TooManyCellsError", "fast_signed_term", "plan_for"]
 
 Labels: TypeAlias = npt.NDArray[Any]
 
 _BLOCKS = ((128, 256), (64, 256), (64, 128), (32, 64))
 _SCRATCH_BYTES = 1_000_000
-_THREAD_PIXELS = 1 << 19  # below that, starting a second thread costs more than it saves
+_THREAD_PIXELS = 1 << 17  # below that, starting a second thread costs more than it saves
+
+
+class TooManyCellsError(Exception):
+    """One window holds more cells than its keys can tell apart (sigma above about 20 px only)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Plan:
     columns: int
     margin: int
     bits: int
+    separate: int
     numbers: npt.NDArray[np.int64]
     scales: npt.NDArray[np.float64]
     limits: npt.NDArray[np.int64]
@@ -65,12 +70,10 @@ def plan_for(spec: WeightMapSpec) -> Plan | None:
     limits = np.floor(np.square(spec.reach_px - d1)).astype(np.int64) + 1
     last_class = 0 if spec.where == "background" else 1
     separate = {"none": 0, "after": 1, "before": 2}[spec.separate]
-    numbers = np.array(
-        [bits, reach, half, cap, last_class, separate, kernels.GROUP, 0, 0, 0, 0, 0], np.int64
-    )
+    numbers = np.array([bits, reach, half, cap, last_class, kernels.GROUP, 0, 0, 0, 0, 0], np.int64)
     scales = np.array([spec.w0, 2 * spec.sigma_px**2, spec.reach_px])
     roots = np.sqrt(np.arange(2 * cap + 2 * reach + 4, dtype=np.float64))
-    return Plan(rows, columns, margin, bits, numbers, scales, limits, roots)
+    return Plan(rows, columns, margin, bits, separate, numbers, scales, limits, roots)
 
 
 def fast_signed_term(
@@ -80,94 +83,98 @@ def fast_signed_term(
     term = np.empty(slices.shape, dtype)
     counts = np.zeros((len(slices), 2), np.int64)
     highest = int(slices.max())
+    job = _Job(slices, term, counts, spec.ignore_label, highest, plan)
     workers = min(threads(), max(1, slices.size // _THREAD_PIXELS))
     blocks = _blocks(slices.shape, plan)
-    if workers == 1:
-        _work(slices, term, counts, blocks, plan, spec.ignore_label, highest, threading.Lock())
-        return term, counts
     lock = threading.Lock()
+    if workers == 1:
+        _work(job, blocks, lock)
+        return term, counts
     with ThreadPoolExecutor(workers) as pool:
-        jobs = [
-            pool.submit(_work, slices, term, counts, blocks, plan, spec.ignore_label, highest, lock)
-            for _ in range(workers)
-        ]
-    for job in jobs:
-        job.result()
+        running = [pool.submit(_work, job, blocks, lock) for _ in range(workers)]
+    for one in running:
+        one.result()
     return term, counts
 
 
-def _blocks(shape: tuple[int, ...], plan: Plan) -> Iterator[tuple[int, int, int]]:
+@dataclass(frozen=True)
+class _Job:
+    """What all threads share."""
+
+    slices: Labels
+    term: npt.NDArray[Any]
+    counts: npt.NDArray[np.int64]
+    ignore_label: int | None
+    highest: int
+    plan: Plan
+
+
+def _blocks(shape: tuple[int, ...], plan: Plan) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield (slice, y, x, rows, columns), blocks of about equal size."""
+    rows = math.ceil(shape[1] / math.ceil(shape[1] / plan.rows))
+    columns = math.ceil(shape[2] / math.ceil(shape[2] / plan.columns))
+    columns = math.ceil(columns / kernels.GROUP) * kernels.GROUP
     for k in range(shape[0]):
-        for y in range(0, shape[1], plan.rows):
-            for x in range(0, shape[2], plan.columns):
-                yield k, y, x
+        for y in range(0, shape[1], rows):
+            for x in range(0, shape[2], columns):
+                yield k, y, x, min(rows, shape[1] - y), min(columns, shape[2] - x)
 
 
-def _work(
-    slices: Labels,
-    term: npt.NDArray[Any],
-    counts: npt.NDArray[np.int64],
-    blocks: Iterator[tuple[int, int, int]],
-    plan: Plan,
-    ignore_label: int | None,
-    highest: int,
-    lock: threading.Lock,
-) -> None:
+def _work(job: _Job, blocks: Iterator[tuple[int, int, int, int, int]], lock: Any) -> None:
     """Take blocks until there are none; scratch memory is allocated once per thread."""
-    rows, columns, margin = plan.rows, plan.columns, plan.margin
-    wide = columns + 2 * margin
-    window = np.empty((rows + 2 * margin, wide), np.int32)
-    work = np.empty((2 * rows + 6, wide), np.int32)
-    classes = np.empty((rows, columns), np.uint8)
-    mine = np.zeros_like(counts)
+    plan, margin = job.plan, job.plan.margin
+    wide = plan.columns + 2 * margin
+    window_memory = np.empty((plan.rows + 2 * margin) * wide, np.int32)
+    work_memory = np.empty((2 * plan.rows + 6) * wide, np.int32)
+    class_memory = np.empty(plan.rows * plan.columns, np.uint8)
+    counts = np.zeros_like(job.counts)
     numbers = plan.numbers.copy()
-    height, width = slices.shape[1:]
+    height, width = job.slices.shape[1:]
     while True:
         with lock:
             block = next(blocks, None)
         if block is None:
             break
-        k, y, x = block
+        k, y, x, rows, columns = block
+        whole = math.ceil(columns / kernels.GROUP) * kernels.GROUP
+        wide = whole + 2 * margin
         top, bottom = max(0, y - margin), min(height, y + rows + margin)
-        left, right = max(0, x - margin), min(width, x + columns + margin)
-        view = window[: bottom - top]
-        here = min(rows, height - y)
-        _fill(
-            view,
-            slices[k, top:bottom, left:right],
-            left - (x - margin),
-            ignore_label,
-            highest,
-            plan.bits,
-        )
-        numbers[7:] = (y - top, margin, min(columns, width - x), y, x)
-        kernels.block_term(
-            view, numbers, plan.scales, plan.limits, plan.roots,
-            work[: 2 * here + 6], classes[:here], term[k], mine[k],
-        )  # fmt: skip
+        left, right = max(0, x - margin), min(width, x + whole + margin)
+        window = _shaped(window_memory, bottom - top, wide)
+        work = _shaped(work_memory, 2 * rows + 6, wide)
+        classes = _shaped(class_memory, rows, whole)
+        _fill(window, job.slices[k, top:bottom, left:right], left - (x - margin), job)
+        inner = (y - top, margin, columns)
+        meet = windows.prepare(window, plan.separate, *inner, work, classes, counts[k])
+        numbers[6:] = (*inner, y, x)
+        if meet:
+            kernels.block_term(
+                window, numbers, plan.scales, plan.limits, plan.roots, work, classes, job.term[k]
+            )
+        else:
+            kernels.blank_block(classes, numbers, job.term[k])
     with lock:
-        counts += mine
+        job.counts[...] += counts
 
 
-def _fill(
-    window: npt.NDArray[np.int32],
-    labels: Labels,
-    left: int,
-    ignore_label: int | None,
-    highest: int,
-    bits: int,
-) -> None:
+def _shaped(memory: npt.NDArray[Any], rows: int, columns: int) -> npt.NDArray[Any]:
+    return memory[: rows * columns].reshape(rows, columns)
+
+
+def _fill(window: npt.NDArray[np.int32], labels: Labels, left: int, job: _Job) -> None:
     """Copy labels into an int32 window, zero beside them, -1 for ignored, ids below 2**bits."""
     inner = window[:, left : left + labels.shape[1]]
     window[:, :left] = 0
     window[:, left + labels.shape[1] :] = 0
-    if highest < 2**31:
+    if job.highest < 2**31:
         np.copyto(inner, labels, casting="unsafe")
     else:
         ids, number = np.unique(labels, return_inverse=True)
         np.copyto(inner, number.reshape(labels.shape) + (ids[0] != 0), casting="unsafe")
-    if ignore_label is not None:
-        inner[labels == ignore_label] = -1
-    if highest >= 2**bits:
+    if job.ignore_label is not None:
+        inner[labels == job.ignore_label] = -1
+    if job.highest >= 2**job.plan.bits:
         size = 1 << (2 * window.size).bit_length()
-        kernels.compact(window, np.empty(size, np.int32), np.empty(size, np.int32))
+        ids, numbers = np.empty(size, np.int32), np.empty(size, np.int32)
+        if windows.compact(window, ids, numbers) >= 2**job.plan.bits:
+            raise TooManyCellsError

@@ -19,7 +19,7 @@ import numpy as np
 
 from weightmaps.compiled import compiled, compiled_distinct
 
-__all__ = ["GROUP", "NUMBERS", "add_constants", "block_term", "compact"]
+__all__ = ["GROUP", "NUMBERS", "add_constants", "blank_block", "block_term"]
 
 GROUP = 64
 NUMBERS = (
@@ -28,7 +28,6 @@ NUMBERS = (
     "half",
     "cap",
     "last_class",
-    "separate",
     "group",
     "y0",
     "x0",
@@ -36,88 +35,8 @@ NUMBERS = (
     "out_y",
     "out_x",
 )
-_BITS, _REACH, _HALF, _CAP, _LAST_CLASS, _SEPARATE, _GROUP = range(7)
-_Y0, _X0, _WIDTH, _OUT_Y, _OUT_X = range(7, 12)
-_MANY = 2**31 - 1
-
-
-@compiled
-def compact(labels: Any, table_ids: Any, table_new: Any) -> Any:
-    """Renumber the ids > 0 of a window to 1 .. n in place; returns n (open addressing)."""
-    table_new[:] = 0
-    mask = table_ids.size - 1
-    count = 0
-    last = 0
-    last_new = 0
-    for y in range(labels.shape[0]):
-        row = labels[y]
-        for x in range(row.size):
-            label = row[x]
-            if label <= 0:
-                continue
-            if label != last:
-                slot = (label * 40503 ^ (label >> 15)) & mask
-                while table_new[slot] != 0 and table_ids[slot] != label:
-                    slot = (slot + 1) & mask
-                if table_new[slot] == 0:
-                    count += 1
-                    table_ids[slot] = label
-                    table_new[slot] = count
-                last = label
-                last_new = table_new[slot]
-            row[x] = last_new
-    return count
-
-
-@compiled_distinct
-def _carve_row(here: Any, above: Any, out: Any) -> None:
-    """Write row `here` without the pixels that touch another cell at W, NW, N or NE."""
-    n = here.size - 2
-    west, inner, east_of = here[0:n], here[1 : n + 1], above[2 : n + 2]
-    north_west, north, to = above[0:n], above[1 : n + 1], out[1 : n + 1]
-    for x in range(n):
-        label = inner[x]
-        w, nw, no, ne = west[x], north_west[x], north[x], east_of[x]
-        touches = ((w > 0) & (w != label)) | ((nw > 0) & (nw != label))
-        touches |= ((no > 0) & (no != label)) | ((ne > 0) & (ne != label))
-        to[x] = 0 if touches & (label > 0) else label
-
-
-@compiled_distinct
-def _class_row(row: Any, classes: Any) -> None:
-    """Write 0 background, 1 cell, 2 ignored (label -1)."""
-    for x in range(row.size):
-        label = row[x]
-        classes[x] = 2 if label < 0 else (1 if label > 0 else 0)
-
-
-@compiled
-def _prepare(labels: Any, numbers: Any, spare: Any, classes: Any) -> Any:
-    """Carve, find the class of each inner pixel, clear ignored pixels; returns if 2 cells meet.
-
-    Bottom-up, so that the row above is still uncarved. The outermost columns are never cells
-    that count: they lie beyond the reach.
-    """
-    y0, x0 = numbers[_Y0], numbers[_X0]
-    nothing, carved = spare[0], spare[1]
-    nothing[:] = 0
-    low, high = np.int32(_MANY), np.int32(0)
-    for y in range(labels.shape[0] - 1, -1, -1):
-        row = labels[y]
-        if numbers[_SEPARATE] == 0:
-            carved[:] = row
-        else:
-            _carve_row(row, labels[y - 1] if y > 0 else nothing, carved)
-        if y0 <= y < y0 + classes.shape[0]:
-            _class_row(carved[x0 : x0 + classes.shape[1]], classes[y - y0])
-        if numbers[_SEPARATE] == 1:
-            row[:] = carved
-        for x in range(row.size):
-            label = max(row[x], np.int32(0))
-            row[x] = label
-            high = max(high, label)
-            low = min(low, label if label > 0 else np.int32(_MANY))
-    return low < high
+_BITS, _REACH, _HALF, _CAP, _LAST_CLASS, _GROUP = range(6)
+_Y0, _X0, _WIDTH, _OUT_Y, _OUT_X = range(6, 11)
 
 
 @compiled_distinct
@@ -309,14 +228,13 @@ def block_term(
     work: Any,
     classes: Any,
     out: Any,
-    counts: Any,
 ) -> None:
-    """Write the signed border term of the inner block of a window, and count its classes.
+    """Write the signed border term of the inner block of a prepared window.
 
     Parameters
     ----------
     labels
-        int32 window, cells < 2**bits, -1 = ignored; overwritten.
+        int32 window, cells 1 .. 2**bits - 1.
     numbers
         int64, the layout of `NUMBERS`.
     scales
@@ -328,36 +246,27 @@ def block_term(
     work
         int32, (2 * rows + 6, window width).
     classes
-        uint8, (rows, width rounded up to whole groups).
+        uint8, (rows, width rounded up to whole groups): 0 background, 1 cell, 2 ignored, 3 none.
     out
         float, C-contiguous image.
-    counts
-        int64, (2,): background and cell pixels are added.
     """
     rows = classes.shape[0]
+    a, b = work[:rows], work[rows : 2 * rows]
     state = work[2 * rows : 2 * rows + 6]
-    meet = _prepare(labels, numbers, state, classes)
-    width = numbers[_WIDTH]
-    classes[:, width:] = 3
-    for row in range(rows):
-        cells = 0
-        ignored = 0
-        for x in range(width):
-            cells += classes[row, x] == 1
-            ignored += classes[row, x] == 2
-        counts[0] += width - cells - ignored
-        counts[1] += cells
-    if meet:
-        a, b = work[:rows], work[rows : 2 * rows]
-        _scan_down(labels, numbers, state, a, b)
-        _rows_up(labels, numbers, scales, limits, roots, state, a, b, classes, out)
-        return
-    best, second = state[4, : classes.shape[1]], state[5, : classes.shape[1]]
-    second[:] = 0
+    _scan_down(labels, numbers, state, a, b)
+    _rows_up(labels, numbers, scales, limits, roots, state, a, b, classes, out)
+
+
+@compiled
+def blank_block(classes: Any, numbers: Any, out: Any) -> None:
+    """Write the signed border term of a block near which no two cells meet: zeros."""
     left = numbers[_OUT_X]
-    for row in range(rows):
-        to = out[numbers[_OUT_Y] + row, left : left + width]
-        _write(best, second, classes[row], numbers[_BITS], roots, scales, to)
+    for row in range(classes.shape[0]):
+        to = out[numbers[_OUT_Y] + row, left : left + numbers[_WIDTH]]
+        kinds = classes[row]
+        for x in range(to.size):
+            kind = kinds[x]
+            to[x] = math.nan if kind == 2 else (-0.0 if kind == 1 else 0.0)
 
 
 @compiled

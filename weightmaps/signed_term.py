@@ -6,6 +6,7 @@ of a whole stack can be added afterwards, in place.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,11 +45,12 @@ def signed_border_term(
         Shape ``(S, 2)``: background and cell pixels of each slice, after carving.
     """
     if available() and slices.ndim == 3:
-        from weightmaps.fast_term import fast_signed_term, plan_for
+        from weightmaps.fast_term import TooManyCellsError, fast_signed_term, plan_for
 
         plan = plan_for(spec)
         if plan is not None:
-            return fast_signed_term(slices, spec, plan, dtype)
+            with contextlib.suppress(TooManyCellsError):
+                return fast_signed_term(slices, spec, plan, dtype)
     term = np.empty(slices.shape, dtype)
     counts = np.empty((len(slices), 2), np.int64)
     for k, labels in enumerate(slices):
