@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.label_maps import label_maps, random_labels, voronoi_cells
-from weightmaps import nearest_two as module
 from weightmaps import (
+    compiled,
     two_nearest_distances,
     two_nearest_distances_reference,
     volume_two_nearest_distances,
 )
+from weightmaps import nearest_two as module
 from weightmaps.reference import per_instance, transform, two_nearest_by_bits
 
 
@@ -124,6 +125,16 @@ def test_c21_squared_distances_beyond_32_bits(shape):
 def test_a_large_crowded_image_equals_the_bit_oracle():
     labels = voronoi_cells(300, 400, 2.0)
     np.testing.assert_array_equal(two_nearest_distances(labels), two_nearest_by_bits(labels))
+
+
+def test_same_bits_for_any_thread_count(monkeypatch):
+    labels = voronoi_cells(150, 60, 3.0)
+    expected = two_nearest_distances(labels, return_labels=True)
+    monkeypatch.setattr(compiled, "THREAD_PIXELS", 500)
+    monkeypatch.setattr(compiled, "_threads", 3)
+    found = two_nearest_distances(labels, return_labels=True)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_few_cells_far_apart_take_the_transforms():

@@ -321,7 +321,7 @@ def test_output_types(dtype):
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_same_bits_for_any_thread_count(monkeypatch, count):
-    monkeypatch.setattr(fast, "_THREAD_PIXELS", 1000)
+    monkeypatch.setattr(fast, "THREAD_PIXELS", 1000)
     stack = np.stack([voronoi_cells(200, 90, 2.0, seed) for seed in range(2)])
     set_threads(1)
     try:
@@ -390,9 +390,10 @@ def test_bad_parameters_are_refused(options, error, word):
         weight_map([[1, 0, 2]], **options)
 
 
-def test_no_scratch_memory_per_cell():
+def test_no_scratch_memory_per_cell(monkeypatch):
     few, many = voronoi_cells(512, 20, 2.0), voronoi_cells(512, 3000, 2.0)
     peaks = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for labels in (few, many):
         weight_map(labels)  # compiled and imported
         tracemalloc.start()

@@ -24,12 +24,14 @@ import importlib
 import importlib.util
 import inspect
 import io
+import itertools
 import logging
 import os
 import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +47,7 @@ __all__ = [
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ENVIRONMENT = "UNET2015_CACHE_DIR"
+THREAD_PIXELS = 1 << 17  # fewer cost more to hand over than they save
 _DIGEST_BYTES = 32
 _warned = False
 _threads: int | None = None
@@ -124,6 +127,18 @@ def threads() -> int:
     count = len(usable(0)) if usable else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(count, int(asked)) if asked.isdecimal() and int(asked) > 0 else count
+
+
+def in_parts(work: Callable[[int, int], object], length: int, pixels: int) -> None:
+    """Call ``work(begin, end)`` for parts of ``range(length)``, on threads if it is worth it."""
+    count = min(threads(), length, max(1, pixels // THREAD_PIXELS))
+    if count == 1:
+        work(0, length)
+        return
+    edges = [length * k // (4 * count) for k in range(4 * count + 1)]
+    with ThreadPoolExecutor(count) as pool:
+        for running in [pool.submit(work, a, b) for a, b in itertools.pairwise(edges) if a < b]:
+            running.result()
 
 
 def cache_directory() -> Path:

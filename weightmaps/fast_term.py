@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightmaps import kernels, windows
-from weightmaps.compiled import threads
+from weightmaps.compiled import THREAD_PIXELS, threads
 from weightmaps.spec import WeightMapSpec
 
 __all__ = ["Plan", "TooManyCellsError", "fast_signed_term", "plan_for"]
@@ -26,7 +26,6 @@ Labels: TypeAlias = npt.NDArray[Any]
 
 _BLOCKS = ((128, 256), (64, 256), (64, 128), (32, 64))
 _SCRATCH_BYTES = 1_000_000
-_THREAD_PIXELS = 1 << 17  # below that, starting a second thread costs more than it saves
 
 
 class TooManyCellsError(Exception):
@@ -84,7 +83,7 @@ def fast_signed_term(
     counts = np.zeros((len(slices), 2), np.int64)
     highest = int(slices.max())
     job = _Job(slices, term, counts, spec.ignore_label, highest, plan)
-    workers = min(threads(), max(1, slices.size // _THREAD_PIXELS))
+    workers = min(threads(), max(1, slices.size // THREAD_PIXELS))
     blocks = _blocks(slices.shape, plan)
     lock = threading.Lock()
     if workers == 1:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from weightmaps.compiled import available
+from weightmaps.compiled import available, in_parts
 from weightmaps.labels import as_labels
 from weightmaps.reference import per_instance, two_nearest_by_bits
 
@@ -182,13 +182,26 @@ def _compiled(
     d1, d2 = np.empty(shape), np.empty(shape)
     l1, l2 = np.empty(shape, np.int32), np.empty(shape, np.int32)
     fields = (d1, d2, l1, l2)
-    first = [f.reshape(shape[0], -1) for f in fields]
-    scan_first_axis(labels.reshape(shape[0], -1), steps[0], limit, *first)
+    columns = labels.reshape(shape[0], -1)
+    f1, f2, c1, c2 = (f.reshape(columns.shape) for f in fields)
+
+    def scan(begin: int, end: int) -> None:
+        scan_first_axis(columns, steps[0], limit, f1, f2, c1, c2, begin, end)
+
+    in_parts(scan, columns.shape[1], labels.size)
     for axis in range(1, labels.ndim):
-        n = shape[axis]
-        line = (np.empty((2, n)), np.empty((2, n), np.int32))
-        lines = (math.prod(shape[:axis]), n, -1)
-        f1, f2, c1, c2 = (f.reshape(lines) for f in fields)
-        spread_axis(f1, f2, c1, c2, steps[axis], limit, line)
+        lines = (math.prod(shape[:axis]), shape[axis], -1)
+        e1, e2, b1, b2 = (f.reshape(lines) for f in fields)
+        step = steps[axis]
+
+        def spread(
+            begin: int,
+            end: int,
+            views: tuple[Labels, ...] = (e1, e2, b1, b2),
+            step: float = step,
+        ) -> None:
+            spread_axis(*views, step, limit, begin, end)  # type: ignore[call-arg]
+
+        in_parts(spread, lines[0], labels.size)
     finish(d1.ravel(), d2.ravel(), l1.ravel(), l2.ravel(), limit)
     return d1, d2, l1, l2

@@ -11,67 +11,83 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from weightmaps.compiled import compiled
 
 __all__ = ["finish", "scan_first_axis", "spread_axis"]
 
 
 @compiled
-def scan_first_axis(labels: Any, step: Any, limit: Any, d1: Any, d2: Any, l1: Any, l2: Any) -> None:
+def scan_first_axis(
+    labels: Any,
+    step: Any,
+    limit: Any,
+    d1: Any,
+    d2: Any,
+    l1: Any,
+    l2: Any,
+    begin: Any,
+    end: Any,
+) -> None:
     """Write the two nearest different cells along axis 0 of labels ``(N, M)``.
 
     `step` is the pixel size along that axis; squared distances go to d1, d2 (infinite beyond
-    `limit`), cells to l1, l2 (0 for none). Every row of all arrays is contiguous.
+    `limit`), cells to l1, l2 (0 for none). Only the columns from `begin` to `end` are done.
     """
-    n, m = labels.shape
+    n = labels.shape[0]
+    width = end - begin
     for y in range(n):
-        for x in range(m):
-            d1[y, x] = d2[y, x] = math.inf
-            l1[y, x] = l2[y, x] = 0
+        d1[y, begin:end] = math.inf
+        d2[y, begin:end] = math.inf
+        l1[y, begin:end] = 0
+        l2[y, begin:end] = 0
+    cells = np.empty((2, width), np.int32)  # the latest cell of a column, and the one before it
+    rows = np.empty((2, width), np.int64)  # where they were seen
     for way in (1, -1):
         start = 0 if way == 1 else n - 1
-        for x in range(m):
-            near = far = 0
-            near_y = far_y = 0
-            for i in range(n):
-                y = start + way * i
-                label = labels[y, x]
+        cells[:] = 0
+        rows[:] = 0
+        for i in range(n):
+            y = start + way * i
+            for x in range(width):
+                at = begin + x
+                label = labels[y, at]
                 if label != 0:
-                    if label != near:
-                        far, far_y = near, near_y
-                    near, near_y = label, y
-                if near != 0:
-                    _offer(d1, d2, l1, l2, y, x, step * abs(y - near_y), near, limit)
-                if far != 0:
-                    _offer(d1, d2, l1, l2, y, x, step * abs(y - far_y), far, limit)
+                    if label != cells[0, x]:
+                        cells[1, x], rows[1, x] = cells[0, x], rows[0, x]
+                    cells[0, x], rows[0, x] = label, y
+                one, two, near, far = d1[y, at], d2[y, at], l1[y, at], l2[y, at]
+                for rank in range(2):
+                    cell = cells[rank, x]
+                    distance = step * abs(y - rows[rank, x])
+                    if cell == 0 or distance > limit:
+                        break
+                    d = distance * distance
+                    if d >= two:
+                        break
+                    if cell == near:
+                        one = min(one, d)
+                    elif d < one:
+                        two, far = one, near
+                        one, near = d, cell
+                    else:
+                        two, far = d, cell
+                d1[y, at], d2[y, at], l1[y, at], l2[y, at] = one, two, near, far
 
 
 @compiled
-def _offer(
-    d1: Any, d2: Any, l1: Any, l2: Any, y: Any, x: Any, distance: Any, label: Any, limit: Any
+def spread_axis(
+    d1: Any, d2: Any, l1: Any, l2: Any, step: Any, limit: Any, begin: Any, end: Any
 ) -> None:
-    """Offer one cell to the two best different cells of a pixel."""
-    if distance > limit:
-        return
-    d = distance * distance
-    if label == l1[y, x]:
-        d1[y, x] = min(d1[y, x], d)
-    elif d < d1[y, x]:
-        d2[y, x], l2[y, x] = d1[y, x], l1[y, x]
-        d1[y, x], l1[y, x] = d, label
-    elif d < d2[y, x]:
-        d2[y, x], l2[y, x] = d, label
-
-
-@compiled
-def spread_axis(d1: Any, d2: Any, l1: Any, l2: Any, step: Any, limit: Any, line: Any) -> None:
     """Spread the two nearest cells along axis 1 of arrays ``(A, N, B)``, in place.
 
-    `line` is float64 scratch of shape ``(2, N)`` and int32 scratch of shape ``(2, N)``.
+    Only the entries from `begin` to `end` of axis 0 are done.
     """
-    near, cells = line
     n = d1.shape[1]
-    for a in range(d1.shape[0]):
+    near = np.empty((2, n), np.float64)
+    cells = np.empty((2, n), np.int32)
+    for a in range(begin, end):
         for b in range(d1.shape[2]):
             for x in range(n):
                 near[0, x], near[1, x] = d1[a, x, b], d2[a, x, b]
