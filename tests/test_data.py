@@ -27,7 +27,9 @@ from unet2015.net import UNet
 from unet2015.recipe import dic_hela, isbi2012, quick
 from unet2015.splitting import parse_slices
 
-SMALL = replace(quick(), depth=2, tile_px=60, base_channels=2, steps=6, batch=2)
+SMALL = replace(
+    isbi2012(), depth=2, tile_px=60, base_channels=2, steps=6, batch=2, displacement_std_px=4.0
+)
 
 
 def cells(count=6, height=48, width=52, dtype=np.uint8):

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-class Fault(Exception):
+class Fault(Exception):  # noqa: N818 - a word of the house
     """An expected failure: its text is one line that names value, rule and remedy."""
 
     exit_code = 1

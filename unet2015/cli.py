@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal
 
 import typer
 
@@ -108,7 +108,7 @@ def sample(
 def demo(
     out: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("demo"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a demo")] = False,
-    steps: Annotated[Optional[int], typer.Option("--steps", help="training steps")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="training steps")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps")] = "auto",
 ) -> None:
     """The three stories on the sample: weights, training, seamless prediction, report.html."""

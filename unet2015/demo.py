@@ -80,7 +80,8 @@ def run_demo(out: Path, *, overwrite: bool = False, steps: int | None = None, de
     inputs = Inputs(sample / "images.tif", sample / "labels.tif", maps, HELD_OUT)
     training, validation = read_inputs(inputs, recipe)
     train_words = ["train", str(inputs.images), str(inputs.labels), "--val", HELD_OUT]
-    train_words += ["--weights", str(maps), "--recipe", str(run_folder / "recipe.json"), "--out", str(run_folder)]
+    train_words += ["--weights", str(maps), "--recipe", str(run_folder / "recipe.json")]
+    train_words += ["--out", str(run_folder)]
     run = run_training(recipe, inputs, run_folder, device=device, words=train_words)
     commands.append("unet2015 " + " ".join(train_words))
 
