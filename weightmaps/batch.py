@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -147,8 +148,8 @@ def _page_blocks(reader: LabelReader, page: int, order: Order) -> Iterator[npt.N
     survey = order.survey
     source = instance_source(reader, page, survey.kind, survey.rows)
     dtype = survey.shape.dtype
-    for _, block in weight_map_blocks(source, order.spec, block_rows=survey.rows, dtype=dtype):
-        yield block
+    blocks = weight_map_blocks(source, order.spec, block_rows=survey.rows, dtype=dtype)
+    return map(operator.itemgetter(1), blocks)
 
 
 def _volume_map(labels: npt.NDArray[Any], order: Order) -> npt.NDArray[Any]:

@@ -24,7 +24,8 @@ from weightmaps.spec import WeightMapSpec
 
 __all__ = ["Census", "census", "weight_map_blocks"]
 
-BLOCK_PX = 1 << 22  # pixels of a block, context not counted, when nothing else is said
+BLOCK_PX = 1 << 21  # pixels of a block, context not counted, when nothing else is said
+_PORTION = 32  # rows asked from a source at once
 _PAPER = WeightMapSpec()
 _HALF = ((0, 1), (1, -1), (1, 0), (1, 1))  # one of each pair of opposite neighbours
 
@@ -48,7 +49,7 @@ def weight_map_blocks(
     spec
         Parameters. For a data set pass its class weights as numbers: ``class_weights=(1.2, 0.8)``.
     block_rows
-        Rows of a block; about 4 million pixels if not given. Memory is proportional to it.
+        Rows of a block; about 2 million pixels if not given. Memory is proportional to it.
     dtype
         float16, float32 or float64.
 
@@ -90,14 +91,15 @@ def weight_map_blocks(
 def _blocks(
     labels: Source, spec: WeightMapSpec, rows: int, dtype: npt.DTypeLike
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    height, width = labels.shape
+    height = labels.shape[0]
     halo = spec.halo_px
     band = RowBand(labels, rows + 2 * halo)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         y0, y1 = max(0, top - halo), min(height, bottom + halo)
-        block = weight_map(
-            band[..., y0:y1, 0:width][0],
+        # Nothing here holds the block while the next one is made.
+        yield top, weight_map(
+            _window(band, y0, y1),
             w0=spec.w0,
             sigma_px=spec.sigma_px,
             class_weights=spec.class_weights,
@@ -106,8 +108,16 @@ def _blocks(
             spacing=None if spec.spacing is None else (spec.spacing[-2], spec.spacing[-1]),
             ignore_label=spec.ignore_label,
             dtype=dtype,
-        )
-        yield top, block[top - y0 : bottom - y0]
+        )[top - y0 : bottom - y0]
+
+
+def _window(band: RowBand, y0: int, y1: int) -> npt.NDArray[Any]:
+    """Rows of the band, which takes the new ones in small portions: readers need copies."""
+    width = band.shape[1]
+    for bottom in range(y0 + _PORTION, y1, _PORTION):
+        band[..., y0:bottom, 0:width]
+    rows: npt.NDArray[Any] = band[..., y0:y1, 0:width][0]
+    return rows
 
 
 @dataclass
@@ -154,9 +164,7 @@ def census(
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         above = min(1, top)  # one row of context: carving and touching look one pixel up
-        window = as_labels(
-            band[..., top - above : bottom, 0:width][0], ignore_label=spec.ignore_label
-        )
+        window = as_labels(_window(band, top - above, bottom), ignore_label=spec.ignore_label)
         total = _added(total, window, above, spec)
     return total
 

@@ -79,7 +79,7 @@ def weights(
             "--block-px",
             min=1,
             help="rows of a block for pages larger than memory; by default pages above 67 million"
-            " pixels are cut into blocks of 4 million",
+            " pixels are cut into blocks of 2 million",
         ),
     ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="also a heat map as PNG")] = False,

@@ -25,7 +25,7 @@ from weightmaps.labels import merge_instance_masks
 
 __all__ = ["LabelReader", "band_rows", "identity"]
 
-_BAND_PX = 1 << 22
+_BAND_PX = 1 << 21
 _DEFAULT_LIMITS = Limits()
 
 
@@ -166,7 +166,7 @@ class LabelReader:
 
     def bands(self) -> Iterator[npt.NDArray[Any]]:
         """Every stored value, page after page, in bands of rows."""
-        step = band_rows(self.width)
+        step = band_rows(self.width, _BAND_PX // 4)
         for page in range(self.pages):
             for top in range(0, self.height, step):
                 yield self.rows(page, top, min(self.height, top + step))

@@ -89,6 +89,8 @@ def packed_strips(
             for top in range(0, whole, shape.strip_rows):
                 yield _packed(joined[top : top + shape.strip_rows])
             kept, have = [joined[whole:].copy()], have - whole
+            del joined
+        del block, rows  # before the next block is made
     if have:
         yield _packed(np.concatenate(kept))
 

@@ -61,6 +61,7 @@ class Thumbnail:
         for block in blocks:
             self.add(block)
             yield block
+            del block
 
 
 def panel_pages(pages: int) -> list[int]:

@@ -202,8 +202,8 @@ def test_e12_a_map_whose_history_is_nonsense_is_refused(tmp_path, capsys):
     tifffile.imwrite(tmp_path / "l.tif", CELLS.astype(np.uint8), metadata=None)
     out = tmp_path / "w"
     out.mkdir()
-    for history in ("{", "[]", '{"unet2015": 3}', '{"unet2015": {"format": "weight-map/1"}}',
-                    '{"unet2015": {"format": "weight-map/1", "labels": 4, "parameters": []}}'):  # fmt: skip
+    ours = '{"unet2015": {"format": "weight-map/1"%s}}'
+    for history in ("{", "[]", '{"unet2015": 3}', ours % "", ours % ', "labels": 4'):
         tifffile.imwrite(
             out / "l.weights.tif", np.ones((15, 15), np.float32), description=history, metadata=None
         )
