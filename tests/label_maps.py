@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 KINDS = ("cells", "noise", "nested", "voronoi")
+
+
+def some(examples: int) -> settings:
+    """Return hypothesis settings: this many examples, or the profile's where it asks for more."""
+    asked = settings.default.max_examples
+    return settings(max_examples=asked if asked > 100 else examples)
 
 
 def random_labels(seed: int, height: int, width: int, kind: str) -> np.ndarray:

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.label_maps import label_maps
+from tests.label_maps import label_maps, some
 from weightmaps import class_counts, class_map, class_weights, separate_touching, weight_map
 
 
@@ -34,7 +34,7 @@ def test_an_absent_class_weighs_one():
     assert class_weights({0: 10, 2: 30}).tolist() == [2.0, 1.0, 40 / 60]
 
 
-@settings(max_examples=30)
+@some(30)
 @given(label_maps)
 def test_counts_of_parts_add_up(labels):
     whole = class_counts(labels)
@@ -46,7 +46,7 @@ def test_counts_of_parts_add_up(labels):
     assert class_counts(labels, separate="after")[1] == np.count_nonzero(separate_touching(labels))
 
 
-@settings(max_examples=20)
+@some(20)
 @given(label_maps)
 def test_the_map_uses_the_weights_of_its_carved_labels(labels):
     weights = class_weights(class_counts(labels, separate="after"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.label_maps import label_maps
+from tests.label_maps import label_maps, some
 from weightmaps import instances_from_mask, merge_instance_masks, separate_touching
 from weightmaps.labels import as_labels, separate_touching_volume
 
@@ -49,14 +49,14 @@ def test_the_rule_looks_at_north_east():
     assert separate_touching([[0, 1], [2, 0]]).tolist() == [[0, 1], [0, 0]]
 
 
-@settings(max_examples=60)
+@some(60)
 @given(label_maps)
 def test_the_authors_rule_equals_its_loop(labels):
     np.testing.assert_array_equal(separate_touching(labels), authors_rule(labels))
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=40)
+@some(40)
 @given(labels=label_maps)
 def test_afterwards_no_two_neighbours_differ(method, labels):
     carved = separate_touching(labels, method=method)
@@ -66,7 +66,7 @@ def test_afterwards_no_two_neighbours_differ(method, labels):
     np.testing.assert_array_equal(separate_touching(carved, method=method), carved)
 
 
-@settings(max_examples=30)
+@some(30)
 @given(label_maps)
 def test_no_pixel_of_the_watershed_line_could_be_given_back(labels):
     carved = separate_touching(labels, method="watershed")
@@ -171,7 +171,7 @@ def test_a_negative_ignore_label_is_allowed():
 
 
 @given(st.integers(2**53, 2**63))
-@settings(max_examples=10)
+@some(10)
 def test_d4_huge_ids_never_pass_through_floats(label):
     labels = np.array([[label, 0, label + 1]], np.uint64)
     assert separate_touching(labels).tolist() == [[label, 0, label + 1]]

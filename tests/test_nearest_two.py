@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.label_maps import label_maps, random_labels, voronoi_cells
+from tests.label_maps import label_maps, random_labels, some, voronoi_cells
 from weightmaps import (
     compiled,
     two_nearest_distances,
@@ -40,7 +40,7 @@ def test_diagonal_distances_are_euclidean_not_chamfer():
     assert d2[1, 1] == np.sqrt(40)
 
 
-@settings(max_examples=150)
+@some(150)
 @given(label_maps)
 def test_equals_one_transform_per_instance(labels):
     expected = two_nearest_distances_reference(labels)
@@ -48,7 +48,7 @@ def test_equals_one_transform_per_instance(labels):
     np.testing.assert_array_equal(two_nearest_by_bits(labels), expected)
 
 
-@settings(max_examples=50)
+@some(50)
 @given(label_maps, st.floats(0.5, 12))
 def test_a_limit_only_hides_what_is_farther(labels, limit):
     expected = np.array(two_nearest_distances_reference(labels))
@@ -56,7 +56,7 @@ def test_a_limit_only_hides_what_is_farther(labels, limit):
     np.testing.assert_array_equal(two_nearest_distances(labels, max_distance=limit), expected)
 
 
-@settings(max_examples=40)
+@some(40)
 @given(label_maps, st.floats(0.2, 5), st.floats(0.2, 5))
 def test_pixel_size_is_respected(labels, sy, sx):
     found = two_nearest_distances(labels, spacing=(sy, sx))
@@ -64,7 +64,7 @@ def test_pixel_size_is_respected(labels, sy, sx):
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
-@settings(max_examples=40)
+@some(40)
 @given(label_maps)
 def test_the_named_instances_have_the_distances(labels):
     d1, d2, l1, l2 = two_nearest_distances(labels, return_labels=True)
@@ -77,7 +77,7 @@ def test_the_named_instances_have_the_distances(labels):
             np.testing.assert_array_equal(d[here], transform(labels == label, None)[here])
 
 
-@settings(max_examples=25)
+@some(25)
 @given(st.integers(0, 2**31), st.tuples(*[st.integers(1, 12)] * 3), st.booleans())
 def test_volumes_equal_one_transform_per_instance(seed, shape, cubic):
     rng = np.random.default_rng(seed)

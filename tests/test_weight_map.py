@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.label_maps import label_maps, random_labels, voronoi_cells
+from tests.label_maps import label_maps, random_labels, some, voronoi_cells
 from weightmaps import (
     EPSILON,
     WeightMapSpec,
@@ -70,7 +70,7 @@ def test_side_by_side_the_authors_rule_takes_a_pixel_of_either_cell():
     assert (weights[2, 3:5].round(3) == np.float32(1 + 8.353)).all()  # a gap of 2
 
 
-@settings(max_examples=120)
+@some(120)
 @given(
     labels=label_maps,
     w0=st.sampled_from([0.0, 1.0, 10.0, 50.0]),
@@ -84,7 +84,7 @@ def test_the_border_term_equals_the_reference(labels, w0, sigma, where):
     np.testing.assert_array_equal(found[expected < 0.49 * EPSILON], 0)
 
 
-@settings(max_examples=40)
+@some(40)
 @given(
     label_maps,
     st.sampled_from(["after", "before", "none"]),
@@ -103,9 +103,9 @@ def test_the_whole_map_equals_the_reference(labels, separate, where):
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=EPSILON / 2)
 
 
-@settings(max_examples=30)
-@given(label_maps, st.integers(0, 3))
-def test_without_numba_the_map_is_the_same(labels, variant):
+@some(30)
+@given(label_maps, st.integers(0, 3), st.sampled_from([3, 11, 128]))
+def test_compiled_blocks_equal_whole_array_operations(labels, variant, rows):
     spec = WeightMapSpec(
         sigma_px=3.0,
         separate=("after", "before", "none", "after")[variant],
@@ -114,7 +114,8 @@ def test_without_numba_the_map_is_the_same(labels, variant):
     )
     kind = np.dtype(np.float64)
     plain, plain_counts = signed_term._by_arrays(labels, spec, kind)
-    quick, counts = fast.fast_signed_term(labels[None], spec, fast.plan_for(spec), kind)
+    plan = replace(fast.plan_for(spec), rows=rows)
+    quick, counts = fast.fast_signed_term(labels[None], spec, plan, kind)
     np.testing.assert_array_equal(counts[0], plain_counts)
     np.testing.assert_array_equal(np.signbit(quick[0]), np.signbit(plain))
     np.testing.assert_allclose(quick[0], plain, rtol=1e-14)
@@ -131,7 +132,7 @@ def test_many_blocks_equal_the_reference(monkeypatch):
         )
 
 
-@pytest.mark.parametrize("sigma", [20.0, 90.0])
+@pytest.mark.parametrize("sigma", [20.0, 45.0, 90.0])
 def test_a_wide_sigma_is_exact_too(sigma):
     labels = voronoi_cells(150, 9, 4.0)
     np.testing.assert_allclose(
@@ -150,7 +151,7 @@ def test_more_cells_than_the_keys_can_tell_apart(sigma):
     np.testing.assert_allclose(border_term(labels, sigma_px=sigma), expected, rtol=1e-6)
 
 
-@settings(max_examples=40)
+@some(40)
 @given(label_maps, st.sampled_from(["flip0", "flip1", "rot90", "transpose"]))
 def test_symmetries(labels, name):
     turn = {
@@ -165,7 +166,7 @@ def test_symmetries(labels, name):
     )
 
 
-@settings(max_examples=40)
+@some(40)
 @given(label_maps, st.integers(0, 2**32))
 def test_weight_is_unchanged_by_relabelling(labels, seed):
     rng = np.random.default_rng(seed)
@@ -177,7 +178,7 @@ def test_weight_is_unchanged_by_relabelling(labels, seed):
         np.testing.assert_array_equal(weight_map(renamed), expected)
 
 
-@settings(max_examples=20)
+@some(20)
 @given(label_maps)
 def test_padding_with_background_keeps_the_inside(labels):
     kept = weight_map(labels, class_weights="none")
@@ -233,7 +234,7 @@ def test_thin_and_odd_shapes(shape):
     )
 
 
-@settings(max_examples=30)
+@some(30)
 @given(label_maps)
 def test_bounds(labels):
     weights = weight_map(labels, class_weights=(0.7, 1.9))
@@ -243,7 +244,7 @@ def test_bounds(labels):
     assert (weights <= np.where(carved != 0, 1.9, 10.7) + 1e-6).all()
 
 
-@settings(max_examples=30)
+@some(30)
 @given(label_maps, st.sampled_from([2, -1]))
 def test_ignored_pixels_weigh_nothing_and_belong_to_nobody(labels, value):
     rng = np.random.default_rng(int(labels.sum()))

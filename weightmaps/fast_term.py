@@ -24,8 +24,10 @@ __all__ = ["Plan", "TooManyCellsError", "fast_signed_term", "plan_for"]
 
 Labels: TypeAlias = npt.NDArray[Any]
 
-_BLOCKS = ((128, 256), (64, 256), (64, 128), (32, 64))
+_BLOCKS = ((256, 512), (128, 256), (64, 256), (64, 128), (32, 64))
 _SCRATCH_BYTES = 1_000_000
+_WIDE_REACH_PX = 130  # from a sigma of 20 px on a block must be larger than that, or be all margin
+_WIDE_SCRATCH_BYTES = 8_000_000
 
 
 class TooManyCellsError(Exception):
@@ -60,9 +62,10 @@ def plan_for(spec: WeightMapSpec) -> Plan | None:
     if bits < 12:
         return None
     margin = reach + 1
+    memory = _SCRATCH_BYTES if reach <= _WIDE_REACH_PX else _WIDE_SCRATCH_BYTES
     for rows, columns in _BLOCKS:
         wide = columns + 2 * margin
-        if 4 * wide * (rows + 2 * margin + 2 * rows + 6) + rows * columns < _SCRATCH_BYTES:
+        if 4 * wide * (rows + 2 * margin + 2 * rows + 6) + rows * columns < memory:
             break
     half = math.floor(spec.reach_px / 2) + 1
     d1 = np.sqrt(np.arange(half * half))

@@ -69,7 +69,7 @@ def weight_map(
         ``"after"`` (default): a border is carved between touching cells by the rule of
         `separate_touching`, and distances are measured after that; ``"before"``: carved pixels
         are background, distances are measured to the uncarved cells (the authors' later code);
-        ``"none"``.
+        ``"none"``: as they are (for labels carved otherwise, `separate_touching`).
     spacing
         Pixel size along (y, x).
     ignore_label
