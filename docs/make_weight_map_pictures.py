@@ -18,9 +18,9 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tiling.images import read_image  # noqa: E402
-from tiling.safe_write import write_bytes  # noqa: E402
-from weightmaps import (  # noqa: E402
+from tiling.images import read_image
+from tiling.safe_write import write_bytes
+from weightmaps import (
     separate_touching,
     two_nearest_distances,
     weight_map,
