@@ -66,12 +66,13 @@ def export(
     from unet2015 import export as exports
     from unet2015.checkpoint import load
 
-    writers = {
-        "onnx": exports.export_onnx,
-        "bioimageio": exports.export_bioimageio,
-        "pt2": exports.export_pt2,
-    }
-    writers[to](load(checkpoint), out, overwrite=overwrite)
+    state = load(checkpoint)
+    if to == "onnx":
+        exports.export_onnx(state, out, overwrite=overwrite)
+    elif to == "pt2":
+        exports.export_pt2(state, out, overwrite=overwrite)
+    else:
+        exports.export_bioimageio(state, out, overwrite=overwrite)
     typer.echo(out)
 
 
