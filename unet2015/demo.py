@@ -181,8 +181,8 @@ def _difference(model: Model, image: NDArray[Any], stitched: NDArray[Any]) -> ND
     """Tiled result against one pass over the whole image, in grey levels."""
     whole = covering_output(model.net, image.shape)
     probability = predict_array(model.net, image, output=whole, scale=model.scale)[1]
-    levels: NDArray[np.float64] = np.rint(probability * 255.0)
-    return np.abs(levels - stitched)
+    difference: NDArray[np.float64] = np.abs(np.rint(probability * 255.0) - stitched)
+    return difference
 
 
 def _say(line: str) -> None:
