@@ -47,7 +47,7 @@ __all__ = [
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ENVIRONMENT = "UNET2015_CACHE_DIR"
-THREAD_PIXELS = 1 << 17  # fewer cost more to hand over than they save
+THREAD_PIXELS = 1 << 18  # fewer cost more to hand over than they save
 _DIGEST_BYTES = 32
 _warned = False
 _threads: int | None = None
