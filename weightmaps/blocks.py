@@ -98,17 +98,20 @@ def _blocks(
         bottom = min(height, top + rows)
         y0, y1 = max(0, top - halo), min(height, bottom + halo)
         # Nothing here holds the block while the next one is made.
-        yield top, weight_map(
-            _window(band, y0, y1),
-            w0=spec.w0,
-            sigma_px=spec.sigma_px,
-            class_weights=spec.class_weights,
-            where=spec.where,
-            separate=spec.separate,
-            spacing=None if spec.spacing is None else (spec.spacing[-2], spec.spacing[-1]),
-            ignore_label=spec.ignore_label,
-            dtype=dtype,
-        )[top - y0 : bottom - y0]
+        yield (
+            top,
+            weight_map(
+                _window(band, y0, y1),
+                w0=spec.w0,
+                sigma_px=spec.sigma_px,
+                class_weights=spec.class_weights,
+                where=spec.where,
+                separate=spec.separate,
+                spacing=None if spec.spacing is None else (spec.spacing[-2], spec.spacing[-1]),
+                ignore_label=spec.ignore_label,
+                dtype=dtype,
+            )[top - y0 : bottom - y0],
+        )
 
 
 def _window(band: RowBand, y0: int, y1: int) -> npt.NDArray[Any]:
