@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -256,3 +258,14 @@ def test_a_failing_write_at_any_call_leaves_the_predecessor(tmp_path, monkeypatc
         assert os.listdir(tmp_path) == ["a"]
     assert n >= 3
     assert (tmp_path / "a").read_bytes() != before
+
+
+def test_building_a_network_needs_no_slow_import(tmp_path):
+    save(tmp_path / "a.safetensors", tiny())
+    code = (
+        "import sys; from unet2015.checkpoint import build_network, load\n"
+        "build_network(load(sys.argv[1])); print('sympy' in sys.modules)\n"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "a.safetensors")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "False\n"

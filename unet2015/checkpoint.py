@@ -175,8 +175,11 @@ def build_network(checkpoint: Checkpoint, *, use_averaged: bool = False) -> nn.M
     _check_content({name: getattr(checkpoint, name) for name in _JSON_FIELDS})
     if use_averaged and not checkpoint.averaged:
         raise ValueError("the checkpoint holds no averaged weights; use_averaged=False uses others")
-    net = empty_network(checkpoint.network).to_empty(device="cpu")
-    copy_weights(net, checkpoint.averaged if use_averaged else checkpoint.weights)
+    net = empty_network(checkpoint.network)
+    weights = checkpoint.averaged if use_averaged else checkpoint.weights
+    check_weights(net, weights)
+    # Given, not copied into `to_empty()` memory, which would import sympy: half a second.
+    net.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)
     return net
 
 
