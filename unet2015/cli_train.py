@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,27 +22,30 @@ def train(
     labels: Annotated[Path, typer.Argument(metavar="LABELS", help="stack, or folder of labels")],
     out: Annotated[Path, typer.Option("--out", help="folder of the run")],
     weights: Annotated[
-        Optional[Path], typer.Option("--weights", help="maps of `unet2015 weights` (else computed)")
+        Path | None, typer.Option("--weights", help="maps of `unet2015 weights` (else computed)")
     ] = None,
     recipe: Annotated[str, typer.Option("--recipe", help=" | ".join(RECIPES))] = "isbi2012",
     val: Annotated[
-        Optional[str], typer.Option("--val", help="held-out slices, e.g. 12-14,27-29, or 0.2")
+        str | None, typer.Option("--val", help="held-out slices, e.g. 12-14,27-29, or 0.2")
     ] = None,
-    steps: Annotated[Optional[int], typer.Option("--steps", help="updates")] = None,
-    seed: Annotated[Optional[int], typer.Option("--seed", help="seed of all randomness")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="updates")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="seed of all randomness")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps")] = "auto",
     precision: Annotated[
-        Optional[Literal["auto", "fp32", "bf16", "fp16"]],
+        Literal["auto", "fp32", "bf16", "fp16"] | None,
         typer.Option("--precision", help="number format of the convolutions"),
     ] = None,
     set_: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--set", help="any recipe field, e.g. --set learning_rate=1e-4"),
     ] = None,
     label_values: Annotated[
-        Optional[str], typer.Option("--label-values", help="mask values of class 0, 1, ...: 0,255")
+        str | None, typer.Option("--label-values", help="mask values of class 0, 1, ...: 0,255")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="tile-drawing processes")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="threads that draw ahead")] = 0,
+    keep_every: Annotated[
+        int, typer.Option("--keep-every", min=0, help="keep the checkpoint of every N steps")
+    ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="go on where OUT stopped")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="write event files (extra: tensorboard)")
@@ -59,6 +62,7 @@ def train(
         device=device,
         workers=workers,
         resume=resume,
+        keep_every=keep_every,
         tensorboard=tensorboard,
         words=sys.argv[1:],
     )
@@ -128,6 +132,8 @@ def _value(text: str, like: object) -> object:
     """`text` as the type of the field's present value, or as it stands where it does not fit."""
     if isinstance(like, bool):
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    if isinstance(like, str):
+        return text
     if text.lower() == "none":
         return None
     for kind in (int, float):

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from tiling.faults import ModelFileError
 from unet2015.recipe import Recipe
 
-__all__ = ["learning_rate", "make_optimiser", "optimiser_tensors", "restore_optimiser"]
+__all__ = [
+    "follow",
+    "learning_rate",
+    "make_optimiser",
+    "optimiser_tensors",
+    "restore_optimiser",
+]
 
 # The one-cycle shape of Smith and Topin: a cosine rise over 30 % of the run from a 25th of the
 # peak, then a cosine fall to a 250,000th of it.
@@ -51,14 +57,44 @@ def _cosine(start: float, end: float, share: float) -> float:
 
 
 def make_optimiser(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
-    """Optimiser named by the recipe over all parameters of `net`."""
+    """Optimiser named by the recipe over all parameters of `net`, all of them in one kernel.
+
+    Examples
+    --------
+    >>> from unet2015.recipe import isbi2012
+    >>> make_optimiser(isbi2012(), nn.Conv2d(1, 1, 3)).defaults["momentum"]
+    0.99
+    """
     rate, decay = recipe.learning_rate, recipe.weight_decay
+    fused = all(p.device.type in ("cpu", "cuda") for p in net.parameters())
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(
-            net.parameters(), lr=rate, momentum=recipe.momentum, weight_decay=decay
+            net.parameters(), lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=fused
         )
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    return kind(net.parameters(), lr=rate, weight_decay=decay)
+    return kind(net.parameters(), lr=rate, weight_decay=decay, fused=fused)
+
+
+def follow(averaged: dict[str, Tensor], net: nn.Module, decay: float, step: int) -> None:
+    """Move the averaged weights towards those of `net`, in place: a <- d a + (1 - d) w.
+
+    d is the decay, but (1 + step) / (10 + step) while that is less, so that the average forgets
+    the initial weights quickly.
+
+    Examples
+    --------
+    >>> net = nn.Linear(1, 1, bias=False)
+    >>> averaged = {"weight": torch.zeros(1, 1)}
+    >>> _ = net.weight.data.fill_(1.0)
+    >>> follow(averaged, net, decay=0.999, step=0)
+    >>> round(float(averaged["weight"]), 6)
+    0.9
+    """
+    if averaged:
+        weights = net.state_dict()
+        share = 1 - min(decay, (1 + step) / (10 + step))
+        for name, value in averaged.items():
+            value.lerp_(weights[name], share)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, net: nn.Module) -> dict[str, Tensor]:
@@ -88,6 +124,8 @@ def restore_optimiser(
         parameter = parameters.get(owner)
         if parameter is None or (tensor.ndim > 0 and tensor.shape != parameter.shape):
             raise ModelFileError("checkpoint", f"optimiser state {name!r} fits no parameter")
-        # Adam keeps its step counter on the CPU, everything else lies beside the parameter.
-        place = tensor if key == "step" else tensor.to(parameter.device, parameter.dtype)
-        optimiser.state[parameter][key] = place.clone(memory_format=torch.preserve_format)
+        if tensor.ndim == 0:  # Adam's step counter: beside the parameter in the fused form only
+            on = parameter.device if optimiser.defaults.get("fused") else "cpu"
+            optimiser.state[parameter][key] = tensor.clone().to(on)
+        else:  # with the strides of its parameter: fused kernels run over both side by side
+            optimiser.state[parameter][key] = torch.empty_like(parameter).detach().copy_(tensor)

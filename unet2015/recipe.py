@@ -80,7 +80,8 @@ class Recipe:
     noise_std: float = 0.0  # [open] Gaussian noise of up to this standard deviation
     # The run.
     seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"  # auto: bf16 where it is fast
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"  # [open] auto: bf16 where fast
+    compile: bool = False  # [open] torch.compile of the network; pays on GPUs and long runs
     validate_every: int = 1000
     checkpoint_every: int = 1000
 

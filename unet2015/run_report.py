@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from tiling import plan
 from tiling.safe_write import write_text
 from unet2015.data import Stack
+from unet2015.predict import covering_output, geometry_of, predict_array
 from unet2015.provenance import versions
+from unet2015.recipe import Recipe
 from unet2015.report import (
     Column,
     KeyFigure,
@@ -20,13 +25,16 @@ from unet2015.report import (
     best_and_worst,
     figure3_panel,
     learning_curves,
+    seam_picture,
     write_report,
 )
 from unet2015.score import isbi_scores
 from unet2015.train import Run
-from unet2015.validate import probabilities_of, with_weights
+from unet2015.validate import BEST_BY, measured, probabilities_of, with_weights
 
 __all__ = ["COLUMNS", "measures_table", "run_report", "write_run_report"]
+
+CORNER_PX = 1024  # of a larger slice, the corner that the seam certificate looks at
 
 COLUMNS = {
     "wrong_pixels": Column("wrong pixels", "lower"),
@@ -50,8 +58,6 @@ def write_run_report(
     run: Run, training: Stack, validation: Stack | None, *, commands: Sequence[str] = ()
 ) -> None:
     """Write `report.html`, and `scores.json` where two-class slices are held out."""
-    import json
-
     data, scores = run_report(run, training, validation)
     if scores is not None:
         write_text(run.out / "scores.json", json.dumps(scores, indent=1) + "\n", overwrite=True)
@@ -69,6 +75,14 @@ def run_report(
         The finished run.
     training, validation
         Its slices, the training ones with weights.
+
+    Returns
+    -------
+    data : ReportData
+        The page.
+    scores : dict or None
+        As `unet2015 score --json` gives them; None without held-out slices of two classes that
+        are labelled throughout and have foreground.
     """
     recipe = run.recipe
     data = ReportData(
@@ -81,11 +95,30 @@ def run_report(
         versions=versions(),
         provenance={"data_sha256": training.fingerprint},
     )
-    if validation is None or recipe.classes != 2 or recipe.ignore_label is not None:
+    if validation is None:
         return data, None
     net = with_weights(run.net, run.averaged)
-    maps = [p[1] for p in probabilities_of(net, validation, recipe)]
-    scores = _scores(maps, validation)
+    maps = probabilities_of(net, validation, recipe)
+    figures, notes = measured(maps, validation, recipe)
+    inside = [1 - p[0] for p in maps]
+    truths = [_truth(t, p, recipe) for t, p in zip(validation.labels, inside, strict=True)]
+    seams, picture = _certificate(net, validation.images[0], recipe)
+    data = replace(
+        data,
+        warnings=(*data.warnings, *(note for note in notes if note not in data.warnings)),
+        key_figures=(KeyFigure("wrong pixels", figures[BEST_BY], "held out, most probable class"),),
+        measures=_class_table(figures),
+        slices=best_and_worst(
+            [image.mean(0) for image in validation.images], inside, truths,
+            names=[f"slice {name}" for name in validation.names],
+        ),
+        seams=seams,
+        seam_picture=picture,
+    )  # fmt: skip
+    scored = [k for k, truth in enumerate(truths) if truth.any()]
+    if recipe.classes != 2 or recipe.ignore_label is not None or not scored:
+        return data, None
+    scores = _scores([inside[k] for k in scored], [truths[k] for k in scored])
     at_half, best = ({key: scores[key][kind] for key in COLUMNS} for kind in ("at_0.5", "best"))
     return replace(
         data,
@@ -97,11 +130,46 @@ def run_report(
             {"best threshold": best, "threshold 0.5": at_half},
             "Held-out slices; measures as the ISBI 2012 challenge computes them.",
         ),
-        slices=best_and_worst(
-            [image[0] for image in validation.images], maps, validation.labels,
-            names=[f"slice {name}" for name in validation.names],
-        ),
     ), scores  # fmt: skip
+
+
+def _certificate(
+    net: nn.Module, image: NDArray[Any], recipe: Recipe
+) -> tuple[dict[str, Any], bytes | None]:
+    """A held-out slice (or its corner) in tiles of half its side against one pass over it."""
+    image = image[:, :CORNER_PX, :CORNER_PX]
+    whole = geometry_of(net, covering_output(net, image.shape))
+    half = whole.nearest(max(image.shape[-2:]) // 2)[0]
+    if half <= whole.smallest:
+        return {}, None
+    tiled, one = (
+        predict_array(net, image, output=output, scale=recipe.scale)[1]
+        for output in (half, whole.output)
+    )
+    difference = np.abs(tiled.astype(np.float64) - one)
+    figures = {
+        "tiles": len(plan(image.shape, geometry_of(net, half))),
+        "output tile (px)": half,
+        "largest difference from one pass (probability)": float(difference.max()),
+    }
+    step = geometry_of(net, half).step
+    return figures, seam_picture(tiled, step, difference=difference,
+                                 difference_name="|tiled - one pass|")  # fmt: skip
+
+
+def _truth(label: NDArray[np.int64], inside: NDArray[np.float32], recipe: Recipe) -> NDArray[Any]:
+    """Foreground of a slice; where there is no annotation the prediction counts as right."""
+    foreground = label > 0
+    if recipe.ignore_label is not None:
+        foreground = np.where(label == recipe.ignore_label, inside > 0.5, foreground)
+    return np.asarray(foreground)
+
+
+def _class_table(figures: Mapping[str, float]) -> Table:
+    """Measures that any number of classes and partial annotation allow."""
+    columns = (COLUMNS["wrong_pixels"], Column("mean IoU", "higher"))
+    row = ("held-out slices", figures["wrong_pixels"], figures["mean_iou"])
+    return Table(columns, (row,), "Held-out slices, labelled pixels, most probable class.")
 
 
 def _figure3(training: Stack) -> bytes | None:
@@ -109,15 +177,16 @@ def _figure3(training: Stack) -> bytes | None:
     if training.instances is None or training.weights is None:
         return None
     ids = np.maximum(training.instances[0], 0)
-    return figure3_panel(training.images[0][0], ids, training.labels[0] > 0, training.weights[0])
+    grey = training.images[0].mean(0)
+    return figure3_panel(grey, ids, training.labels[0] > 0, training.weights[0])
 
 
-def _scores(maps: Sequence[NDArray[np.float32]], validation: Stack) -> dict[str, Any]:
+def _scores(maps: Sequence[NDArray[np.float32]], truths: Sequence[NDArray[Any]]) -> dict[str, Any]:
     """ISBI measures of slices that may differ in size, as `unet2015 score --json` gives them."""
     if len({p.shape for p in maps}) == 1:
-        sweeps = isbi_scores(np.stack(maps), np.stack(list(validation.labels)))
+        sweeps = isbi_scores(np.stack(maps), np.stack(list(truths)))
         return {name: sweep.to_dict() for name, sweep in sweeps.items()}
-    each = [isbi_scores(p[None], t[None]) for p, t in zip(maps, validation.labels, strict=True)]
+    each = [isbi_scores(p[None], t[None]) for p, t in zip(maps, truths, strict=True)]
     return {
         key: {
             "best": float(np.mean([sweeps[key].best for sweeps in each])),

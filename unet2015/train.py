@@ -10,8 +10,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,70 +19,30 @@ import torch
 from torch import Tensor, nn
 
 from tiling.command import Terminated
-from tiling.faults import InputError, NumericsError, UsageFault, WriteError
-from tiling.safe_write import OutputLock, remove_stale, write_text
-from unet2015 import checkpoint as checkpoints
+from tiling.faults import Fault, NumericsError, UsageFault
 from unet2015.data import Stack, batches
 from unet2015.device import choose_precision
-from unet2015.energy import energy
-from unet2015.net import UNet, init_paper_weights
-from unet2015.optimiser import (
-    learning_rate,
-    make_optimiser,
-    optimiser_tensors,
-    restore_optimiser,
-)
-from unet2015.provenance import versions
+from unet2015.net import UNet, init_paper_weights, output_side
+from unet2015.optimiser import learning_rate, make_optimiser
+from unet2015.ranks import ranks_now
 from unet2015.recipe import Recipe
-from unet2015.training_log import Log
-from unet2015.validate import BEST_BY, is_constant, validate
+from unet2015.run_folder import Run, keep_step, kept, opened, save_run, write_log
+from unet2015.step import dropout_seed, gradients, repeatable, shared_network, update
+from unet2015.validate import BEST_BY, evaluate
 
 __all__ = ["Run", "network_of", "train"]
 
 LOG_EVERY = 10  # steps whose mean loss makes one row of log.csv
-PATIENCE = 3  # evaluations at the constant solution before it is called out
-MAX_OVERFLOWS = 50  # fp16 steps skipped in a row before training stops
-
-CONSTANT = (
-    "the network predicts the same class everywhere since {n} evaluations; usual causes: learning"
-    " rate too high or far too low, labels of one class, a weight map that drowns the other class,"
-    " images that are not scaled, default initialisation instead of the paper's"
-)
-
-
-@dataclass
-class Run:
-    """A training run: where it is, how far it came, and what it holds.
-
-    Attributes
-    ----------
-    out
-        Folder with `recipe.json`, `log.csv`, `last.safetensors` and `best.safetensors`.
-    step
-        Updates made so far.
-    log
-        One row per `LOG_EVERY` steps and per validation.
-    warnings
-        Sentences the command line passes on, e.g. a network stuck at the constant solution.
-    """
-
-    out: Path
-    recipe: Recipe
-    stack: Stack
-    net: nn.Module
-    optimiser: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    averaged: dict[str, Tensor]
-    step: int = 0
-    log: Log = field(default_factory=Log)
-    best: float = math.inf
-    measures: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    constant_evaluations: int = 0
+MAX_SKIPPED = 20  # fp16 steps left out in a row before training stops
 
 
 def network_of(recipe: Recipe) -> UNet:
-    """The paper's network with the recipe's sizes and the paper's initialisation."""
+    """The paper's network with the recipe's sizes and the paper's initialisation.
+
+    >>> from unet2015.recipe import quick
+    >>> network_of(quick()).margin
+    44
+    """
     net = UNet(
         recipe.in_channels,
         recipe.classes,
@@ -105,7 +64,8 @@ def train(
     device: str | torch.device = "cpu",
     resume: bool = False,
     workers: int = 0,
-    on_step: Callable[[Run, float], None] | None = None,
+    keep_every: int = 0,
+    on_step: Callable[[Run], None] | None = None,
 ) -> Run:
     """Trained run of `recipe` on `stack`; the folder `out` holds checkpoints and log.
 
@@ -124,13 +84,15 @@ def train(
         Held-out slices, measured every `recipe.validate_every` steps; `best.safetensors` is the
         checkpoint with the smallest share of wrong pixels on them.
     device
-        Where the network runs.
+        Where the network runs, and on a GPU where tiles are deformed.
     resume
         Continue from `last.safetensors` in `out`, if there is one.
     workers
-        Processes that draw tiles ahead; 0 draws them in this one. The result is the same.
+        Threads that draw tiles ahead; 0 draws them in this one. The result is the same.
+    keep_every
+        Also keep the checkpoint of every so many steps under its own name; 0 keeps none.
     on_step
-        Called after every update with the run and the loss of that step.
+        Called after every update with the run; pictures and figures are at hand there.
 
     Raises
     ------
@@ -139,195 +101,148 @@ def train(
     NumericsError
         If the loss or the weights stop being finite; the last good checkpoint stays.
     UsageFault
-        If a resumed run was started with another recipe.
+        If a resumed run was started with another recipe, or the tile does not fit the network.
+    ValueError
+        If every weight is 0, so that there is nothing to learn.
 
     Notes
     -----
-    Source: Ronneberger et al. 2015, section 3; open choices are named in `Recipe`.
+    Source: Ronneberger et al. 2015, section 3; open choices are named in `Recipe`. The same bits
+    come out on the same torch, device, number of threads and number of processes.
     """
-    out, device = Path(out), torch.device(device)
-    precision = choose_precision(recipe.precision, device)
-    net = network_of(recipe) if net is None else net
-    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = make_optimiser(recipe, net)
-    averaged = {k: v.clone() for k, v in net.state_dict().items()} if recipe.average_decay else {}
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    run = Run(out, recipe, stack, net, optimiser, scaler, averaged)
-    out.mkdir(parents=True, exist_ok=True)
-    with OutputLock(out / "run"):
-        _open_run(run, resume=resume)
+    device = torch.device(device)
+    run = _new_run(recipe, stack, Path(out), net, device)
+    with opened(run, resume=resume), repeatable(recipe, device):
+        shared = shared_network(run)
         losses: list[Tensor] = []
+        drawn = batches(
+            stack, recipe, run.step, workers=workers, part=(run.ranks.rank, run.ranks.count),
+            device=str(device) if device.type == "cuda" else "cpu",
+        )  # fmt: skip
         try:
-            for step, images, labels, weights in batches(stack, recipe, run.step, workers=workers):
-                torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout: a function of the step
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(recipe, step)
-                loss = _gradients(run, images, labels, weights, device, precision)
-                with _undisturbed():
-                    _update(run)
-                    run.step = step + 1
-                losses.append(loss)
-                if on_step is not None:
-                    on_step(run, float(loss) if device.type == "cpu" else math.nan)
-                _book_keeping(run, validation, losses)
+            _late_validation(run, validation)
+            with _closed(drawn):
+                for step, *tiles in drawn:
+                    torch.manual_seed(dropout_seed(recipe, step, run.ranks.rank))
+                    for group in run.optimiser.param_groups:
+                        group["lr"] = learning_rate(recipe, step)
+                    loss = gradients(run, shared, tiles, device)
+                    with _undisturbed():
+                        updated = update(run)
+                        run.step = step + 1
+                    losses += [loss] if updated else []
+                    _book_keeping(run, validation, losses, keep_every)
+                    if on_step is not None:
+                        on_step(run)
         except (KeyboardInterrupt, Terminated) as stop:
-            _save(run)
-            stop.add_note(f"{run.step} of {recipe.steps} steps are saved; add --resume to go on")
+            _save_what_is_there(run, losses, stop)
             raise
     return run
 
 
-def _gradients(
-    run: Run,
-    images: Tensor,
-    labels: Tensor,
-    weights: Tensor,
-    device: torch.device,
-    precision: str,
-) -> Tensor:
-    """Gradients of one step, summed over `recipe.accumulate` parts; returns the mean energy."""
-    recipe, net = run.recipe, run.net
-    net.train()
-    net.zero_grad(set_to_none=True)
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    total = torch.zeros((), device=device)
-    parts = [part.split(recipe.batch) for part in (images, labels, weights)]
-    for image, label, weight in zip(*parts, strict=True):
-        image = image.to(device, non_blocking=True, memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype=half, enabled=half is not None):
-            logits = net(image)
-        loss = energy(
-            logits.float(),
-            label.to(device, non_blocking=True),
-            weight.to(device, non_blocking=True),
-            normalisation=recipe.normalisation,
-            ignore_label=recipe.ignore_label,
+def _new_run(
+    recipe: Recipe, stack: Stack, out: Path, net: nn.Module | None, device: torch.device
+) -> Run:
+    """Run at step 0, its network on the device; what cannot be trained is refused."""
+    ranks = ranks_now()
+    if recipe.batch * recipe.accumulate < ranks.count:
+        raise UsageFault(
+            f"{ranks.count} processes share batches of {recipe.batch * recipe.accumulate} tile(s);"
+            " raise --set batch"
         )
-        run.scaler.scale(loss / recipe.accumulate).backward()
-        total += loss.detach() / recipe.accumulate
-    return total
+    if stack.weights is not None and not any(w.any() for w in stack.weights):
+        raise ValueError("every weight of the training slices is 0: there is nothing to learn")
+    net = network_of(recipe) if net is None else net
+    try:
+        output_side(recipe.tile_px, recipe.depth, "recipe: tile_px")
+    except ValueError as error:
+        raise UsageFault(str(error)) from error
+    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fp16 = choose_precision(recipe.precision, device) == "fp16"
+    run = Run(
+        out, recipe, stack, net,
+        make_optimiser(recipe, net),
+        torch.amp.GradScaler(device.type, enabled=fp16),
+        {k: v.clone() for k, v in net.state_dict().items()} if recipe.average_decay else {},
+        ranks,
+    )  # fmt: skip
+    if recipe.learning_rate == 0:
+        run.warn("the learning rate is 0: the network will stay as it is")
+    return run
 
 
-def _update(run: Run) -> None:
-    """One step of the optimiser and of the moving average of the weights."""
-    run.scaler.step(run.optimiser)
-    run.scaler.update()
-    if run.averaged:
-        weights = run.net.state_dict()
-        for name, value in run.averaged.items():
-            value.lerp_(weights[name], 1 - run.recipe.average_decay)
-
-
-def _book_keeping(run: Run, validation: Stack | None, losses: list[Tensor]) -> None:
+def _book_keeping(
+    run: Run, validation: Stack | None, losses: list[Tensor], keep_every: int
+) -> None:
     """Log, validation and checkpoints that fall due after the step just made."""
     recipe, last = run.recipe, run.step == run.recipe.steps
-    validates = validation is not None and (last or run.step % recipe.validate_every == 0)
-    saves = last or run.step % recipe.checkpoint_every == 0
-    if not (saves or validates or run.step % LOG_EVERY == 0):
-        return
-    if run.scaler.is_enabled() and float(run.scaler.get_scale()) < 2.0**-MAX_OVERFLOWS:
+    if run.skipped_in_row >= MAX_SKIPPED:
         raise NumericsError(
-            f"step {run.step}: gradients overflow in fp16 again and again; use bf16"
+            f"step {run.step}: gradients overflowed in fp16 {MAX_SKIPPED} times in a row on"
+            f" {_slices(run, run.step - 1)}; {kept(run)}; use --precision bf16"
         )
-    values = torch.stack(losses).tolist()
-    _refuse_not_finite(run, values)
-    losses.clear()
-    rate = learning_rate(recipe, run.step - 1)
-    run.log.add(run.step, loss=sum(values) / len(values), learning_rate=rate)
-    if validates and validation is not None:
-        _evaluate(run, validation)
-        if run.measures[BEST_BY] < run.best:
-            run.best = run.measures[BEST_BY]
-            _save(run, "best.safetensors")
-    if saves:
-        _save(run)
+    validates = validation is not None and _validates(run)
+    saves = last or run.step % recipe.checkpoint_every == 0
+    keeps = keep_every > 0 and run.step % keep_every == 0
+    if not (saves or keeps or validates or run.step % LOG_EVERY == 0):
+        return
+    _log_losses(run, losses)
+    if validates and validation is not None and run.ranks.first:
+        evaluate(run, validation)
     if saves or validates or run.step % (10 * LOG_EVERY) == 0:
-        write_text(run.out / "log.csv", run.log.to_csv(), overwrite=True)
+        write_log(run)  # before the checkpoint: a log that is ahead is cut, a gap would stay
+    if keeps:
+        keep_step(run)
+    if saves:
+        save_run(run)
 
 
-def _evaluate(run: Run, validation: Stack) -> None:
-    """Measure the held-out slices and notice a network that says the same everywhere."""
-    run.measures = validate(run.net, validation, run.recipe, run.averaged)
-    run.log.add(run.step, **run.measures)
-    run.constant_evaluations = run.constant_evaluations + 1 if is_constant(run.measures) else 0
-    if run.constant_evaluations == PATIENCE:
-        run.warnings.append(CONSTANT.format(n=PATIENCE))
+def _validates(run: Run) -> bool:
+    return run.step == run.recipe.steps or run.step % run.recipe.validate_every == 0
 
 
-def _refuse_not_finite(run: Run, values: list[float]) -> None:
-    """Stop at the first loss that is NaN or Inf, naming the step and its slices."""
+def _log_losses(run: Run, losses: list[Tensor]) -> None:
+    """A row with the mean of the losses since the last row, all of them finite."""
+    if not losses:
+        return
+    values = torch.stack(losses).tolist()
     for offset, value in enumerate(values):
         if not math.isfinite(value):
             step = run.step - len(values) + offset
-            names = ", ".join(run.stack.drawn(run.recipe, step))
             raise NumericsError(
-                f"step {step}: the loss is {value} on {names}; the last good checkpoint is kept;"
+                f"step {step}: the loss is {value} on {_slices(run, step)}; {kept(run)};"
                 " lower the learning rate or use --precision fp32"
             )
+    losses.clear()
+    run.loss = sum(values) / len(values)
+    rate = learning_rate(run.recipe, run.step - 1)
+    run.log.add(run.step, loss=run.loss, learning_rate=rate)
 
 
-def _open_run(run: Run, *, resume: bool) -> None:
-    """Start a run in its folder, or put a stopped one back exactly as it was."""
-    last = run.out / "last.safetensors"
-    remove_stale(run.out)
-    if not resume or not last.exists():
-        if last.exists():
-            raise WriteError(run.out, "already holds a run; add --resume to go on, or name another")
-        write_text(run.out / "recipe.json", run.recipe.to_json() + "\n", overwrite=True)
-        return
-    state = checkpoints.load(last)
-    then = Recipe.from_dict(state.recipe or {})
-    if replace(then, steps=run.recipe.steps) != run.recipe:
-        raise UsageFault(f"{run.out} was started with another recipe; resume it with the same one")
-    if state.provenance.get("data") != run.stack.fingerprint:
-        raise InputError(run.out, "was started on other images, labels or weights")
-    run.net.load_state_dict(state.weights)
-    scaled = {k: v for k, v in state.optimiser.items() if k.startswith("scaler.")}
-    moments = {k: v for k, v in state.optimiser.items() if k not in scaled}
-    restore_optimiser(run.optimiser, run.net, moments)
-    if scaled:
-        run.scaler.load_state_dict(
-            {k.removeprefix("scaler."): v.item() for k, v in scaled.items()}
-            | {"growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000}
-        )
-    for name, value in run.averaged.items():
-        value.copy_(state.averaged[name])
-    run.step, run.measures = state.step, dict(state.measures)
-    run.best = float(state.provenance.get("best", math.inf))
-    run.constant_evaluations = int(state.provenance.get("constant_evaluations", 0))
-    if (run.out / "log.csv").exists():
-        run.log = Log.from_csv((run.out / "log.csv").read_text("utf-8"), up_to=run.step)
+def _slices(run: Run, step: int) -> str:
+    """Names of the slices a step's tiles come from."""
+    names = dict.fromkeys(run.stack.drawn(run.recipe, step))
+    return f"slice{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def _save(run: Run, name: str = "last.safetensors") -> None:
-    """Write one checkpoint of the run, atomically, replacing the one before."""
-    recipe = run.recipe
-    state = optimiser_tensors(run.optimiser, run.net)
-    if run.scaler.is_enabled():
-        state |= {
-            f"scaler.{k}": torch.tensor(v)
-            for k, v in run.scaler.state_dict().items()
-            if k in ("scale", "_growth_tracker")
-        }
-    provenance: dict[str, Any] = {"data": run.stack.fingerprint, "versions": versions()}
-    provenance["constant_evaluations"] = run.constant_evaluations
-    if math.isfinite(run.best):
-        provenance["best"] = run.best
-    checkpoints.save(
-        run.out / name,
-        checkpoints.Checkpoint(
-            network=checkpoints.describe_network(run.net),
-            weights={k: v.detach() for k, v in run.net.state_dict().items()},
-            recipe=recipe.to_dict(),
-            preprocessing={"scale": recipe.scale},
-            step=run.step,
-            measures=run.measures,
-            provenance=provenance,
-            optimiser=state,
-            averaged=run.averaged,
-        ),
-        overwrite=True,
-    )
+def _late_validation(run: Run, validation: Stack | None) -> None:
+    """Do the validation that a stopped run still owed at the step it was saved at."""
+    done = BEST_BY in run.log.rows.get(run.step, {})
+    if run.step and validation is not None and run.ranks.first and _validates(run) and not done:
+        evaluate(run, validation)
+        write_log(run)
+
+
+def _save_what_is_there(run: Run, losses: list[Tensor], stop: BaseException) -> None:
+    """Save an interrupted run, and tell how to go on; a state that is not finite is left out."""
+    try:
+        if run.ranks.count == 1:
+            _log_losses(run, losses)
+        write_log(run)
+        save_run(run)
+        stop.add_note(f"{run.step} of {run.recipe.steps} steps are saved; add --resume to go on")
+    except Fault as fault:
+        stop.add_note(f"not saved: {fault}")
 
 
 @contextmanager
@@ -349,3 +264,8 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
         if held:
             signal.raise_signal(held[0])
+
+
+def _closed(drawn: Any) -> Any:
+    """Context that ends the threads drawing tiles ahead, if there are any."""
+    return closing(drawn) if hasattr(drawn, "close") else nullcontext()

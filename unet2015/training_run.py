@@ -5,17 +5,21 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from tiling.faults import InputError, UsageFault
 from unet2015.data import Stack, read_stack_pair, split, weigh
 from unet2015.device import choose_device, choose_precision, describe_device
-from unet2015.progress import bar
+from unet2015.progress import Bar, bar
+from unet2015.ranks import joined, ranks_now
 from unet2015.recipe import Recipe
 from unet2015.run_report import write_run_report
 from unet2015.train import Run, train
+from unet2015.watching import Events, progress_on, require_tensorboard
 
 __all__ = ["Inputs", "read_inputs", "run_training"]
 
@@ -64,12 +68,18 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
         if inputs.val is not None:
             stack, validation = split(stack, inputs.val, ignore_label=recipe.ignore_label)
         if inputs.weights is None:
-            return weigh(stack, recipe), validation
+            stack = weigh(stack, recipe)
     except ValueError as error:
         raise InputError(inputs.labels, str(error)) from error
-    from unet2015.weight_files import read_weights
+    if inputs.weights is not None:
+        from unet2015.weight_files import read_weights
 
-    return read_weights(inputs.weights, stack, recipe), validation
+        stack = read_weights(inputs.weights, stack, recipe)
+    if not any(weights.any() for weights in stack.weights or ()):
+        raise InputError(
+            inputs.weights or inputs.labels, "gives every pixel the weight 0: nothing to learn"
+        )
+    return stack, validation
 
 
 def _label_values(text: str | None) -> list[int] | None:
@@ -89,60 +99,64 @@ def run_training(
     device: str = "auto",
     workers: int = 0,
     resume: bool = False,
+    keep_every: int = 0,
     tensorboard: bool = False,
     words: Sequence[str] = (),
 ) -> Run:
     """Read, train with progress, write the report; the folder `out` holds everything.
 
+    Started by `torchrun`, the processes share the batches and the first one writes.
+
     Parameters
     ----------
     recipe, inputs, out
         What to train, on what, into which folder.
-    device, workers, resume
+    device, workers, resume, keep_every
         See `train`.
     tensorboard
         Also write event files for TensorBoard.
     words
         The command line, for the report.
     """
-    place = choose_device(device)
-    training, validation = read_inputs(inputs, recipe)
-    writer = _event_writer(out) if tensorboard else None
-    with bar("steps") as show:
-        show.say(
-            f"{recipe.name}: {len(training)} slices, {len(validation or ())} held out,"
-            f" {recipe.steps} steps of {recipe.batch} tile(s) {recipe.tile_px} px on"
-            f" {describe_device(place)} in {choose_precision(recipe.precision, place)}"
-        )
-        for note in training.notes:
-            show.say(note)
-        told: list[str] = []
+    if tensorboard:
+        require_tensorboard()
+    with joined(choose_device(device)) as place, bar("tiles") as show:
+        first = ranks_now().first
+        training, validation = read_inputs(inputs, recipe)
+        if first:
+            _introduce(show, recipe, training, validation, place)
+        progress = progress_on(show, place)
+        writes = tensorboard and first
+        with closing(Events(validation)) if writes else nullcontext() as events:
 
-        def on_step(run: Run, loss: float) -> None:
-            show.update(run.step, recipe.steps, f"loss {loss:.4f}")
-            if writer is not None and run.step in run.log.rows:
-                for name, value in run.log.rows[run.step].items():
-                    writer.add_scalar(name, value, run.step)
-            for warning in run.warnings[len(told) :]:
-                told.append(warning)
-                show.say(f"warning: {warning}")
+            def on_step(run: Run) -> None:
+                if first:
+                    progress(run)
+                if events is not None:
+                    events(run)
 
-        run = train(
-            recipe, training, out, validation=validation, device=place, resume=resume,
-            workers=workers, on_step=on_step,
-        )  # fmt: skip
-    if writer is not None:
-        writer.close()
-    command = "unet2015 " + shlex.join(words)
-    write_run_report(run, training, validation, commands=[command])
+            run = train(
+                recipe, training, out, validation=validation, device=place, resume=resume,
+                workers=workers, keep_every=keep_every, on_step=on_step,
+            )  # fmt: skip
+        if not first:
+            return run
+    write_run_report(run, training, validation, commands=["unet2015 " + shlex.join(words)])
     figures = ", ".join(f"{k} {v:.4f}" for k, v in run.measures.items())
     sys.stdout.write(f"{out}: {run.step} steps{'; held out: ' if figures else ''}{figures}\n")
     return run
 
 
-def _event_writer(out: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UsageFault("--tensorboard needs: pip install 'unet2015[tensorboard]'") from error
-    return SummaryWriter(out / "tensorboard")
+def _introduce(
+    show: Bar, recipe: Recipe, training: Stack, validation: Stack | None, place: torch.device
+) -> None:
+    """Say what is about to happen, and what reading did to the data."""
+    ranks = ranks_now().count
+    show.say(
+        f"{recipe.name}: {len(training)} slices, {len(validation or ())} held out,"
+        f" {recipe.steps} steps of {recipe.batch * recipe.accumulate} tile(s) {recipe.tile_px} px"
+        f" on {describe_device(place)}{f' in {ranks} processes' if ranks > 1 else ''}"
+        f" in {choose_precision(recipe.precision, place)}"
+    )
+    for note in training.notes:
+        show.say(note)

@@ -1,0 +1,100 @@
+"""Several processes that train one network: each draws its share of every batch.
+
+    torchrun --nproc-per-node 2 -m unet2015 train ...
+
+The gradients are averaged by torch's DistributedDataParallel; energies and their divisors are
+summed over all processes, so that two processes with a batch of one make the step of one process
+with a batch of two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tiling.faults import UsageFault
+
+__all__ = ["Ranks", "joined", "ranks_now"]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among those that train together.
+
+    Examples
+    --------
+    >>> Ranks().first, Ranks(1, 2).first
+    (True, False)
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files of the run."""
+        return self.rank == 0
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum of `value` over all processes."""
+        if self.count > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def shared(self, net: nn.Module) -> nn.Module:
+        """`net` with its gradients averaged over all processes when they are computed."""
+        if self.count == 1:
+            return net
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(net, gradient_as_bucket_view=True)
+
+
+def ranks_now() -> Ranks:
+    """The processes this one has joined (see `joined`), or this one alone.
+
+    Examples
+    --------
+    >>> ranks_now()
+    Ranks(rank=0, count=1)
+    """
+    if dist.is_available() and dist.is_initialized():
+        return Ranks(dist.get_rank(), dist.get_world_size())
+    return Ranks()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[torch.device]:
+    """Join the processes `torchrun` started, if any; gives the device of this process.
+
+    Raises
+    ------
+    UsageFault
+        If there are more processes than GPUs, or the device cannot be shared in this way.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        yield device
+        return
+    if device.type not in ("cpu", "cuda"):
+        raise UsageFault(f"--device {device}: several processes train on cpu or cuda only")
+    if device.type == "cuda":
+        index = int(os.environ.get("LOCAL_RANK", "0"))
+        if index >= torch.cuda.device_count():
+            raise UsageFault(
+                f"process {index} has no GPU of its own, there are {torch.cuda.device_count()};"
+                " lower --nproc-per-node"
+            )
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()

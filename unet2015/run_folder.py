@@ -1,0 +1,242 @@
+"""The folder of a training run: opened, locked, saved to, and resumed exactly.
+
+`recipe.json`, `log.csv`, `last.safetensors`, `best.safetensors`, and `step-001000.safetensors`
+where steps are kept. Each file appears complete or not at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tiling.faults import InputError, ModelFileError, NumericsError, UsageFault, WriteError
+from tiling.safe_write import OutputLock, remove_stale, write_text
+from unet2015 import checkpoint as checkpoints
+from unet2015.data import Stack
+from unet2015.optimiser import optimiser_tensors, restore_optimiser
+from unet2015.provenance import versions
+from unet2015.ranks import Ranks
+from unet2015.recipe import Recipe
+from unet2015.training_log import Log
+
+__all__ = ["Run", "keep_step", "kept", "opened", "save_run", "write_log"]
+
+SCALER = "scaler."  # prefix of the loss scaler's two numbers among the optimiser's tensors
+
+
+@dataclass
+class Run:
+    """A training run: where it is, how far it came, and what it holds.
+
+    Attributes
+    ----------
+    out
+        Folder of the run.
+    net, optimiser, scaler, averaged
+        Network, update rule, fp16 loss scaler, moving average of the weights (or empty).
+    ranks
+        The processes that train together.
+    step
+        Updates made so far.
+    loss
+        Mean energy of the last row of the log.
+    log
+        One row per `LOG_EVERY` steps and per validation.
+    best, measures
+        Smallest `wrong_pixels` so far; measures of the last validation.
+    example
+        Foreground probability (H, W) of the first held-out slice at the last validation.
+    warnings
+        Sentences the command line passes on, e.g. a network stuck at the constant solution.
+    constant_evaluations, skipped, skipped_in_row
+        Evaluations at the constant solution; fp16 updates left out, in all and just now.
+    """
+
+    out: Path
+    recipe: Recipe
+    stack: Stack
+    net: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    averaged: dict[str, Tensor] = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)
+    step: int = 0
+    loss: float = math.nan
+    log: Log = field(default_factory=Log)
+    best: float = math.inf
+    measures: dict[str, float] = field(default_factory=dict)
+    example: NDArray[np.float32] | None = None
+    warnings: list[str] = field(default_factory=list)
+    constant_evaluations: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+
+    def warn(self, sentence: str) -> None:
+        """Add a warning, once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
+@contextmanager
+def opened(run: Run, *, resume: bool) -> Iterator[None]:
+    """The run in its folder, locked; a stopped one is put back exactly as it was.
+
+    Raises
+    ------
+    WriteError
+        If the folder holds a run and `resume` is not set, or cannot be written.
+    LockedError
+        If another process trains into the folder.
+    UsageFault, InputError, ModelFileError
+        If the run was started with another recipe, other data or another network.
+    """
+    last = run.out / "last.safetensors"
+    if not run.ranks.first:
+        _resume(run, last, resume=resume)
+        yield
+        return
+    try:
+        run.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(run.out, f"cannot be made a folder ({error.strerror})") from error
+    with OutputLock(run.out / "run"):
+        stale = remove_stale(run.out)
+        if stale:
+            run.warn(f"{len(stale)} unfinished file(s) of a killed run were removed")
+        if not _resume(run, last, resume=resume):
+            write_text(run.out / "recipe.json", run.recipe.to_json() + "\n", overwrite=True)
+        yield
+
+
+def _resume(run: Run, last: Path, *, resume: bool) -> bool:
+    """Put back the state of `last`, if there is one; whether there was."""
+    if not last.exists():
+        return False
+    if not resume:
+        raise WriteError(run.out, "already holds a run; add --resume to go on, or name another")
+    state = checkpoints.load(last)
+    _check_same_run(run, state, last)
+    checkpoints.copy_weights(run.net, state.weights)
+    scaled = {k: v for k, v in state.optimiser.items() if k.startswith(SCALER)}
+    moments = {k: v for k, v in state.optimiser.items() if k not in scaled}
+    restore_optimiser(run.optimiser, run.net, moments)
+    if scaled:
+        run.scaler.load_state_dict(
+            {k.removeprefix(SCALER): v.item() for k, v in scaled.items()}
+            | {"growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000}
+        )
+    for name, value in run.averaged.items():
+        value.copy_(state.averaged[name])
+    run.step, run.measures = state.step, dict(state.measures)
+    progress = state.provenance
+    run.best = float(progress.get("best", math.inf))
+    run.constant_evaluations = int(progress.get("constant_evaluations", 0))
+    run.skipped = int(progress.get("skipped", 0))
+    log = run.out / "log.csv"
+    if log.exists():
+        run.log = Log.from_csv(log.read_text("utf-8", "replace"), up_to=run.step)
+    return True
+
+
+def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None:
+    """Refuse a checkpoint of another recipe, data, network or scaling of image values."""
+    then, now = Recipe.from_dict(state.recipe or {}), run.recipe
+    other = [
+        f"{f.name} {getattr(then, f.name)!r} -> {getattr(now, f.name)!r}"
+        for f in fields(Recipe)
+        if f.name != "steps" and getattr(then, f.name) != getattr(now, f.name)
+    ]
+    if other:
+        raise UsageFault(
+            f"{run.out} was started with another recipe ({'; '.join(other)});"
+            f" resume it with {run.out / 'recipe.json'}"
+        )
+    if state.preprocessing.get("scale") != now.scale:
+        raise ModelFileError(last, f"trained on images scaled by {state.preprocessing['scale']!r}")
+    if state.network != checkpoints.describe_network(run.net):
+        raise ModelFileError(last, f"holds another network: {state.network}")
+    if state.provenance.get("data") != run.stack.fingerprint:
+        raise InputError(run.out, "was started on other images, labels or weights")
+    if state.step > now.steps:
+        raise UsageFault(f"{run.out} has {state.step} steps already; --steps {now.steps} is less")
+    if set(state.averaged) != set(run.averaged):
+        raise ModelFileError(last, "its moving average of the weights is missing")
+    keeps_moments = now.optimiser != "sgd" or now.momentum > 0
+    if state.step and keeps_moments and not state.optimiser:
+        raise ModelFileError(last, "holds no state of the optimiser; it cannot be resumed")
+    if then.steps != now.steps and now.schedule != "constant":
+        run.warn(f"steps {then.steps} -> {now.steps}: the learning rate follows another curve now")
+    was = state.provenance.get("versions", {})
+    if was.get("torch") != versions()["torch"]:
+        run.warn(f"started with torch {was.get('torch')}: the same bits cannot be expected")
+
+
+def save_run(run: Run, name: str = "last.safetensors") -> None:
+    """Write one checkpoint of the run, atomically, replacing the one before.
+
+    Raises
+    ------
+    NumericsError
+        If something in it is NaN or Inf; the checkpoint before stays.
+    """
+    if not run.ranks.first:
+        return
+    state = optimiser_tensors(run.optimiser, run.net)
+    if run.scaler.is_enabled():
+        state |= {
+            f"{SCALER}{k}": torch.tensor(v)
+            for k, v in run.scaler.state_dict().items()
+            if k in ("scale", "_growth_tracker")
+        }
+    provenance: dict[str, Any] = {
+        "data": run.stack.fingerprint,
+        "versions": versions(),
+        "constant_evaluations": run.constant_evaluations,
+        "skipped": run.skipped,
+    }
+    if math.isfinite(run.best):
+        provenance["best"] = run.best
+    try:
+        checkpoints.save(
+            run.out / name,
+            checkpoints.Checkpoint(
+                network=checkpoints.describe_network(run.net),
+                weights={k: v.detach() for k, v in run.net.state_dict().items()},
+                recipe=run.recipe.to_dict(),
+                preprocessing={"scale": run.recipe.scale},
+                step=run.step,
+                measures=run.measures,
+                provenance=provenance,
+                optimiser=state,
+                averaged=run.averaged,
+            ),
+            overwrite=True,
+        )
+    except NumericsError as error:
+        raise NumericsError(f"step {run.step}: {error}; {kept(run)}") from error
+
+
+def kept(run: Run) -> str:
+    """What is left of a run that stops: its last good checkpoint, if it has one."""
+    last = run.out / "last.safetensors"
+    return f"{last} of an earlier step is untouched" if last.exists() else "nothing was saved yet"
+
+
+def write_log(run: Run) -> None:
+    """Write `log.csv`."""
+    if run.ranks.first:
+        write_text(run.out / "log.csv", run.log.to_csv(), overwrite=True)
+
+
+def keep_step(run: Run) -> None:
+    """Write the checkpoint of this step under its own name."""
+    save_run(run, f"step-{run.step:06d}.safetensors")
