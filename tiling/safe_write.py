@@ -39,6 +39,7 @@ __all__ = [
     "OutputLock",
     "Partial",
     "check_output",
+    "check_zarr_target",
     "discard_partial",
     "publish",
     "remove_stale",
@@ -132,9 +133,9 @@ def check_output(
     Parameters
     ----------
     path
-        The output file to come.
+        The output to come: a file, or a Zarr folder where the name ends in `.zarr`.
     overwrite
-        Whether an existing file may be replaced.
+        Whether an existing output may be replaced.
     inputs
         Files that are read: none of them may be the output, by whatever name or link.
     needed_bytes
@@ -152,7 +153,10 @@ def check_output(
             raise WriteError(
                 path, f"is also the input {os.fsdecode(source)}; choose another output name"
             )
-    _checked_target(path, overwrite=overwrite)
+    if target.suffix.lower() == ".zarr":
+        check_zarr_target(target, overwrite=overwrite)
+    else:
+        _checked_target(path, overwrite=overwrite)
     folder = target.parent
     effective = os.access in os.supports_effective_ids
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
@@ -164,6 +168,18 @@ def check_output(
             f"needs {needed_bytes} bytes but {free} bytes are free in {folder}; "
             "free some space or choose another folder",
         )
+
+
+def check_zarr_target(target: Path, *, overwrite: bool) -> None:
+    """Refuse a target that is there, unless it is a Zarr folder that may be replaced."""
+    if not target.parent.is_dir():
+        raise WriteError(target, f"folder {target.parent} does not exist; create it first")
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
+        raise WriteError(target, "already exists; use --overwrite to replace it, or another name")
+    if not (target / "zarr.json").is_file():
+        raise WriteError(target, "is not a Zarr v3 folder and is not replaced; use another name")
 
 
 def remove_stale(folder: StrPath) -> list[Path]:

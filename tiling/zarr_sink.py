@@ -21,9 +21,9 @@ import zarr
 
 from tiling.certificate import SeamError
 from tiling.disk import StrPath, beside, fsync_folder, real_target, writing
-from tiling.faults import WriteError
 from tiling.paged_rows import PagedRows, PageSink, checked_axes
 from tiling.partial import Partial, discard_partial
+from tiling.safe_write import check_zarr_target
 
 __all__ = ["CHUNK", "ZarrSink"]
 
@@ -63,7 +63,7 @@ class ZarrSink:
         self._rows = PagedRows(self.shape, self.axes, self.dtype, CHUNK, self._write_shards)
         self.target, self._overwrite, self._resume = real_target(path), overwrite, resume
         self._folder = beside(self.target, ".part.zarr")
-        _check_target(self.target, overwrite)
+        check_zarr_target(self.target, overwrite=overwrite)
         identity = {
             "shape": self.shape, "dtype": self.dtype.str, "axes": self.axes,
             "resolution": resolution, "provenance": self.provenance, "chunk": CHUNK,
@@ -132,11 +132,19 @@ class ZarrSink:
         self._partial.__enter__()
         try:
             with writing(self.target):
+                self._put_back()
                 self._take_up()
         except BaseException as error:
             self._partial.__exit__(type(error), error, error.__traceback__)
             raise
         return self
+
+    def _put_back(self) -> None:
+        """Give a predecessor its name again if a run was killed between the two renames."""
+        old = beside(self.target, ".old.zarr")
+        if old.exists() and not self.target.exists():
+            os.replace(old, self.target)  # noqa: PTH105
+        check_zarr_target(self.target, overwrite=self._overwrite)
 
     def _take_up(self) -> None:
         """Open the unfinished array, or make a new one, and count the rows that are whole."""
@@ -145,6 +153,8 @@ class ZarrSink:
             del latest[record["n"] :]
             latest.append(record)
         if latest and (self._folder / "0" / "zarr.json").is_file():
+            for torn in list(self._folder.rglob("*.partial")):
+                torn.unlink()  # zarr's temporary files of a run that was killed
             self._array = zarr.open_array(str(self._folder / "0"), mode="r+")
             for record in latest:
                 if _hash(self._shards(record["n"])) != record["sha256"]:
@@ -189,7 +199,7 @@ class ZarrSink:
 
     def _finish(self) -> None:
         self._rows.check_complete()
-        _check_target(self.target, self._overwrite)
+        check_zarr_target(self.target, overwrite=self._overwrite)
         old = beside(self.target, ".old.zarr")
         with writing(self.target):
             group = zarr.open_group(str(self._folder), mode="r+")
@@ -223,18 +233,6 @@ class ZarrSink:
 
 def _place(letter: str) -> int:
     return _ORDER.find(letter) if letter in _ORDER else 0
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    """Refuse a target that is there, unless it is a Zarr folder that may be replaced."""
-    if not target.parent.is_dir():
-        raise WriteError(target, f"folder {target.parent} does not exist; create it first")
-    if not target.exists():
-        return
-    if not overwrite:
-        raise WriteError(target, "already exists; use --overwrite to replace it, or another name")
-    if not (target / "zarr.json").is_file():
-        raise WriteError(target, "is not a Zarr v3 folder and is not replaced; use another name")
 
 
 def _fsync(file: Path) -> None:

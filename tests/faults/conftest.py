@@ -15,6 +15,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.faults.warm import Warm
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 if str(HERE) not in sys.path:  # so that the tests here find broken_tiff.py
@@ -78,6 +80,15 @@ def forked(shim: ModuleType) -> Callable[[Callable[[], object], str], int]:
         return os.waitstatus_to_exitcode(status)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """`warm.run("predict", ..., fault="kill:3")`: the real command line, forked, in 0.1 s."""
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork on this system")
+    with Warm() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
