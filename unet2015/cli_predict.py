@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from tiling import Summary
     from unet2015.predict_file import Job, Model, Settings
 
 __all__ = ["load_model", "predict"]
@@ -38,7 +37,8 @@ def predict(
         Literal["probabilities", "logits"], typer.Option("--mean-of", help="what is averaged")
     ] = "probabilities",
     save: Annotated[
-        Literal["probability", "label", "logits"], typer.Option("--save", help="what is written")
+        Literal["probability", "label", "logits", "instances"],
+        typer.Option("--save", help="what is written"),
     ] = "probability",
     dtype: Annotated[
         Literal["uint8", "uint16", "float16", "float32"] | None,
@@ -48,10 +48,30 @@ def predict(
         str | None,
         typer.Option("--class", help="class to write, or all; default: foreground of two"),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold", help="labels: probability of the class above this", min=0, max=1
+        ),
+    ] = None,
+    connectivity: Annotated[
+        int, typer.Option("--connectivity", help="instances: 4 or 8 neighbours touch")
+    ] = 4,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps")] = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"], typer.Option("--precision", help="number format")
     ] = "fp32",
+    normalise: Annotated[
+        str,
+        typer.Option(
+            "--normalise",
+            help="dtype-range, none, fixed:LOW:HIGH, min-max, percentile[:LOW:HIGH] or median; "
+            "default: as the checkpoint says",
+        ),
+    ] = "",
+    nan_to: Annotated[
+        float | None, typer.Option("--nan-to", help="value for NaN and Inf, else refused")
+    ] = None,
     axes: Annotated[str, typer.Option("--axes", help="meaning of the axes, e.g. ZYX, CYX")] = "",
     channel: Annotated[int | None, typer.Option("--channel", help="channel to use")] = None,
     region: Annotated[
@@ -63,26 +83,41 @@ def predict(
     compression: Annotated[
         Literal["deflate", "zstd", "none"], typer.Option("--compression", help="of the TIFF")
     ] = "deflate",
+    overlay: Annotated[
+        Path | None, typer.Option("--overlay", help="PNG to look at, of the first plane")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="take up an interrupted run")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the output")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="show what would happen, and stop")] = False,
 ) -> None:
     """Segment images of any size, tile by tile, without seams."""
+    from tiling.faults import UsageFault
     from unet2015.predict_file import Settings
 
+    if connectivity not in (4, 8):
+        raise UsageFault(f"--connectivity {connectivity}: 4 (sides touch) or 8 (corners too)")
     settings = Settings(
         output_tile=output_tile, step=step, batch=batch, average=average, mean_of=mean_of,
-        save=save, dtype=dtype or "", classes=_class(classes), device=device, precision=precision,
-        axes=axes, channel=channel, region=_region(region), memory_bytes=int(memory * 2**30),
-        compression=compression,
+        save=save, dtype=dtype or "", classes=_class(classes), threshold=threshold,
+        connectivity=connectivity, device=device, precision=precision, normalise=normalise,
+        nan_to=nan_to, axes=axes, channel=channel, region=_region(region),
+        memory_bytes=int(memory * 2**30), compression=compression,
     )  # fmt: skip
-    targets = _targets(images, out)
+    targets = _targets(images, out, save)
+    if overlay is not None and len(targets) > 1:
+        raise UsageFault("--overlay makes one picture; give one image")
+    if overlay is not None and not plan:
+        from tiling.safe_write import check_output
+
+        check_output(overlay, overwrite=overwrite, inputs=images)
     model = load_model(checkpoint)
     for image, target in targets:
         if plan:
             _show_plan(model, image, settings)
-        else:
-            _predict_one(model, image, target, settings, overwrite=overwrite, resume=resume)
+            continue
+        _predict_one(model, image, target, settings, overwrite=overwrite, resume=resume)
+        if overlay is not None:
+            _overlay(model, image, target, settings, overlay, overwrite=overwrite)
 
 
 def load_model(checkpoint: Path) -> Model:
@@ -128,14 +163,15 @@ def _region(text: str | None) -> tuple[int, int, int, int] | None:
     return y0, y1, x0, x1
 
 
-def _targets(images: list[Path], out: Path) -> list[tuple[Path, Path]]:
+def _targets(images: list[Path], out: Path, save: str) -> list[tuple[Path, Path]]:
     """Input and output of every image; several go into a folder under their own names."""
     from tiling.faults import UsageFault
 
     as_folder = len(images) > 1 or (out.is_dir() and out.suffix.lower() != ".zarr")
     if not as_folder:
         return [(images[0], out)]
-    targets = [(image, out / f"{image.stem.removesuffix('.ome')}.prob.tif") for image in images]
+    kind = "prob" if save == "probability" else save
+    targets = [(image, out / f"{image.stem.removesuffix('.ome')}.{kind}.tif") for image in images]
     names = [target for _, target in targets]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -154,89 +190,70 @@ def _predict_one(
 ) -> None:
     """One image, with a progress bar on standard error and a summary on standard output."""
     from unet2015.predict_file import predict_file
+    from unet2015.predict_text import summary_text, tile_text
     from unet2015.progress import bar
 
+    begun: list[Job] = []
     with bar("Mpx") as show:
-        first = True
 
         def progress(job: Job, plane: int, done: int, tiles: int) -> None:
-            nonlocal first
-            if first:
-                show.say(_tile_line(job))
-                first = False
-            area = (job.region[1] - job.region[0]) * (job.region[3] - job.region[2]) / 1e6
+            if not begun:
+                begun.append(job)
+                show.say(tile_text(job))
+            area = job.megapixels
             show.update(area * (plane + done / tiles), area * len(job.planes), image.name)
 
         try:
             summaries = predict_file(
                 model, image, target, settings, overwrite=overwrite, resume=resume,
-                progress=progress,
+                progress=progress, say=show.say,
             )  # fmt: skip
         except BaseException as stop:
             if not isinstance(stop, Exception):
-                stop.add_note("repeat the command with --resume to go on")
+                stop.add_note(f"to go on: {_resume_command()}")
             raise
-    sys.stdout.write(_summary_line(target, summaries))
-
-
-def _tile_line(job: Job) -> str:
-    side = job.geometry
-    return (
-        f"{job.image}: {job.planes.height} x {job.planes.width} px, {len(job.planes)} plane(s), "
-        f"on {job.device} in {job.precision}; tile {side.input} -> {side.output}, "
-        f"step {side.step if job.settings.step == 'exact' else side.output} px"
+    done = (
+        summary_text(target, begun[0], summaries) if begun else f"{target}: was computed before\n"
     )
+    sys.stdout.write(done)
 
 
-def _summary_line(target: Path, summaries: list[Summary]) -> str:
-    """What a finished run did: time, throughput, waiting, seam certificate."""
-    seconds = sum(s.seconds for s in summaries)
-    pixels = sum(s.pixels for s in summaries)
-    compared = sum(s.seam_compared for s in summaries)
-    differing = sum(s.seam_differing for s in summaries)
-    largest = max((s.seam_max_difference or 0.0 for s in summaries), default=0.0)
-    probes = [s.probe_difference for s in summaries if s.probe_difference is not None]
-    waiting = sum(s.seconds_waiting_input + s.seconds_waiting_output for s in summaries)
-    recomputed = sum(s.pixels_computed for s in summaries) / max(pixels, 1) - 1
-    seams = (
-        f"largest difference {largest:.3g} in {compared} values computed twice ({differing} differ)"
-        if compared
-        else "one tile, none"
-    )
-    probe = f"; probe tile {max(probes):.3g}" if probes else ""
-    return (
-        f"{target}: {pixels / 1e6:.2f} Mpx in {seconds:.1f} s"
-        f" ({pixels / 1e6 / max(seconds, 1e-9):.2f} Mpx/s),"
-        f" {sum(s.tiles for s in summaries)} tiles,"
-        f" {100 * recomputed:.0f} % computed beyond the image, {waiting:.1f} s waiting"
-        f" for files; seams: {seams}{probe}\n"
-    )
+def _resume_command() -> str:
+    """The command line of this process with `--resume`, as far as it is ours to know."""
+    import shlex
+
+    program = Path(sys.argv[0]).name
+    if program not in ("unet2015", "__main__.py"):
+        return "repeat the command with --resume"
+    words = ["unet2015"] if program == "unet2015" else ["python", "-m", "unet2015"]
+    words += [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    over = ["--overwrite"] if "--overwrite" in sys.argv else []
+    return shlex.join([*words, *over, "--resume"])
+
+
+def _overlay(
+    model: Model, image: Path, target: Path, settings: Settings, picture: Path, *, overwrite: bool
+) -> None:
+    """The preview of a finished output."""
+    import os
+
+    from tiling import open_source
+    from unet2015.overlay import write_overlay
+    from unet2015.predict_file import prepare
+
+    with open_source(image) as source:
+        job = prepare(model, source, os.fsdecode(image), settings)
+        write_overlay(job, target, picture, overwrite=overwrite)
+    sys.stdout.write(f"{picture}: preview\n")
 
 
 def _show_plan(model: Model, image: Path, settings: Settings) -> None:
     """What a run would do, on standard output."""
     import os
 
-    from tiling import open_source, plan
+    from tiling import open_source
     from unet2015.predict_file import prepare
+    from unet2015.predict_text import plan_text
 
     with open_source(image) as source:
-        job = prepare(model, source, os.fsdecode(image), settings)
-    tiles = plan(
-        (job.planes.height, job.planes.width), job.geometry, step=settings.step, region=job.region
-    )
-    y0, y1, x0, x1 = job.region
-    computed = len(tiles) * job.geometry.input**2
-    ladder, rung = [], job.geometry.smaller()
-    while rung is not None:
-        ladder.append(str(rung.output))
-        rung = rung.smaller()
-    sys.stdout.write(
-        f"{_tile_line(job)}\n"
-        f"  tiles       {tiles.rows} x {tiles.columns} = {len(tiles)} per plane,"
-        f" {len(tiles) * len(job.planes)} in all\n"
-        f"  network in  {computed / ((y1 - y0) * (x1 - x0)):.2f} x the pixels of the image\n"
-        f"  memory      about {job.tile_bytes * settings.batch / 2**30:.2f} GiB in the network;"
-        f" smaller tiles if it does not fit: {', '.join(ladder) or 'none'}\n"
-        f"  output      {'x'.join(map(str, job.shape))} {job.dtype}, axes {job.axes}\n"
-    )
+        sys.stdout.write(plan_text(prepare(model, source, os.fsdecode(image), settings)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tiling import Geometry, SeamRule, plan, stitch
+from tiling.faults import MemoryFault
 from unet2015.device import choose_precision, memory_at_hand
-from unet2015.tile_function import as_tile_function, scale_for_dtype
+from unet2015.intensity import blocks_of, measure_scale
+from unet2015.tile_function import Wanted, as_tile_function
 
 __all__ = [
     "as_tile_function",
@@ -43,19 +46,41 @@ def geometry_of(net: nn.Module, output: int = PAPER_OUTPUT) -> Geometry:
     return Geometry(int(net.margin), int(net.period), output)  # type: ignore[arg-type]
 
 
-def tile_bytes(net: nn.Module, geometry: Geometry) -> int:
-    """Estimate of the memory one tile needs in the network, in bytes.
+def tile_bytes(net: nn.Module, geometry: Geometry, *, precision: str = "fp32") -> int:
+    """Upper estimate of the memory one tile needs in the network, in bytes.
 
-    At its widest, the last level, the network holds the concatenation of skip and up-sampled map
-    (2 C), the result of the first convolution (C), and the convolution's working copies (2 C), at
-    4 bytes: 20 C bytes per input pixel, C the channels of the first level; the skips add C (1 +
-    1/2 + 1/4 + ...).
+    At its widest, the last level, the network holds the skip (C channels at the input's size), the
+    concatenation (2 C at the output's), and the results of both convolutions (C each); on the way
+    down it holds 2 C at the input's size. To this come a tenth for working copies, the logits with
+    their soft-max, and 80 MB that the libraries take whatever the tile. On a CPU it is 1.05 to 1.9
+    times the measured peak (`benchmarks/tiling_throughput.py`).
+
+    Parameters
+    ----------
+    net
+        The network; C is its `base_channels`.
+    geometry
+        The tile.
+    precision
+        `fp32`; the half formats take half.
     """
     channels = int(getattr(net, "base_channels", 64))
-    return 4 * 7 * channels * geometry.input**2
+    classes = int(getattr(net, "classes", 2))
+    side, out = geometry.input, geometry.output
+    area = max(2 * side**2, side**2 + 2 * (out + 4) ** 2 + (out + 2) ** 2 + out**2)
+    item = 4 if precision == "fp32" else 2
+    return int(1.1 * item * channels * area) + 16 * classes * out**2 + (80 << 20)
 
 
-def default_output(net: nn.Module, shape: tuple[int, ...], memory_bytes: int) -> Geometry:
+def default_output(
+    net: nn.Module,
+    shape: tuple[int, ...],
+    memory_bytes: int,
+    *,
+    precision: str = "fp32",
+    batch: int = 1,
+    beside: Callable[[Geometry], int] | None = None,
+) -> Geometry:
     """Tile that covers the image with the least work, at most `LARGE_OUTPUT`, within the memory.
 
     Parameters
@@ -66,10 +91,35 @@ def default_output(net: nn.Module, shape: tuple[int, ...], memory_bytes: int) ->
         (..., H, W) of the image.
     memory_bytes
         Memory the network may use.
+    precision, batch
+        Number format, and tiles per call.
+    beside
+        Bytes that a tile costs outside of the network; none by default.
+
+    Raises
+    ------
+    MemoryFault
+        If not even the smallest tile fits.
+
+    Examples
+    --------
+    >>> from unet2015.net import UNet
+    >>> default_output(UNet(base_channels=8), (512, 512), 1 << 30).output
+    516
     """
     largest = geometry_of(net, _legal(net, LARGE_OUTPUT)).shrink_to(shape)
     ladder = [largest.resized(n) for n in range(largest.smallest, largest.output + 1, net.period)]  # type: ignore[arg-type]
-    fitting = [g for g in ladder if tile_bytes(net, g) <= memory_bytes] or ladder[:1]
+    needs = [
+        tile_bytes(net, rung, precision=precision) * batch + (beside(rung) if beside else 0)
+        for rung in ladder
+    ]
+    fitting = [rung for rung, need in zip(ladder, needs, strict=True) if need <= memory_bytes]
+    if not fitting:
+        raise MemoryFault(
+            f"even the smallest tile needs about {needs[0] / 2**30:.2f} GiB and "
+            f"{memory_bytes / 2**30:.2f} GiB may be used; free some, use a smaller --batch, or "
+            "allow more with --memory"
+        )
     # Of equal costs the largest: fewer calls.
     return min(fitting, key=lambda g: (len(plan(shape, g)) * g.input**2, -g.output))
 
@@ -112,14 +162,18 @@ def predict_array(
     net
         The network.
     image
-        (H, W) or (C, H, W), uint8, uint16 or float32; scaled by `scale` (see `scale_for_dtype`).
+        (H, W) or (C, H, W), any integer, float or bool type.
     output
         Side of the output tile in pixels; by default the one `default_output` chooses for the
         memory at hand.
+    scale
+        Normalisation of the image's values, see `unet2015.intensity`.
     device
         Where the network runs; by default where its weights are.
-    precision, average, save
+    precision, average
         See `as_tile_function`.
+    save
+        `probability`, `label` or `logits`.
     batch
         Tiles per call of the network.
 
@@ -127,6 +181,11 @@ def predict_array(
     -------
     ndarray
         float32 (K, H, W); uint8 (1, H, W) for labels.
+
+    Raises
+    ------
+    ValueError
+        If the image holds NaN or Inf, or `output` is not legal.
 
     Examples
     --------
@@ -136,18 +195,22 @@ def predict_array(
     """
     home = next(net.parameters()).device if device is None else torch.device(device)
     pixels = image[None] if image.ndim == 2 else image
-    geometry = geometry_of(net, output or _legal(net, LARGE_OUTPUT))
+    number_format = choose_precision(precision, home)
     if output is None:
-        geometry = default_output(net, pixels.shape, memory_at_hand(home))
+        memory = memory_at_hand(home)
+        geometry = default_output(net, pixels.shape, memory, precision=number_format, batch=batch)
+    else:
+        geometry = geometry_of(net, output)
+    labels = save == "label"
     function = as_tile_function(
         net,
-        scale=scale_for_dtype(image.dtype, scale),
+        Wanted(save=save, dtype="uint8" if labels else "float32"),
+        scale=measure_scale(scale, pixels.dtype, lambda: blocks_of([pixels])),
         device=home,
-        precision=choose_precision(precision, home),
+        precision=number_format,
         average=average,
-        save=save,
     )
-    channels = 1 if save == "label" else int(getattr(net, "classes", 2))
-    result = np.empty((channels, *pixels.shape[-2:]), np.uint8 if save == "label" else np.float32)
+    channels = 1 if labels else int(getattr(net, "classes", 2))
+    result = np.empty((channels, *pixels.shape[-2:]), np.uint8 if labels else np.float32)
     stitch(pixels, function, result, geometry, batch=batch, seams=SeamRule(probe=False))
     return result

@@ -3,155 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from torch import nn
+from numpy.typing import NDArray
 
-from tiling import Geometry, SeamRule, Summary, open_sink, open_source, stitch
-from tiling.faults import InputError, UsageFault
+from tiling import SeamRule, Summary, label_bands, open_sink, open_source, stitch
+from tiling.disk import beside, real_target, remove
+from tiling.faults import InputError, WriteError
 from tiling.safe_write import check_output
-from unet2015.device import choose_device, choose_precision, memory_at_hand
-from unet2015.planes import Planes, planes_of
-from unet2015.predict import default_output, geometry_of, tile_bytes
+from unet2015.intensity import Scale
+from unet2015.predict_job import Job, Model, Settings, prepare
 from unet2015.provenance import versions
-from unet2015.tile_function import as_tile_function, scale_for_dtype
 
 __all__ = ["Job", "Model", "Settings", "predict_file", "prepare"]
 
 SAMPLED = 64 << 20  # files up to this size are hashed whole, larger ones at 66 places
 
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to predict; every field is an option of `unet2015 predict`.
-
-    Attributes
-    ----------
-    output_tile
-        Side of the output tile in pixels; 0 chooses the largest that helps and fits.
-    step
-        `exact` (seamless) or `paper` (the output size, out of phase).
-    save, dtype
-        What is written: `probability`, `label` or `logits`, and its number type.
-    classes
-        Class whose map is written; -1 writes all. Default: the foreground of two classes, else all.
-    region
-        (y0, y1, x0, x1) to predict instead of the whole image.
-    memory_bytes
-        Memory the network may use; 0 measures what is free.
-    """
-
-    output_tile: int = 0
-    step: Literal["exact", "paper"] = "exact"
-    batch: int = 1
-    average: str = "none"
-    mean_of: Literal["probabilities", "logits"] = "probabilities"
-    save: str = "probability"
-    dtype: str = ""
-    classes: int | None = None
-    device: str = "auto"
-    precision: str = "fp32"
-    axes: str = ""
-    channel: int | None = None
-    region: tuple[int, int, int, int] | None = None
-    memory_bytes: int = 0
-    compression: str = "deflate"
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network with what its checkpoint says about images."""
-
-    net: nn.Module
-    scale: str
-    sha256: str
-    path: str = "network"
-
-    @property
-    def classes(self) -> int:
-        """Number of classes of the logits."""
-        return int(self.net.classes)  # type: ignore[arg-type]
-
-    @property
-    def files(self) -> list[str]:
-        """The file the network came from, if any."""
-        return [self.path] if Path(self.path).is_file() else []
-
-
-@dataclass(frozen=True)
-class Job:
-    """A prediction that has been checked and planned but not begun."""
-
-    image: str
-    planes: Planes
-    geometry: Geometry
-    settings: Settings
-    device: Any
-    precision: str
-    dtype: str
-    shape: tuple[int, ...]
-    axes: str
-    tile_bytes: int
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def region(self) -> tuple[int, int, int, int]:
-        """(y0, y1, x0, x1) that is predicted of every plane."""
-        return self.settings.region or (0, self.planes.height, 0, self.planes.width)
-
-
-def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
-    """Everything that can be decided and refused before the first tile.
-
-    Raises
-    ------
-    InputError, UsageFault
-        If the image does not fit the network, or a setting does not fit the image.
-    """
-    net = model.net
-    channels = int(getattr(net, "in_channels", 1))
-    planes = planes_of(source, image, channels, axes=settings.axes, channel=settings.channel)
-    device = choose_device(settings.device)
-    height, width = planes.height, planes.width
-    y0, y1, x0, x1 = settings.region or (0, height, 0, width)
-    if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
-        raise UsageFault(f"--region {y0}:{y1},{x0}:{x1} is not inside {height} x {width} pixels")
-    if settings.output_tile:
-        try:
-            geometry = geometry_of(net, settings.output_tile)
-        except ValueError as error:
-            raise UsageFault(f"--output-tile: {error}") from error
-    else:
-        memory = settings.memory_bytes or memory_at_hand(device)
-        geometry = default_output(net, (y1 - y0, x1 - x0), memory)
-    dtype = settings.dtype or {"probability": "uint8", "label": "uint8"}.get(
-        settings.save, "float32"
-    )
-    maps = 1 if settings.save == "label" or _selected(model, settings) else model.classes
-    size = (y1 - y0, x1 - x0) if maps == 1 else (maps, y1 - y0, x1 - x0)
-    axes = planes.axes + ("YX" if maps == 1 else "CYX")
-    return Job(
-        image, planes, geometry, settings, device,
-        choose_precision(settings.precision, device), dtype, (*planes.shape, *size), axes,
-        tile_bytes(net, geometry),
-    )  # fmt: skip
-
-
-def _selected(model: Model, settings: Settings) -> slice | None:
-    """Classes to write as a slice, or None for all."""
-    wanted = settings.classes
-    if wanted is None:
-        wanted = 1 if model.classes == 2 and settings.save == "probability" else -1
-    if wanted == -1 or settings.save == "label":
-        return None
-    if not 0 <= wanted < model.classes:
-        raise UsageFault(f"--class {wanted}: the network has classes 0 to {model.classes - 1}")
-    return slice(wanted, wanted + 1)
+Progress = Callable[[Job, int, int, int], None]
 
 
 def predict_file(
@@ -162,16 +35,18 @@ def predict_file(
     *,
     overwrite: bool = False,
     resume: bool = False,
-    progress: Callable[[Job, int, int, int], None] | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> list[Summary]:
     """Segment every plane of `image` into `out` (tiled BigTIFF, or OME-Zarr for `.zarr`).
 
     Memory is bounded by one row of tiles and the tiles in flight. `out` appears when complete.
+    Instances are labelled from a file of class labels beside `out`, which is removed at the end.
 
     Parameters
     ----------
     model
-        Network, scaling and hash.
+        Network, normalisation and hash.
     image, out
         Input and output file.
     settings
@@ -182,6 +57,8 @@ def predict_file(
         Take up the unfinished output of an interrupted run.
     progress
         Called as `progress(job, plane, tiles_done, tiles_in_all)`.
+    say
+        Told what is worth knowing beside the result: a constant image, the number of objects.
 
     Returns
     -------
@@ -194,81 +71,171 @@ def predict_file(
         As FAULTS describes; nothing appears under the output's name.
     """
     settings, name = settings or Settings(), os.fsdecode(image)
-    check_output(out, overwrite=overwrite, inputs=[image, *model.files])
+    if not _is_zarr(out):
+        check_output(out, overwrite=overwrite, inputs=[image, *model.files])
+    elif real_target(out) == real_target(name):
+        raise WriteError(out, "is also the input; choose another output name")
     with open_source(image) as source:
         job = prepare(model, source, name, settings)
-        provenance = _provenance(model, job)
-        sink_options = {"compression": settings.compression} if not _is_zarr(out) else {}
-        function = _function(model, job)
-        with open_sink(
-            out, job.shape, job.dtype, axes=job.axes, resolution=source.resolution,
-            provenance=provenance, overwrite=overwrite, resume=resume, **sink_options,
-        ) as sink:  # fmt: skip
-            summaries = []
-            for number, plane in enumerate(job.planes):
-                summaries.append(
-                    stitch(
-                        plane, function, sink.page(number), job.geometry,
-                        batch=settings.batch, step=settings.step, region=job.region,
-                        progress=progress and (lambda d, n, p=number: progress(job, p, d, n)),
-                        seams=SeamRule(tolerance=_tolerance(job)),
-                    )
-                )  # fmt: skip
-            source.check_unchanged()
+        scale = job.scale
+        made_by = provenance(job, scale)
+        if settings.save != "instances":
+            return _write(
+                job, scale, out, made_by, overwrite=overwrite, resume=resume,
+                progress=progress, say=say,
+            )  # fmt: skip
+        target = real_target(out)
+        classes = beside(target, ".classes.tif")
+        summaries: list[Summary] = []
+        if not (resume and _is_complete(classes, made_by)):
+            summaries = _write(
+                job, scale, classes, made_by, overwrite=True, resume=resume,
+                progress=progress, say=say,
+            )  # fmt: skip
+        _label(job, classes, out, made_by, overwrite=overwrite, say=say or _nobody)
+        source.check_unchanged()
+    remove(classes)
     return summaries
 
 
-def _function(model: Model, job: Job) -> Callable[[Any], Any]:
-    """The network as a function of tiles, with NaN and Inf in the image refused."""
-    settings = job.settings
-    selected = _selected(model, settings)
-    run = as_tile_function(
-        model.net,
-        scale=scale_for_dtype(job.planes.source.dtype, model.scale),
-        device=job.device,
-        precision=job.precision,
-        average=settings.average,
-        mean_of=settings.mean_of,
-        save=settings.save,
-        dtype=job.dtype,
-        only=selected,
-    )
-    if np.dtype(job.planes.source.dtype).kind != "f":
-        return run
+def _nobody(_line: str) -> None:
+    pass
 
-    def checked(tiles: Any) -> Any:
-        if not np.isfinite(tiles).all():
-            count = int(np.count_nonzero(~np.isfinite(tiles)))
-            raise InputError(
-                job.image, f"holds {count} NaN or infinite values in one tile; replace them first"
-            )
-        return run(tiles)
 
-    return checked
+def _write(
+    job: Job,
+    scale: Scale,
+    out: str | os.PathLike[str],
+    made_by: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    resume: bool,
+    progress: Progress | None,
+    say: Callable[[str], None] | None,
+) -> list[Summary]:
+    """Every plane through the network into `out`."""
+    settings, source = job.settings, job.planes.source
+    watched = _Watched(job.function(scale))
+    options = {"compression": settings.compression} if not _is_zarr(out) else {}
+    rule = SeamRule(tolerance=_tolerance(job))
+    summaries = []
+    with open_sink(
+        out, job.shape, job.wanted.dtype, axes=job.axes, resolution=source.resolution,
+        provenance=made_by, overwrite=overwrite, resume=resume, **options,
+    ) as sink:  # fmt: skip
+        for number, plane in enumerate(job.planes):
+            summaries.append(
+                stitch(
+                    plane, watched, sink.page(number), job.geometry,
+                    batch=settings.batch, step=settings.step, region=job.region, seams=rule,
+                    progress=progress and (lambda d, n, p=number: progress(job, p, d, n)),
+                )
+            )  # fmt: skip
+        source.check_unchanged()
+        # Written only now: a file that exists is one whose seams were compared and held.
+        sink.provenance["seams"] = certificate(job, rule)
+    if watched.constant is not None and say is not None:
+        say(f"{job.image}: every pixel is {watched.constant:g}; the result means little")
+    return summaries
+
+
+def _label(
+    job: Job,
+    classes: Path,
+    out: str | os.PathLike[str],
+    made_by: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Connected components of the class labels in `classes`, plane by plane, into `out`."""
+    options = {"compression": job.settings.compression} if not _is_zarr(out) else {}
+    with open_source(classes) as labels, open_sink(
+        out, job.shape, "uint32", axes=job.axes, resolution=job.planes.source.resolution,
+        provenance=made_by, overwrite=overwrite, **options,
+    ) as sink:  # fmt: skip
+        for number in range(len(job.planes)):
+            eight = job.settings.connectivity == 8
+            found = label_bands(labels.page(number), sink.page(number), eight=eight)
+            say(f"{os.fsdecode(out)}: plane {number} holds {found} objects")
+        sink.provenance["seams"] = certificate(job, SeamRule(tolerance=_tolerance(job)))
+
+
+def _is_complete(classes: Path, made_by: Mapping[str, Any]) -> bool:
+    """Whether an interrupted run of the same settings had finished its class labels."""
+    if not classes.is_file():
+        return False
+    try:
+        with open_source(classes) as labels:
+            found = json.loads(labels.image.description)["unet2015"]  # type: ignore[union-attr]
+    except (InputError, ValueError, KeyError, TypeError):
+        return False
+    found.pop("seams", None)
+    return bool(found == json.loads(json.dumps(made_by)))
+
+
+class _Watched:
+    """A tile function that notices whether all pixels it is shown are one value."""
+
+    def __init__(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        self._function = function
+        self._low: float | None = None
+        self._varied = False
+
+    def __call__(self, tiles: NDArray[Any]) -> NDArray[Any]:
+        if not self._varied:
+            low, high = float(tiles.min()), float(tiles.max())
+            self._varied = low != high or low != (low if self._low is None else self._low)
+            self._low = low
+        return self._function(tiles)
+
+    @property
+    def constant(self) -> float | None:
+        """The one value, or None."""
+        return None if self._varied else self._low
 
 
 def _tolerance(job: Job) -> float | None:
     """Largest difference accepted between tiles where both computed the same pixels."""
-    if job.settings.step == "paper" or job.settings.save == "label":
+    if job.settings.step == "paper" or job.wanted.save == "label":
         return None
     loose = 1e-4 if job.precision == "fp32" else 0.05
-    if job.settings.save == "logits":
+    if job.wanted.save == "logits":
         return None if job.precision != "fp32" else 1e-2
     full = {"uint8": 255, "uint16": 65535}.get(job.dtype)
     return loose if full is None else float(np.ceil(loose * full))
 
 
-def _provenance(model: Model, job: Job) -> dict[str, Any]:
-    """What made the output, as far as it decides its bytes."""
-    settings = job.settings
+def certificate(job: Job, rule: SeamRule) -> dict[str, Any]:
+    """What a finished file says about its seams; the same however often the run was interrupted.
+
+    The largest differences are in the run's summary: an interrupted run would have others.
+    """
+    geometry, exact = job.geometry, job.settings.step == "exact"
     return {
+        "exact": exact,
+        "step": geometry.step if exact else geometry.output,
+        "margin": geometry.margin,
+        "period": geometry.period,
+        "compared_px": geometry.overlap if exact else 0,
+        "tolerance": rule.tolerance,
+        "held": True if rule.tolerance is not None else None,
+    }
+
+
+def provenance(job: Job, scale: Scale) -> dict[str, Any]:
+    """What made the output, as far as it decides its bytes."""
+    settings, model, wanted = job.settings, job.model, job.wanted
+    found: dict[str, Any] = {
         "made_by": "unet2015 predict",
         "model_sha256": model.sha256,
         "image": Path(job.image).name,
         "image_sha256": _fingerprint(job.image),
-        "scale": model.scale,
+        "normalise": job.normalise,
+        "offset": scale.offset,
+        "gain": scale.gain,
         "save": settings.save,
-        "classes": "all" if (only := _selected(model, settings)) is None else only.start,
+        "classes": "all" if wanted.only is None else wanted.only,
         "output_tile": job.geometry.output,
         "step": settings.step,
         "batch": settings.batch,
@@ -279,6 +246,13 @@ def _provenance(model: Model, job: Job) -> dict[str, Any]:
         "region": list(job.region),
         "versions": versions(),
     }
+    if settings.nan_to is not None:
+        found["nan_to"] = settings.nan_to
+    if settings.threshold is not None:
+        found["threshold"] = settings.threshold
+    if settings.save == "instances":
+        found["connectivity"] = settings.connectivity
+    return found
 
 
 def _fingerprint(path: str) -> str:

@@ -1,27 +1,33 @@
 """A network as a function from tiles to tiles: numpy in, numpy out, all else on the device.
 
-Scaling, the views of test-time averaging, soft-max, arg-max and quantisation run where the network
-runs. When the device runs out of memory, the same window is computed in smaller legal pieces on the
-same grid, so that the result does not change.
+The views of test-time averaging, soft-max, arg-max and quantisation run where the network runs.
+When the device runs out of memory, the same window is computed in smaller legal pieces on the same
+grid (`unet2015.fitting`), so that the result does not change.
+
+On a CPU in fp32 the result of a tile is the same to the last bit whatever the tile size, the batch
+and its neighbours, as long as torch takes the same convolution for all of them. It takes another
+one for a lone tile of which some layer sees 20,480 values or fewer; such a tile is therefore run
+beside a copy of itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tiling.faults import MemoryFault, UsageFault
+from tiling.faults import NumericsError, UsageFault
+from unet2015.fitting import Fitting
+from unet2015.intensity import Scale
+from unet2015.tile_checks import refuse_tile_dependence
 
-__all__ = [
-    "AVERAGES", "SAVES", "Scale", "as_tile_function", "is_out_of_memory", "scale_for_dtype",
-]  # fmt: skip
+__all__ = ["AVERAGES", "SAVES", "Wanted", "as_tile_function"]
 
 TileFunction = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -38,55 +44,60 @@ _QUANTA: dict[str, tuple[torch.dtype, int]] = {
     "uint8": (torch.uint8, 255),
     "uint16": (torch.uint16, 65535),
 }
+_SMALL = 20_480  # torch, aten/src/ATen/native/Convolution.cpp, ConvParams::use_mkldnn
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Global scaling of image values: (value - offset) * gain, one for a whole image.
-
-    Examples
-    --------
-    >>> Scale(offset=0.0, gain=1 / 255)(np.array([0, 255], np.uint8))
-    array([0., 1.], dtype=float32)
-    """
-
-    offset: float = 0.0
-    gain: float = 1.0
-
-    def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Scaled copy as float32, computed in float32."""
-        return (values.astype(np.float32) - np.float32(self.offset)) * np.float32(self.gain)
-
-
-def scale_for_dtype(dtype: np.dtype[Any] | type, scale: str = "dtype-range") -> Scale:
-    """The authors' release scaling: uint8 / 255, uint16 / 65535, other kinds as they are.
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a tile function returns.
 
     Parameters
     ----------
+    save
+        `probability`, `label` (one channel, uint8) or `logits`.
     dtype
-        Type of the image as stored.
-    scale
-        `dtype-range` or `none`, as recorded in the checkpoint.
+        `float32`, `float16`, `uint16` or `uint8`; the integers hold round(p * full range).
+    only
+        Class whose map comes back, or that a threshold is for; None: all classes.
+    threshold
+        A label is 1 where the probability of class `only` is larger than this, else 0; None labels
+        by the most probable class.
+
+    Raises
+    ------
+    UsageFault
+        If a name is unknown or the choices do not fit each other.
     """
-    kind = np.dtype(dtype)
-    if scale == "none" or kind.kind == "f":
-        return Scale()
-    if kind.kind == "b":
-        return Scale()
-    return Scale(gain=1.0 / np.iinfo(kind).max)
+
+    save: str = "probability"
+    dtype: str = "float32"
+    only: int | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.save not in SAVES:
+            raise UsageFault(f"save={self.save!r}: choose from {', '.join(SAVES)}")
+        holds = ("uint8",) if self.save == "label" else ("float32", "float16", *_QUANTA)
+        holds = ("float32", "float16") if self.save == "logits" else holds
+        if self.dtype not in holds:
+            raise UsageFault(f"--dtype {self.dtype} cannot hold {self.save}; use {holds[0]}")
+        if self.threshold is None:
+            return
+        if self.save != "label" or self.only is None:
+            raise UsageFault("--threshold makes labels of one class: add --save label --class N")
+        if not 0 <= self.threshold <= 1:
+            raise UsageFault(f"--threshold {self.threshold}: a probability is 0 to 1")
 
 
 def as_tile_function(
     net: nn.Module,
+    wanted: Wanted = Wanted(),
     *,
     scale: Scale,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     average: str = "none",
     mean_of: Literal["probabilities", "logits"] = "probabilities",
-    save: str = "probability",
-    dtype: str = "float32",
-    only: slice | None = None,
 ) -> TileFunction:
     """Function from image tiles (N, C, H, W) to result tiles (N, K, h, w).
 
@@ -94,68 +105,138 @@ def as_tile_function(
     ----------
     net
         Network with `.margin` and `.period`; put into evaluation mode and onto `device` here.
+    wanted
+        What comes back.
     scale
         Global scaling of the image's values.
     device, precision
-        Where and with which number format the convolutions run (`fp32`, `bf16`, `fp16`).
+        Where and with which number format the convolutions run (`fp32`, `bf16`, `fp16`). fp32 on
+        a GPU is IEEE fp32, not TF32; a tile that overflows fp16 is computed again in fp32.
     average
         Views averaged per tile: `none`, `flips`, `rotations` or `all`.
     mean_of
         Whether the views' probabilities or their logits are averaged.
-    save
-        `probability` (all classes), `label` (arg-max, one channel, uint8) or `logits`.
-    dtype
-        `float32`, `float16`, `uint16` or `uint8`; the integers hold round(p * full range).
-    only
-        Classes that come back; by default all.
 
     Raises
     ------
     UsageFault
-        If a name is unknown or the dtype cannot hold what is saved.
+        If a name is unknown, or the network's output depends on how the image is cut into tiles.
     MemoryFault
         Raised by the function when even the smallest tile does not fit.
+    NumericsError
+        Raised by the function when the network's output is NaN or Inf.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from unet2015.net import UNet
+    >>> function = as_tile_function(UNet(base_channels=1, depth=1), scale=Scale(gain=1 / 255))
+    >>> function(np.zeros((2, 1, 18, 18), np.uint8)).shape
+    (2, 2, 2, 2)
     """
-    if average not in AVERAGES or save not in SAVES or mean_of not in ("probabilities", "logits"):
+    if average not in AVERAGES or mean_of not in ("probabilities", "logits"):
         raise UsageFault(
-            f"average={average!r}, save={save!r}, mean_of={mean_of!r}: choose average from"
-            f" {', '.join(AVERAGES)}; save from {', '.join(SAVES)}; mean_of probabilities or logits"
+            f"average={average!r}, mean_of={mean_of!r}: choose average from"
+            f" {', '.join(AVERAGES)}; mean_of probabilities or logits"
         )
-    if dtype not in ("float32", "float16", *_QUANTA) or (save == "logits" and dtype in _QUANTA):
-        raise UsageFault(f"--dtype {dtype} cannot hold {save}; use float32 or float16")
     device = torch.device(device)
     net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-
-    def logits_of(image: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype=half, enabled=half is not None):
-            logits = net(image.contiguous(memory_format=torch.channels_last))
-        if precision == "fp16" and not bool(torch.isfinite(logits).all()):
-            logits = net(image)  # this tile overflowed half precision: once more in full
-        result: Tensor = logits.float()
-        return result
+    refuse_tile_dependence(net)
+    logits_of = _Logits(net, device, precision)
 
     def result_of(image: Tensor) -> Tensor:
         total: Tensor | None = None
-        as_logits = mean_of == "logits" or save == "logits"
+        as_logits = mean_of == "logits" or wanted.save == "logits"
         for view in AVERAGES[average]:
             logits = _unturned(logits_of(_turned(image, view)), view)
             part = logits if as_logits else logits.softmax(dim=1)
             total = part if total is None else total + part
         assert total is not None
         mean = total / len(AVERAGES[average]) if len(AVERAGES[average]) > 1 else total
-        if save == "label":
-            return mean.argmax(dim=1, keepdim=True).to(torch.uint8)
-        if save == "probability" and as_logits:
+        if as_logits and wanted.save != "logits":
             mean = mean.softmax(dim=1)
-        return _quantised(mean if only is None else mean[:, only], dtype)
+        return _picked(mean, wanted)
+
+    fitting = Fitting(int(net.margin), int(net.period), device, result_of)  # type: ignore[arg-type]
 
     def function(tiles: NDArray[Any]) -> NDArray[Any]:
-        image = torch.from_numpy(np.ascontiguousarray(scale(tiles)))
-        with torch.inference_mode():
-            return _within_memory(net, result_of, image, device).numpy()
+        with torch.inference_mode(), _ieee(device):
+            return fitting(torch.from_numpy(scale(tiles))).numpy()
 
     return function
+
+
+class _Logits:
+    """The network in one number format, in the memory format that is fast."""
+
+    def __init__(self, net: nn.Module, device: torch.device, precision: str) -> None:
+        self._net, self._device = net, device
+        self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self._lone: dict[torch.Size, bool] = {}
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Logits float32 (N, K, h, w), finite."""
+        image = image.contiguous(memory_format=torch.channels_last)
+        logits = self._run(image)
+        finite = torch.isfinite(logits.flatten(1)).all(dim=1)
+        if bool(finite.all()):
+            return logits
+        if self._half is torch.float16:  # these tiles overflowed: once more, in full
+            logits[~finite] = self._net(image[~finite]).float()
+        if not bool(torch.isfinite(logits).all()):
+            raise NumericsError(
+                "the network's output holds NaN or Inf; check its weights, the image's values "
+                "and how they are normalised"
+            )
+        return logits
+
+    def _run(self, image: Tensor) -> Tensor:
+        small = self._lone.get(image.shape)
+        if image.shape[0] == 1 and self._device.type == "cpu" and small is None:
+            with _smallest_input(self._net) as sizes:
+                logits = self._in_format(image)
+            small = self._lone[image.shape] = min(sizes, default=_SMALL + 1) <= _SMALL
+            if not small:
+                return logits
+        return self._in_format(image.expand(2, -1, -1, -1))[:1] if small else self._in_format(image)
+
+    def _in_format(self, image: Tensor) -> Tensor:
+        enabled = self._half is not None
+        with torch.autocast(self._device.type, dtype=self._half, enabled=enabled):
+            logits: Tensor = self._net(image)
+        return logits.float()
+
+
+@contextlib.contextmanager
+def _smallest_input(net: nn.Module) -> Iterator[list[int]]:
+    """Number of values that each convolution is given while the block runs."""
+    sizes: list[int] = []
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, given: sizes.append(given[0].numel()))
+        for layer in net.modules()
+        if isinstance(layer, kinds)
+    ]
+    try:
+        yield sizes
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextlib.contextmanager
+def _ieee(device: torch.device) -> Iterator[None]:
+    """CuDNN without TF32 and without algorithms that differ from run to run."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.conv.fp32_precision
+    cudnn.deterministic, cudnn.conv.fp32_precision = True, "ieee"
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.conv.fp32_precision = before
 
 
 def _turned(image: Tensor, view: tuple[int, bool]) -> Tensor:
@@ -172,69 +253,15 @@ def _unturned(result: Tensor, view: tuple[int, bool]) -> Tensor:
     return result.flip(-1) if mirrored else result
 
 
-def _quantised(values: Tensor, dtype: str) -> Tensor:
-    """Values as float32, float16, or integers that hold round(p * full range)."""
-    if dtype in _QUANTA:
-        kind, full = _QUANTA[dtype]
+def _picked(mean: Tensor, wanted: Wanted) -> Tensor:
+    """What is wanted of the mean probabilities (or logits) (N, K, h, w)."""
+    if wanted.threshold is not None and wanted.only is not None:
+        above = mean[:, wanted.only : wanted.only + 1].double() > wanted.threshold
+        return above.to(torch.uint8)
+    if wanted.save == "label":
+        return mean.argmax(dim=1, keepdim=True).to(torch.uint8)
+    values = mean if wanted.only is None else mean[:, wanted.only : wanted.only + 1]
+    if wanted.dtype in _QUANTA:
+        kind, full = _QUANTA[wanted.dtype]
         return (values * full).round_().clamp_(0, full).to(torch.int32).to(kind)
-    return values.to(torch.float16 if dtype == "float16" else torch.float32)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, and nothing else."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't alloc" in str(error)
-
-
-def _within_memory(
-    net: nn.Module, compute: Callable[[Tensor], Tensor], image: Tensor, device: torch.device
-) -> Tensor:
-    """`compute(image)` on the CPU, in as many pieces as the device's memory asks for."""
-    try:
-        return compute(image.to(device, non_blocking=True)).cpu()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside the except block, so that the failed attempt's tensors are free.
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    if image.shape[0] > 1:
-        halves = torch.chunk(image, 2)
-        return torch.cat([_within_memory(net, compute, part, device) for part in halves])
-    return _in_quarters(net, compute, image, device)
-
-
-def _in_quarters(
-    net: nn.Module, compute: Callable[[Tensor], Tensor], image: Tensor, device: torch.device
-) -> Tensor:
-    """One window from smaller legal windows whose origins are multiples of the period."""
-    margin, period = int(net.margin), int(net.period)  # type: ignore[arg-type]
-    result: Tensor | None = None
-    for top, left, height, width in _pieces(image.shape[-2:], margin, period):
-        part = image[..., top : top + height + 2 * margin, left : left + width + 2 * margin]
-        piece = _within_memory(net, compute, part, device)
-        if result is None:
-            sides = [side - 2 * margin for side in image.shape[-2:]]
-            result = piece.new_empty((1, piece.shape[1], *sides))
-        result[..., top : top + height, left : left + width] = piece
-    assert result is not None
-    return result
-
-
-def _pieces(
-    shape: tuple[int, ...] | torch.Size, margin: int, period: int
-) -> Iterator[tuple[int, int, int, int]]:
-    """Overlapping output windows (top, left, height, width) that halve each side."""
-    spans: list[list[tuple[int, int]]] = []
-    for side in shape:
-        output = side - 2 * margin
-        smaller = -(-(output // 2) // period) * period + output % period
-        if smaller >= output:
-            raise MemoryFault(
-                f"the device has too little memory even for an input of {shape[-2]} x {shape[-1]};"
-                " free some, or use --device cpu"
-            )
-        spans.append([(0, smaller), (output - smaller, smaller)])
-    for (top, height), (left, width) in itertools.product(*spans):
-        yield top, left, height, width
+    return values.to(torch.float16 if wanted.dtype == "float16" else torch.float32)

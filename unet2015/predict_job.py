@@ -1,0 +1,260 @@
+"""What a prediction will do, decided and refused before the first tile."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from tiling import Geometry
+from tiling.faults import InputError, MemoryFault, UsageFault
+from unet2015.device import choose_device, choose_precision, memory_at_hand
+from unet2015.intensity import Scale, blocks_of, check_normalisation, measure_scale
+from unet2015.planes import Planes, planes_of
+from unet2015.predict import default_output, geometry_of, tile_bytes
+from unet2015.tile_function import TileFunction, Wanted, as_tile_function
+
+__all__ = ["Job", "Model", "Settings", "prepare"]
+
+SAVES = ("probability", "label", "logits", "instances")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to predict; every field is an option of `unet2015 predict`.
+
+    Attributes
+    ----------
+    output_tile
+        Side of the output tile in pixels; 0 chooses the largest that helps and fits.
+    step
+        `exact` (seamless) or `paper` (the output size, out of phase).
+    save, dtype
+        What is written: `probability`, `label`, `logits` or `instances`, and its number type.
+    classes
+        Class whose map is written; -1 writes all. Default: the foreground of two classes, else all.
+    threshold
+        Labels and instances: pixels whose probability of the class is larger; None: the most
+        probable class.
+    connectivity
+        Instances: 4 (sides touch) or 8 (corners too).
+    normalise, nan_to
+        Normalisation as in `unet2015.intensity`, "" as the checkpoint says; value for NaN and Inf.
+    region
+        (y0, y1, x0, x1) to predict instead of the whole image.
+    memory_bytes
+        Memory the run may use; 0 measures what is free.
+    """
+
+    output_tile: int = 0
+    step: Literal["exact", "paper"] = "exact"
+    batch: int = 1
+    average: str = "none"
+    mean_of: Literal["probabilities", "logits"] = "probabilities"
+    save: str = "probability"
+    dtype: str = ""
+    classes: int | None = None
+    threshold: float | None = None
+    connectivity: int = 4
+    device: str = "auto"
+    precision: str = "fp32"
+    normalise: str = ""
+    nan_to: float | None = None
+    axes: str = ""
+    channel: int | None = None
+    region: tuple[int, int, int, int] | None = None
+    memory_bytes: int = 0
+    compression: str = "deflate"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with what its checkpoint says about images.
+
+    `scale` is the normalisation it was trained with, as text (`unet2015.intensity`).
+    """
+
+    net: nn.Module
+    scale: str
+    sha256: str
+    path: str = "network"
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the logits."""
+        return int(self.net.classes)  # type: ignore[arg-type]
+
+    @property
+    def files(self) -> list[str]:
+        """The file the network came from, if any."""
+        return [self.path] if Path(self.path).is_file() else []
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prediction that has been checked and planned but not begun.
+
+    Attributes
+    ----------
+    wanted
+        What the tiles hold: labels where `settings.save` is "instances".
+    dtype, shape, axes
+        Of the file to write.
+    normalise
+        The normalisation that is used.
+    network_bytes, pipeline_bytes
+        Upper estimates of the memory of the network's tiles, and of rows, bands and batches.
+    """
+
+    image: str
+    model: Model
+    planes: Planes
+    geometry: Geometry
+    settings: Settings
+    device: torch.device
+    precision: str
+    wanted: Wanted
+    dtype: str
+    shape: tuple[int, ...]
+    axes: str
+    normalise: str
+    network_bytes: int
+    pipeline_bytes: int
+
+    @property
+    def region(self) -> tuple[int, int, int, int]:
+        """(y0, y1, x0, x1) that is predicted of every plane."""
+        return self.settings.region or (0, self.planes.height, 0, self.planes.width)
+
+    @property
+    def megapixels(self) -> float:
+        """Pixels of one plane that are predicted, in millions."""
+        y0, y1, x0, x1 = self.region
+        return (y1 - y0) * (x1 - x0) / 1e6
+
+    @functools.cached_property
+    def scale(self) -> Scale:
+        """Scaling of this image, measured over the whole file where it depends on the pixels.
+
+        Raises
+        ------
+        InputError
+            If the image holds NaN or Inf and `nan_to` does not say what to put there.
+        """
+        source = self.planes.source
+        try:
+            return measure_scale(
+                self.normalise, np.dtype(source.dtype), lambda: blocks_of(self.planes),
+                nan_to=self.settings.nan_to,
+            )  # fmt: skip
+        except ValueError as error:
+            raise InputError(self.image, str(error)) from error
+
+    def function(self, scale: Scale) -> TileFunction:
+        """The network as a function of tiles."""
+        return as_tile_function(
+            self.model.net, self.wanted, scale=scale, device=self.device, precision=self.precision,
+            average=self.settings.average, mean_of=self.settings.mean_of,
+        )  # fmt: skip
+
+
+def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
+    """Everything that can be decided and refused before the first tile.
+
+    Raises
+    ------
+    InputError, UsageFault
+        If the image does not fit the network, or a setting does not fit the image.
+    MemoryFault
+        If the run would need more memory than there is.
+    """
+    net = model.net
+    channels = int(getattr(net, "in_channels", 1))
+    planes = planes_of(source, image, channels, axes=settings.axes, channel=settings.channel)
+    height, width = planes.height, planes.width
+    y0, y1, x0, x1 = settings.region or (0, height, 0, width)
+    if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
+        raise UsageFault(f"--region {y0}:{y1},{x0}:{x1} is not inside {height} x {width} pixels")
+    normalise = settings.normalise or model.scale
+    try:
+        check_normalisation(normalise)
+    except ValueError as error:
+        raise UsageFault(f"--normalise: {error}") from error
+    wanted, dtype = _wanted(model, settings)
+    maps = model.classes if wanted.only is None and wanted.save != "label" else 1
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    size = (y1 - y0, x1 - x0)
+    read = channels * np.dtype(source.dtype).itemsize
+    made = maps * np.dtype(wanted.dtype).itemsize
+
+    def pipeline_bytes(geometry: Geometry) -> int:
+        """Rows and batches that are read ahead, bands and results that are written behind."""
+        rows = (geometry.input + geometry.step) * width * read
+        bands = 2 * geometry.output * size[1] * made
+        tiles = geometry.input**2 * (3 * read + 4 * channels) + geometry.output**2 * made
+        return int(rows + bands + settings.batch * tiles)
+
+    memory = settings.memory_bytes or memory_at_hand(device)
+    on_cpu = device.type == "cpu"
+    if settings.output_tile:
+        geometry = _asked_for(net, settings.output_tile)
+        need = tile_bytes(net, geometry, precision=precision) * settings.batch
+        need += pipeline_bytes(geometry)
+        if on_cpu and need > memory:  # a GPU steps down by itself, a CPU process would be killed
+            raise MemoryFault(
+                f"--output-tile {geometry.output} needs about {need / 2**30:.2f} GiB and "
+                f"{memory / 2**30:.2f} GiB may be used; leave it out (then the best tile that fits "
+                "is taken), or allow more with --memory"
+            )
+    else:
+        geometry = default_output(
+            net, size, memory, precision=precision, batch=settings.batch,
+            beside=pipeline_bytes if on_cpu else None,
+        )  # fmt: skip
+    return Job(
+        image, model, planes, geometry, settings, device, precision, wanted, dtype,
+        (*planes.shape, *(size if maps == 1 else (maps, *size))),
+        planes.axes + ("YX" if maps == 1 else "CYX"), normalise,
+        tile_bytes(net, geometry, precision=precision) * settings.batch, pipeline_bytes(geometry),
+    )  # fmt: skip
+
+
+def _asked_for(net: nn.Module, output: int) -> Geometry:
+    try:
+        return geometry_of(net, output)
+    except ValueError as error:
+        raise UsageFault(f"--output-tile: {error}") from error
+
+
+def _wanted(model: Model, settings: Settings) -> tuple[Wanted, str]:
+    """What the tiles hold, and the number type of the file."""
+    save, only, threshold = settings.save, settings.classes, settings.threshold
+    if save not in SAVES:
+        raise UsageFault(f"--save {save}: choose from {', '.join(SAVES)}")
+    if only is None and model.classes == 2 and (save == "probability" or threshold is not None):
+        only = 1
+    only = None if only == -1 else only
+    if only is not None and not 0 <= only < model.classes:
+        raise UsageFault(f"--class {only}: the network has classes 0 to {model.classes - 1}")
+    labels = save in ("label", "instances")
+    if labels and only is not None and threshold is None:
+        raise UsageFault(f"--class {only}: labels of one class need --threshold, e.g. 0.5")
+    if threshold is not None and only is None:
+        raise UsageFault(f"--threshold {threshold}: say which class with --class")
+    written = {"instances": "uint32", "label": "uint8", "logits": "float32"}.get(save, "uint8")
+    if save == "instances" and settings.dtype:
+        raise UsageFault(f"--dtype {settings.dtype}: instances are always uint32")
+    made = "uint8" if labels else settings.dtype or written
+    wanted = Wanted(
+        save="label" if labels else save,
+        dtype=settings.dtype if save == "label" and settings.dtype else made,
+        only=only,
+        threshold=threshold,
+    )
+    return wanted, written if labels else made
