@@ -22,8 +22,8 @@ __all__ = [
     "restore_optimiser",
 ]
 
-# The one-cycle shape of Smith and Topin: a cosine rise over 30 % of the run from a 25th of the
-# peak, then a cosine fall to a 250,000th of it.
+# The one-cycle shape of Smith and Topin as torch has it: a cosine rise over 30 % of the run from a
+# 25th of the peak, then a cosine fall to a 250,000th of it.
 RISE, START, END = 0.3, 1 / 25, 1 / 250_000
 
 
@@ -39,7 +39,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     peak = recipe.learning_rate
     if recipe.schedule == "one-cycle":
         last = max(recipe.steps - 1, 1)
-        rise = RISE * last
+        rise = RISE * recipe.steps - 1
         if step < rise:
             return peak * _cosine(START, 1.0, step / rise)
         return peak * _cosine(1.0, END, (step - rise) / (last - rise))

@@ -33,9 +33,9 @@ BEST_BY = "wrong_pixels"
 PATIENCE = 3  # evaluations at the constant solution before it is called out
 
 CONSTANT = (
-    "the network has predicted the same class everywhere for {n} evaluations; usual causes: learning"
-    " rate too high or far too low, labels of one class, a weight map that drowns the other class,"
-    " images that are not scaled, default initialisation instead of the paper's"
+    "the network has predicted the same class everywhere for {n} evaluations; usual causes:"
+    " learning rate too high or far too low, labels of one class, a weight map that drowns the"
+    " other class, images that are not scaled, default initialisation instead of the paper's"
 )
 
 
