@@ -102,8 +102,9 @@ class Fitting:
         for side in shape:
             output = side - 2 * self._margin
             rest = output % self._period
-            # At least one whole period, and room for the second window at a multiple of it.
-            half = -(-(output // 2) // self._period) * self._period + rest
+            # The smallest legal output that covers half and holds a whole period.
+            periods = max(1, -(-(-(-output // 2) - rest) // self._period))
+            half = periods * self._period + rest
             if half >= output:
                 raise MemoryFault(
                     f"the device has too little memory even for an input of {shape[-2]} x "
