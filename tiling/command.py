@@ -23,7 +23,7 @@ from tiling.faults import Fault, UsageFault
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["Terminated", "deferred", "finish", "run_app"]
+__all__ = ["Terminated", "deferred", "finish", "run_app", "tidy"]
 
 
 class Terminated(BaseException):
@@ -146,6 +146,18 @@ def finish(program: str, command: Callable[[], object], *, show_traceback: bool 
     except Exception as error:  # noqa: BLE001 - the boundary of the program
         return _told(program, _bug(error), 1, show_traceback)
     return 0
+
+
+def tidy(program: str, folder: str | os.PathLike[str]) -> None:
+    """Remove what dead runs of ours left in `folder`, and name it on standard error."""
+    from tiling.safe_write import remove_stale
+
+    try:
+        stale = remove_stale(folder)
+    except OSError:
+        return  # a folder that is missing or closed is for `check_output` to tell
+    for path in stale:
+        _say(program, f"removed {path}, left by a run that did not end")
 
 
 def _hint(stop: BaseException) -> str:

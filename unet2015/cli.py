@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tiling.command import deferred, run_app
+from tiling.command import deferred, run_app, tidy
 from unet2015.cli_predict import predict
 from unet2015.cli_train import train
 from unet2015.score_cli import score
@@ -67,6 +67,7 @@ def export(
     from unet2015.checkpoint import load
 
     state = load(checkpoint)
+    tidy("unet2015", out.parent)
     if to == "onnx":
         exports.export_onnx(state, out, overwrite=overwrite)
     elif to == "pt2":
@@ -87,6 +88,7 @@ def import_caffe(
     from unet2015.caffe import load_caffemodel
     from unet2015.checkpoint import save
 
+    tidy("unet2015", out.parent)
     save(out, load_caffemodel(file), overwrite=overwrite)
     typer.echo(out)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tiling.command import tidy
+
 if TYPE_CHECKING:
     from unet2015.predict_file import Job, Model, Settings
 
@@ -111,6 +113,8 @@ def predict(
 
         check_output(overlay, overwrite=overwrite, inputs=images)
     model = load_model(checkpoint)
+    if not plan:
+        tidy("unet2015", targets[0][1].parent)
     for image, target in targets:
         if plan:
             _show_plan(model, image, settings)
