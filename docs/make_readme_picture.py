@@ -8,12 +8,14 @@ given. Nothing is invented: without a prediction the script stops.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tiling.safe_write import write_bytes
 from tiling.strict_tiff import read_stack
@@ -31,6 +33,7 @@ NAMES = {
     "prediction": ("large-probability.tif", "large-prob.tif", "probability.tif", "prob.tif"),
 }
 STEP_PX = 192  # tile borders of the demo's narrow network, drawn as small marks at the rim
+WIDTH_PX = 1200
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in NAMES:
         parser.add_argument(f"--{name}", type=Path, help=f"TIFF to use as the {name}")
     parser.add_argument("--page", type=int, default=0, help="slice of each file")
-    parser.add_argument("--crop", type=int, nargs=4, default=(96, 608, 160, 672),
+    parser.add_argument("--crop", type=int, nargs=4, default=(96, 512, 160, 576),
                         metavar=("Y0", "Y1", "X0", "X1"), help="part to show")  # fmt: skip
     parser.add_argument("--step", type=int, default=STEP_PX, help="distance of tile borders, px")
     parser.add_argument("--out", type=Path,
@@ -58,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     y0, y1, x0, x1 = given.crop
     picture = overview(image, labels, prediction, np.s_[y0:y1, x0:x1], given.step)
-    write_bytes(given.out, picture, overwrite=True)
+    write_bytes(given.out, _small(picture), overwrite=True)
     sys.stdout.write(f"{given.out}\n")
     return 0
 
@@ -100,6 +103,17 @@ def _mark_borders(axes: Axes, part: tuple[slice, slice], step_px: int) -> None:
         axes.plot(xs, ys, color="#E69F00", linewidth=1.4)
     axes.set_xlim(-0.5, x1 - x0 - 0.5)
     axes.set_ylim(y1 - y0 - 0.5, -0.5)
+
+
+def _small(png: bytes) -> bytes:
+    """The same picture as wide as a README shows it; 32 levels, which noise hides, pack better."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    height = round(picture.height * WIDTH_PX / picture.width)
+    small = io.BytesIO()
+    picture = picture.resize((WIDTH_PX, height), Image.Resampling.LANCZOS)
+    levels = [round(round(v / 255 * 31) * 255 / 31) for v in range(256)]
+    picture.point(levels * 3).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def _found(folder: Path, names: tuple[str, ...]) -> Path | None:
