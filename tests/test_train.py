@@ -259,7 +259,7 @@ def test_a_flipped_bit_in_the_last_checkpoint_is_refused(tmp_path):
     damaged = bytearray(last.read_bytes())
     damaged[len(damaged) // 2] ^= 4
     last.write_bytes(damaged)
-    with pytest.raises(ModelFileError, match="damaged|SHA-256|hash"):
+    with pytest.raises(ModelFileError, match=r"damaged|SHA-256|hash"):
         losses_of(recipe, tmp_path, resume=True)
 
 

@@ -65,7 +65,7 @@ def test_h1_a_loss_that_is_not_finite_names_step_and_slices(tmp_path, value):
 
 def test_h1_before_the_first_checkpoint_nothing_is_claimed_to_be_kept(tmp_path):
     stack, _ = tiny_training(RECIPE)
-    with pytest.raises(NumericsError, match="step 1: .* nothing was saved yet"):
+    with pytest.raises(NumericsError, match=r"step 1: .* nothing was saved yet"):
         train(RECIPE, stack, tmp_path, on_step=poisoned_at(1))
     assert not list(tmp_path.glob("*.safetensors"))
 
@@ -184,7 +184,7 @@ def test_h4_a_huge_learning_rate_stops_and_publishes_nothing_bad(tmp_path):
     stack, validation = tiny_training(RECIPE)
     recipe = replace(RECIPE, optimiser="sgd", momentum=0.99, learning_rate=1e3,
                      schedule="constant", normalisation="sum", checkpoint_every=1)  # fmt: skip
-    with pytest.raises(NumericsError, match="NaN or Inf|the loss is"):
+    with pytest.raises(NumericsError, match=r"NaN or Inf|the loss is"):
         train(recipe, stack, tmp_path, validation=validation)
     for file in tmp_path.glob("*.safetensors"):
         assert all(torch.isfinite(t).all() for t in checkpoints.load(file).weights.values())
@@ -225,7 +225,7 @@ def test_h4_weights_are_looked_at_before_they_are_measured(tmp_path):
         if run.step == 2:  # a weight whose unit is silent: the loss stays finite
             run.net.score.bias.data[0] = -float("inf")
 
-    with pytest.raises(NumericsError, match="step (2|3): "):
+    with pytest.raises(NumericsError, match=r"step (2|3): "):
         train(recipe, stack, tmp_path, validation=validation, on_step=on_step)
     assert not list(tmp_path.glob("*.safetensors"))
 
