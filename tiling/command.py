@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import signal
 import sys
@@ -93,6 +94,10 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
             work = get_command(app).main(
                 args=words or ["--help"], prog_name=program, standalone_mode=False
             )
+        except SystemExit as stop:
+            if isinstance(stop.__context__, BrokenPipeError):
+                raise stop.__context__ from None  # click would leave with 1
+            raise
         except Exception as error:
             text = getattr(error, "format_message", None)  # typer's own usage errors
             if text is None:
@@ -119,6 +124,9 @@ def finish(program: str, command: Callable[[], object], *, show_traceback: bool 
         Also print the traceback (`--traceback`).
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
+    for stream in (sys.stdout, sys.stderr):  # a file name may hold what a locale cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         command()
         sys.stdout.flush()
