@@ -70,6 +70,8 @@ class Plan(Sequence[Tile]):
         Sizes of a tile.
     step
         Distance of two tile origins.
+    start
+        (y, x) of the first tile's output.
     """
 
     def __init__(

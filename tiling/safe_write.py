@@ -111,13 +111,19 @@ def publish(path: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
 def write_bytes(
     path: StrPath, data: bytes | bytearray | memoryview, *, overwrite: bool = False
 ) -> None:
-    """Write `data` to `path`, whole or not at all (see `publish`)."""
+    """Write `data` to `path`, whole or not at all.
+
+    Parameters and errors are those of `publish`.
+    """
     with publish(path, overwrite=overwrite) as file:
         file.write(data)
 
 
 def write_text(path: StrPath, text: str, *, overwrite: bool = False) -> None:
-    """Write `text` to `path` in UTF-8, line ends as they are, whole or not at all."""
+    """Write `text` to `path` in UTF-8, line ends as they are, whole or not at all.
+
+    Parameters and errors are those of `publish`.
+    """
     write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
 
 
@@ -171,7 +177,13 @@ def check_output(
 
 
 def check_zarr_target(target: Path, *, overwrite: bool) -> None:
-    """Refuse a target that is there, unless it is a Zarr folder that may be replaced."""
+    """Refuse a target that is there, unless it is a Zarr folder that may be replaced.
+
+    Raises
+    ------
+    WriteError
+        The target exists without `overwrite`, is no Zarr v3 folder, or has no folder to be in.
+    """
     if not target.parent.is_dir():
         raise WriteError(target, f"folder {target.parent} does not exist; create it first")
     if not os.path.lexists(target):

@@ -75,6 +75,13 @@ def open_tiff(path: StrPath, *, limits: Limits = _DEFAULT_LIMITS) -> TiffImage:
 def read_stack(path: StrPath, *, limits: Limits = _DEFAULT_LIMITS) -> npt.NDArray[Any]:
     """All pages of a TIFF in memory.
 
+    Parameters
+    ----------
+    path
+        The file.
+    limits
+        What it may ask of us.
+
     Returns
     -------
     ndarray
@@ -98,7 +105,9 @@ def read_stack(path: StrPath, *, limits: Limits = _DEFAULT_LIMITS) -> npt.NDArra
 
 
 class TiffImage:
-    """An open, checked TIFF (see `open_tiff`).
+    """An open, checked TIFF.
+
+    Parameters and errors are those of `open_tiff`, which makes it.
 
     Attributes
     ----------

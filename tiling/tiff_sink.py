@@ -67,6 +67,8 @@ class TiffSink:
         The file exists, or cannot be written.
     LockedError
         Another run is writing it.
+    ValueError
+        The shape, the axes or the compression make no file.
     """
 
     def __init__(

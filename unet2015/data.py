@@ -48,6 +48,16 @@ __all__ = [
 def output_px(recipe: Recipe) -> int:
     """Side of the label tile of a depth-d network, `tile_px` - 4 (3 * 2^d - 2).
 
+    Parameters
+    ----------
+    recipe
+        Tile side and depth.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left of the tile; the message names the smallest one.
+
     Examples
     --------
     >>> from unet2015.recipe import isbi2012

@@ -58,7 +58,11 @@ def output_side(side: int, depth: int, name: str = "input side") -> int:
 
 
 def centre_crop(skip: Tensor, like: Tensor) -> Tensor:
-    """Centre of `skip` with the height and width of `like`; all differences are even."""
+    """Centre of `skip` with the height and width of `like`; all differences are even.
+
+    >>> centre_crop(torch.arange(6).expand(6, 6), torch.zeros(2, 2))[0]
+    tensor([2, 3])
+    """
     height, width = like.shape[-2:]
     top, left = (skip.shape[-2] - height) // 2, (skip.shape[-1] - width) // 2
     return skip[..., top : top + height, left : left + width]

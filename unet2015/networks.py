@@ -25,6 +25,13 @@ _COUNTS = {
 def describe_network(net: nn.Module) -> dict[str, Any]:
     """Arguments of `net` as `Checkpoint.network` holds them.
 
+    Raises
+    ------
+    TypeError
+        If the network is none of those a checkpoint knows.
+
+    Examples
+    --------
     >>> describe_network(UNet(base_channels=8))["base_channels"]
     8
     """

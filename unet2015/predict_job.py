@@ -34,6 +34,10 @@ class Settings:
         Side of the output tile in pixels; 0 chooses the largest that helps and fits.
     step
         `exact` (seamless) or `paper` (the output size, out of phase).
+    batch
+        Tiles per call of the network.
+    average, mean_of
+        Views averaged (`none`, `flips`, `rotations`, `all`); `probabilities` or `logits` of them.
     save, dtype
         What is written: `probability`, `label`, `logits` or `instances`, and its number type.
     classes
@@ -43,12 +47,18 @@ class Settings:
         probable class.
     connectivity
         Instances: 4 (sides touch) or 8 (corners too).
+    device, precision
+        Where and in which number format the network runs.
+    axes, channel
+        Meaning of the file's axes where it does not say ("ZYX"); channel to use of several.
     normalise, nan_to
         Normalisation as in `unet2015.intensity`, "" as the checkpoint says; value for NaN and Inf.
     region
         (y0, y1, x0, x1) to predict instead of the whole image.
     memory_bytes
         Memory the run may use; 0 measures what is free.
+    compression
+        Of a TIFF: `deflate`, `zstd` or `none`.
     """
 
     output_tile: int = 0
@@ -76,7 +86,14 @@ class Settings:
 class Model:
     """A network with what its checkpoint says about images.
 
-    `scale` is the normalisation it was trained with, as text (`unet2015.intensity`).
+    Attributes
+    ----------
+    net
+        The network.
+    scale
+        The normalisation it was trained with, as text (`unet2015.intensity`).
+    sha256, path
+        Hash of the checkpoint, for the provenance; its name, for messages.
     """
 
     net: nn.Module
@@ -101,6 +118,12 @@ class Job:
 
     Attributes
     ----------
+    image, model, settings
+        What is predicted with what, and how.
+    planes, geometry
+        Planes of the image; sizes of a tile.
+    device, precision
+        As chosen.
     wanted
         What the tiles hold: labels where `settings.save` is "instances".
     dtype, shape, axes
@@ -165,6 +188,13 @@ class Job:
 
 def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
     """Everything that can be decided and refused before the first tile.
+
+    Parameters
+    ----------
+    model, settings
+        Network and wishes.
+    source, image
+        The open image, and its name for messages.
 
     Raises
     ------

@@ -57,7 +57,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Column:
-    """Heading of a column of figures and which direction is the better one."""
+    """Heading `name` of a column of figures, and which direction is `better`: lower or higher."""
 
     name: str
     better: Literal["lower", "higher", ""] = ""
@@ -66,6 +66,13 @@ class Column:
 @dataclass(frozen=True)
 class Table:
     """Figures by name: each row is its name followed by one value per column.
+
+    Parameters
+    ----------
+    columns, rows
+        Headings; rows of a name and as many values, None where there is none.
+    caption
+        One sentence under the table.
 
     Raises
     ------
@@ -112,7 +119,15 @@ def _best(values: Sequence[Value], better: str) -> set[int]:
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """One number the reader should see first, with what it is and what to compare it with."""
+    """One number the reader should see first.
+
+    Parameters
+    ----------
+    label, value
+        What it is, and the number.
+    note
+        What to compare it with.
+    """
 
     label: str
     value: Value
@@ -224,7 +239,7 @@ def best_and_worst(
 
 
 def report_html(data: ReportData) -> str:
-    """The page as one HTML text that needs nothing else.
+    """The page of `data` as one HTML text that needs nothing else.
 
     Examples
     --------

@@ -96,7 +96,7 @@ def figure3_panel(
 
 
 def weight_picture(weights: ArrayLike, *, name: str = "weight map w(x)") -> bytes:
-    """PNG of one weight map (H, W) as a heat map with a colour bar.
+    """PNG of one weight map `weights` (H, W) as a heat map with a colour bar and the title `name`.
 
     Examples
     --------
@@ -140,6 +140,11 @@ def prediction_panel(image: ArrayLike, probability: ArrayLike, truth: ArrayLike)
 def overlay(image: ArrayLike, probability: ArrayLike) -> bytes:
     """PNG, pixel for pixel, of a slice with its predicted membrane in orange.
 
+    Parameters
+    ----------
+    image, probability
+        (H, W); grey values, and the probability of cell interior.
+
     Examples
     --------
     >>> overlay(np.eye(4), np.eye(4))[1:4]
@@ -150,6 +155,11 @@ def overlay(image: ArrayLike, probability: ArrayLike) -> bytes:
 
 def error_map(image: ArrayLike, probability: ArrayLike, truth: ArrayLike) -> bytes:
     """PNG, pixel for pixel, of the wrong pixels: vermilion merges, blue splits.
+
+    Parameters
+    ----------
+    image, probability, truth
+        (H, W); grey values, probability of cell interior, annotation (interior > 0).
 
     Examples
     --------

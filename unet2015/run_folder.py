@@ -41,6 +41,8 @@ class Run:
     ----------
     out
         Folder of the run.
+    recipe, stack
+        Every number of the experiment; training slices with labels and weights.
     net, optimiser, scaler, averaged
         Network, update rule, fp16 loss scaler, moving average of the weights (or empty).
     ranks

@@ -164,7 +164,9 @@ def v_info(
 
 
 def v_rand_at(prediction: ArrayLike, truth: ArrayLike, threshold: float = 0.5) -> float:
-    """V_rand (macro) at one threshold; see `v_rand`.
+    """V_rand (macro) at one threshold.
+
+    Parameters and errors are those of `v_rand`; 0 <= `threshold` <= 1.
 
     Examples
     --------
@@ -175,7 +177,9 @@ def v_rand_at(prediction: ArrayLike, truth: ArrayLike, threshold: float = 0.5) -
 
 
 def v_info_at(prediction: ArrayLike, truth: ArrayLike, threshold: float = 0.5) -> float:
-    """V_info at one threshold; see `v_info`.
+    """V_info at one threshold.
+
+    Parameters and errors are those of `v_info`; 0 <= `threshold` <= 1.
 
     Examples
     --------

@@ -55,6 +55,11 @@ class LabelFile:
 def find_label_files(names: Iterable[str | Path]) -> list[LabelFile]:
     """Return the label files behind the words of a command line, in their order, each once.
 
+    Parameters
+    ----------
+    names
+        Files, folders and patterns.
+
     Raises
     ------
     InputError

@@ -64,6 +64,11 @@ def told_by(description: str) -> dict[str, Any] | None:
 def read_history(path: str | Path) -> dict[str, Any] | None:
     """Return the history of a weight map file; None if it is another kind of TIFF, or none at all.
 
+    Parameters
+    ----------
+    path
+        The file.
+
     Returns
     -------
     dict or None

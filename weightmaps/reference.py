@@ -80,6 +80,13 @@ def two_nearest_by_bits(
     the instances whose number has bit b clear or set. Two different instances differ in some bit,
     so d1 = min(D_00, D_01) and d2 = min over b of max(D_b0, D_b1).
 
+    Parameters
+    ----------
+    labels
+        Instance labels, 0 = background.
+    spacing
+        Pixel size along each axis, or None for 1.
+
     Examples
     --------
     >>> d1, d2 = two_nearest_by_bits(np.array([[1, 0, 0, 0, 2]]))

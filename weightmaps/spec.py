@@ -40,6 +40,13 @@ def reach_px(w0: float, sigma_px: float, epsilon: float = EPSILON) -> float:
 
     Solved from Eq. 2: sigma sqrt(2 ln(2 w0 / epsilon)); 0 where the term is never that large.
 
+    Parameters
+    ----------
+    w0, sigma_px
+        Height and width of the border term.
+    epsilon
+        Distance to the exact formula that a map may have.
+
     Examples
     --------
     >>> round(reach_px(10, 5), 2)
@@ -55,6 +62,7 @@ def halo_px(w0: float = W0, sigma_px: float = SIGMA_PX, epsilon: float = EPSILON
 
     Whole pixels that fit into `reach_px`: a pixel whose term is not cut to 0 has d1 + d2, hence
     d2, within that reach. Carving needs one pixel more (see `WeightMapSpec.halo_px`).
+    Parameters are those of `reach_px`.
 
     Examples
     --------
@@ -164,7 +172,23 @@ class WeightMapSpec:
 
 
 def weights_of(value: str | Sequence[float] | Mapping[int, float]) -> str | tuple[float, ...]:
-    """Return the name of a class balance, or the two weights (background, cells), checked."""
+    """Return the name of a class balance, or the two weights (background, cells), checked.
+
+    Parameters
+    ----------
+    value
+        A name, two numbers, or a mapping of the classes 0 and 1 to them.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or what are not two finite numbers >= 0.
+
+    Examples
+    --------
+    >>> weights_of({0: 2, 1: 0.5})
+    (2.0, 0.5)
+    """
     if isinstance(value, str):
         if value not in BALANCES:
             raise ValueError(
