@@ -63,6 +63,13 @@ def tile_bytes(net: nn.Module, geometry: Geometry, *, precision: str = "fp32") -
         The tile.
     precision
         `fp32`; the half formats take half.
+
+    Examples
+    --------
+    >>> from unet2015.net import UNet
+    >>> net = UNet(base_channels=1)
+    >>> tile_bytes(net, geometry_of(net, 772)) > tile_bytes(net, geometry_of(net, 388))
+    True
     """
     channels = int(getattr(net, "base_channels", 64))
     classes = int(getattr(net, "classes", 2))
