@@ -108,9 +108,9 @@ def one(row: str, options: argparse.Namespace) -> dict[str, Any]:
             "seam_max_difference": summary.seam_max_difference,
             "probe_difference": summary.probe_difference,
         }
-        given = summary.pixels_computed + summary.tiles * (geometry.input**2 - geometry.output**2)
+        given = summary.pixels_computed / geometry.output**2 * geometry.input**2
     else:
-        found, given = _monai(row, run, image_01, geometry, net)
+        found, given = _monai(row, run, image_01, geometry)
     result["seconds"] = time.perf_counter() - start
     result["peak_bytes"] = peak_bytes() - before
     result |= {"pixels_given": given, "tile": geometry.output, "tiles": tiles}
@@ -121,7 +121,7 @@ def one(row: str, options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _monai(row: str, run: Any, image: Any, geometry: Any, net: Any) -> tuple[Any, int]:
+def _monai(row: str, run: Any, image: Any, geometry: Any) -> tuple[Any, int]:
     import torch
 
     from benchmarks.rivals.monai_tiles import blended, handed

@@ -8,8 +8,8 @@ defaults, gaussian   each window is mirrored by the margin inside the predictor,
                      defaults; overlap 0.5, Gaussian: what its tutorials use)
 handed               the whole image is mirrored beforehand, to a size that our grid covers; the
                      predictor surrounds its result with zeros that a weight map takes out again;
-                     the overlap makes the windows step by a multiple of 16. MONAI then has our tile,
-                     our memory format and our number format.
+                     the overlap makes the windows step by a multiple of 16. MONAI then has our
+                     tile, our memory format and our number format.
 """
 
 from __future__ import annotations
