@@ -1,0 +1,240 @@
+"""`unet2015 train` from the command line: files in, a folder with checkpoints and report out."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from tests.tiny_run import TINY, tiny_training, write_tiny
+from unet2015 import checkpoint as checkpoints
+from unet2015 import cli, cli_train, training_run
+from unet2015.recipe import Recipe, isbi2012, quick
+from unet2015.run_report import run_report
+from unet2015.train import train
+
+TINY_WORDS = [
+    word
+    for name in ("base_channels", "depth", "tile_px", "validate_every", "checkpoint_every")
+    for word in ("--set", f"{name}={getattr(TINY, name)}")
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def unet2015(*words):
+    """Exit code, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(word) for word in words])
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder with images, labels and a finished run."""
+    folder = tmp_path_factory.mktemp("cli")
+    images, labels = write_tiny(folder)
+    code, out, err = unet2015(
+        "train", images, labels, "--recipe", "quick", *TINY_WORDS, "--precision", "fp32",
+        "--steps", 40, "--seed", 3, "--val", "3", "--keep-every", 20, "--out", folder / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    return folder, out, err
+
+
+def test_a_run_leaves_checkpoints_log_scores_and_report(finished):
+    folder, out, err = finished
+    run = folder / "run"
+    assert {p.name for p in run.iterdir() if not p.name.startswith(".")} == {
+        "best.safetensors", "last.safetensors", "step-000020.safetensors",
+        "step-000040.safetensors", "log.csv", "recipe.json", "report.html", "scores.json",
+    }  # fmt: skip
+    assert out.startswith(f"{run}: 40 steps; held out: wrong_pixels 0.")
+    assert "quick: 3 slices, 1 held out, 40 steps of 1 tile(s) 44 px on cpu" in err
+    assert re.search(r"step 20: loss 0\.\d+; wrong_pixels .* v_info .* tiles/s", err)
+    with (run / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["10", "20", "30", "40"]
+    assert rows[1]["wrong_pixels"] != ""
+    assert rows[2]["wrong_pixels"] == ""
+    recipe = Recipe.from_json((run / "recipe.json").read_text())
+    assert (recipe.steps, recipe.seed, recipe.base_channels) == (40, 3, 2)
+    scores = json.loads((run / "scores.json").read_text())
+    assert {"wrong_pixels", "v_rand", "v_info", "warping_error"} <= set(scores)
+    state = checkpoints.load(run / "last.safetensors")
+    assert state.recipe == recipe.to_dict()
+
+
+def test_the_report_holds_curves_slices_weights_recipe_and_certificate(finished):
+    page = (finished[0] / "run" / "report.html").read_text("utf-8")
+    for words in (
+        "Training run run",
+        "V_info",
+        "slice 3",
+        "base_channels",
+        "largest difference",
+        "unet2015 train" if "unet2015 train" in page else "unet2015 ",
+        "torch",
+    ):
+        assert words in page, words
+    assert page.count("data:image/png") >= 4  # Figure 3, curves, a slice, seams
+    assert "<script" not in page
+
+
+def test_a_finished_run_is_refused_and_resumed(finished):
+    folder = finished[0]
+    again = ["train", folder / "images.tif", folder / "labels.tif", "--val", "3",
+             "--recipe", folder / "run" / "recipe.json", "--out", folder / "run"]  # fmt: skip
+    code, _, err = unet2015(*again)
+    assert code == 5
+    assert "already holds a run; add --resume" in err
+    before = (folder / "run" / "last.safetensors").read_bytes()
+    code, out, _ = unet2015(*again, "--resume")
+    assert code == 0
+    assert "40 steps; held out" in out
+    assert (folder / "run" / "last.safetensors").read_bytes() == before
+    code, _, err = unet2015(*again, "--resume", "--seed", 4)
+    assert code == 2
+    assert "another recipe (seed 3 -> 4)" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--recipe", "huge"], 2, "--recipe huge: unknown; choose isbi2012"),
+        (["--recipe", "no.json"], 3, "is no recipe that can be read"),
+        (["--set", "lr=1"], 2, "--set lr=1: give FIELD=VALUE with a field of recipe.json"),
+        (["--set", "momentum=2"], 2, "momentum = 2.0 is outside 0 .. 0.99999"),
+        (["--set", "steps=many"], 2, "steps = 'many' is not of type int"),
+        (["--set", "to_json=1"], 2, "unknown field 'to_json'"),
+        (["--set", "tile_px=285"], 2, "tile_px 285 does not fit"),
+        (["--device", "cuda:99"], 2, "not available on this machine"),
+        (["--device", "tpu"], 2, "unknown; use auto, cpu"),
+        (["--val", "9"], 3, "9"),
+        (["--label-values", "a,b"], 2, "give whole numbers"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(tmp_path, words, code, message):
+    images, labels = write_tiny(tmp_path)
+    found, out, err = unet2015(
+        "train", images, labels, "--recipe", "quick", "--out", tmp_path / "run", *words
+    )
+    assert (found, out) == (code, ""), err
+    assert message in err
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_h3_weights_that_are_all_zero_are_bad_input(tmp_path, monkeypatch):
+    def weigh(stack, _recipe):
+        return replace(stack, weights=[np.zeros(x.shape, np.float32) for x in stack.labels])
+
+    monkeypatch.setattr(training_run, "weigh", weigh)
+    images, labels = write_tiny(tmp_path)
+    code, _, err = unet2015("train", images, labels, "--out", tmp_path / "run")
+    assert code == 3
+    assert "gives every pixel the weight 0: nothing to learn" in err
+
+
+def test_settings_keep_their_types():
+    changed = cli_train.replace_fields(
+        isbi2012(),
+        ["class_weights=none", "ignore_label=255", "mirror=false", "learning_rate=1",
+         "precision=bf16"],
+        None, 7, None,
+    )  # fmt: skip
+    assert changed == replace(
+        isbi2012(), class_weights="none", ignore_label=255, mirror=False, learning_rate=1.0,
+        precision="bf16", seed=7,
+    )  # fmt: skip
+    assert cli_train.replace_fields(changed, ["ignore_label=none"], None, None, None) == replace(
+        changed, ignore_label=None
+    )
+    assert {cli_train.find_recipe(name).name for name in cli_train.RECIPES} == set(
+        cli_train.RECIPES
+    )
+
+
+@pytest.mark.parametrize("kind", ["three classes", "ignore label", "no foreground held out"])
+def test_reports_of_other_kinds_of_data(tmp_path, kind):
+    stack, held_out = tiny_training()
+    recipe = replace(TINY, steps=4)
+    if kind == "three classes":
+        recipe = replace(recipe, classes=3)
+    elif kind == "ignore label":
+        recipe = replace(recipe, ignore_label=255)
+        labels = held_out.labels[0].copy()
+        labels[:8] = 255
+        held_out = replace(held_out, labels=[labels])
+    else:
+        held_out = replace(held_out, labels=[np.zeros_like(held_out.labels[0])])
+    run = train(recipe, stack, tmp_path, validation=held_out)
+    data, scores = run_report(run, stack, held_out)
+    assert scores is None
+    assert data.key_figures[0].value == pytest.approx(run.measures["wrong_pixels"])
+    assert len(data.slices) == 1
+    assert ("leave them out" in " ".join(data.warnings)) == (kind == "no foreground held out")
+
+
+def test_a_run_without_held_out_slices_has_a_report_too(tmp_path):
+    images, labels = write_tiny(tmp_path)
+    code, out, err = unet2015("train", images, labels, "--recipe", "quick", *TINY_WORDS,
+                              "--steps", 3, "--out", tmp_path / "run")  # fmt: skip
+    assert code == 0, err
+    assert out == f"{tmp_path / 'run'}: 3 steps\n"
+    assert (tmp_path / "run" / "report.html").exists()
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_gets_every_row_and_the_pictures(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    images, labels = write_tiny(tmp_path)
+    code, _, err = unet2015(
+        "train", images, labels, "--recipe", "quick", *TINY_WORDS, "--steps", 40, "--val", "3",
+        "--tensorboard", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [10, 20, 30, 40]
+    assert [e.step for e in events.Scalars("wrong_pixels")] == [20, 40]
+    assert [e.step for e in events.Images("held out/probability")] == [20, 40]
+    assert {"held out/image", "held out/labels"} <= set(events.Tags()["images"])
+
+
+def test_tensorboard_that_is_not_installed_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    images, labels = write_tiny(tmp_path)
+    code, _, err = unet2015("train", images, labels, "--tensorboard", "--out", tmp_path / "run")
+    assert code == 2
+    assert "pip install 'unet2015[tensorboard]'" in err
+
+
+@pytest.mark.data
+def test_a_few_steps_on_the_isbi_stack(real_data, tmp_path):
+    folder = real_data / "isbi2012"
+    code, _, err = unet2015(
+        "train", folder / "train-volume.tif", folder / "train-labels.tif", "--recipe", "quick",
+        "--val", "12-14,27-29", "--steps", 2, "--set", "base_channels=2", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    assert quick().tile_px == 284
+    assert "24 slices, 6 held out" in err
+    assert tifffile.imread(folder / "train-volume.tif").shape == (30, 512, 512)
