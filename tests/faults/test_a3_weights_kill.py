@@ -69,7 +69,7 @@ def check_whole(out, expected):
 @pytest.mark.usefixtures("_fake")
 @pytest.mark.parametrize("fault", ["kill", "torn"])
 def test_a3_killed_at_each_write_finished_maps_stay_the_rest_is_redone(
-    labels, tmp_path, forked, fault
+    labels, tmp_path, forked, fault, record_property
 ):
     assert run(labels, tmp_path / "whole") == 0
     expected = contents(tmp_path / "whole")
@@ -90,6 +90,7 @@ def test_a3_killed_at_each_write_finished_maps_stay_the_rest_is_redone(
     assert kept == sorted(kept)
     assert set(kept) == set(range(STACKS + 1))
     assert len(kept) > 5 * STACKS
+    record_property("kill_points", len(kept))
 
 
 @pytest.mark.usefixtures("_fake")
@@ -119,7 +120,9 @@ def test_a6_bytes_reach_the_disk_before_the_name(labels, tmp_path, forked):
 
 @pytest.mark.usefixtures("_fake")
 @pytest.mark.parametrize(("fault", "step"), [("enospc", 1), ("eio", 4)])
-def test_b1_b3_a_failing_disk_is_told_and_nothing_is_lost(labels, tmp_path, faulty, fault, step):
+def test_b1_b3_a_failing_disk_is_told_and_nothing_is_lost(
+    labels, tmp_path, faulty, fault, step, record_property
+):
     assert run(labels, tmp_path / "whole") == 0
     expected = contents(tmp_path / "whole")
     for n in range(1, 1000, step):
@@ -134,6 +137,7 @@ def test_b1_b3_a_failing_disk_is_told_and_nothing_is_lost(labels, tmp_path, faul
         assert run(labels, out) == 0
         assert contents(out) == expected
     assert n > 5 * STACKS
+    record_property("kill_points", (n - 1) // step)
 
 
 def test_b4_a_file_in_the_place_of_the_folder(labels, tmp_path, capsys):

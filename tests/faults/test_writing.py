@@ -27,6 +27,7 @@ from tiling.safe_write import (
 OLD, NEW = b"old " * 50_000, b"new, and longer " * 50_000
 MANY = 100  # more calls than anything here makes
 Forked = Callable[[Callable[[], object], str], int]
+Record = Callable[[str, object], None]
 
 
 def hidden(folder: Path) -> list[str]:
@@ -35,7 +36,7 @@ def hidden(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["kill", "torn"])
 def test_a2_killed_at_any_call_the_old_file_or_the_new_one_is_whole(
-    tmp_path: Path, forked: Forked, kind: str
+    tmp_path: Path, forked: Forked, kind: str, record_property: Record
 ) -> None:
     target = tmp_path / "model.bin"
     survived = 0
@@ -51,6 +52,7 @@ def test_a2_killed_at_any_call_the_old_file_or_the_new_one_is_whole(
         survived += 1
     assert target.read_bytes() == NEW
     assert survived >= 4  # write, fsync, replace, fsync of the folder
+    record_property("kill_points", survived)
 
 
 def test_a2_a_new_file_does_not_appear_before_it_is_whole(tmp_path: Path, forked: Forked) -> None:
@@ -82,7 +84,7 @@ def whole(pieces: int = 12) -> bytes:
 
 @pytest.mark.parametrize("kind", ["kill", "torn"])
 def test_a5_killed_and_killed_again_while_resuming(
-    tmp_path: Path, forked: Forked, kind: str
+    tmp_path: Path, forked: Forked, kind: str, record_property: Record
 ) -> None:
     for n in range(1, MANY):
         target = tmp_path / f"{n}" / "grown.bin"
@@ -99,6 +101,7 @@ def test_a5_killed_and_killed_again_while_resuming(
         assert hidden(target.parent) == []
         shutil.rmtree(target.parent)
     assert n > 15
+    record_property("kill_points", 4 * (n - 1))
 
 
 def test_a5_a_resumed_run_redoes_at_most_what_came_after_the_last_sync(

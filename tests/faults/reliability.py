@@ -1,0 +1,252 @@
+"""Run the fault tests and write what came of each fault into docs/reliability.md.
+
+    python -m tests.faults.reliability            the tests that carry the id of a fault
+    python -m tests.faults.reliability --soak     the whole suite, its long tests included
+    python -m tests.faults.reliability --render   only write the page anew from the stored figures
+
+A fault is survived when all its tests passed; one that was skipped here is not survived here.
+What is behind `--` goes to pytest, e.g. `-- -n 2`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import json
+import os
+import platform
+import sys
+import time
+from collections import defaultdict
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+from tests.faults.catalogue import FAULTS, TESTS, ids_of
+from tiling.safe_write import write_text
+
+FIGURES = TESTS.parent / "docs" / "reliability.json"
+PAGE = TESTS.parent / "docs" / "reliability.md"
+GROUPS = {
+    "A": "Kill and power", "B": "Disk and names", "C": "Input images", "D": "Labels and data sets",
+    "E": "Model files and code execution", "F": "Processes, memory, time", "G": "Environment",
+    "H": "Training numerics",
+}  # fmt: skip
+
+
+class Watcher:
+    """A pytest plugin that notes the result of each test and the kill points it went through."""
+
+    def __init__(self, *, only_faults: bool) -> None:
+        self.only_faults = only_faults
+        self.outcomes: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
+        self.kill_points = 0
+
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        if self.only_faults:
+            config.hook.pytest_deselected(items=[i for i in items if not ids_of(_function(i.name))])
+            items[:] = [item for item in items if ids_of(_function(item.name))]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            worst = self.outcomes.get(report.nodeid, "passed")
+            self.outcomes[report.nodeid] = worst if worst == "failed" else report.outcome
+            if report.skipped and isinstance(report.longrepr, tuple):
+                self.reasons[report.nodeid] = report.longrepr[2].removeprefix("Skipped: ")
+        if report.when == "call" and report.passed:
+            self.kill_points += sum(v for k, v in report.user_properties if k == "kill_points")
+
+    def by_fault(self) -> dict[str, dict[str, Any]]:
+        """Counts of passed, failed, skipped tests of each fault, and why some were skipped."""
+        found: dict[str, dict[str, Any]] = {}
+        for fault in FAULTS:
+            mine = [n for n in self.outcomes if fault in ids_of(_function(n.rpartition("::")[2]))]
+            counts = {
+                outcome: sum(self.outcomes[n] == outcome for n in mine)
+                for outcome in ("passed", "failed", "skipped")
+            }
+            reasons = sorted({self.reasons[n] for n in mine if n in self.reasons})
+            found[fault] = {**counts, "reasons": reasons}
+        return found
+
+
+def _function(name: str) -> str:
+    return name.partition("[")[0]
+
+
+def machine() -> dict[str, Any]:
+    """Kind of this machine: nothing that names it."""
+    return {
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+    }
+
+
+def properties() -> dict[str, int]:
+    """Number of `@given` tests in each test file."""
+    found: dict[str, int] = defaultdict(int)
+    for path in sorted(TESTS.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and any(
+                ast.unparse(mark).startswith(("given(", "hypothesis.given("))
+                for mark in node.decorator_list
+            ):
+                found[path.relative_to(TESTS.parent).as_posix()] += 1
+    return dict(found)
+
+
+def store(name: str, figures: dict[str, Any]) -> None:
+    """Keep one section of the figures and write the page anew."""
+    known = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+    known[name] = figures
+    write_text(FIGURES, json.dumps(known, indent=1, sort_keys=True) + "\n", overwrite=True)
+    write_text(PAGE, page(known), overwrite=True)
+
+
+def survived(result: dict[str, Any]) -> bool:
+    """Whether all tests of a fault ran and passed."""
+    return bool(result["passed"] and not result["failed"] and not result["skipped"])
+
+
+def page(known: dict[str, Any]) -> str:
+    """The page of figures that a reader sees, in Markdown."""
+    faults = known.get("faults", {})
+    results = faults.get("results", {})
+    count = sum(survived(result) for result in results.values())
+    lines = [
+        "# Reliability",
+        "",
+        "What may go wrong, what must happen then, and what happened when we made it go wrong.",
+        "This page is written by `python -m tests.faults.reliability` from the results of the",
+        "tests; a fault counts as survived only when all its tests ran and passed on this kind",
+        "of machine, and a skipped test counts against it.",
+        "",
+    ]
+    if results:
+        lines += [
+            f"**{count}/{len(FAULTS)} faults survived**, {faults['tests']} tests,"
+            f" {faults['kill_points']} kill and failure points; {_where(faults)}.",
+            "",
+        ]
+    lines += _soak(known.get("soak")) + _fuzz(known.get("fuzz"))
+    lines += ["## The faults", ""]
+    for group, title in GROUPS.items():
+        lines += [f"### {group}. {title}", "", "| id | fault | what must happen | result |",
+                  "| --- | --- | --- | --- |"]  # fmt: skip
+        for fault, (what, answer) in FAULTS.items():
+            if fault[0] == group:
+                said = _said(results[fault]) if fault in results else "not run"
+                lines.append(f"| {fault} | {_cell(what)} | {_cell(answer)} | {said} |")
+        lines.append("")
+    return "\n".join(lines + _properties(faults.get("properties", {})))
+
+
+def _said(result: dict[str, Any]) -> str:
+    total = result["passed"] + result["failed"] + result["skipped"]
+    if survived(result):
+        return f"survived ({total} {'test' if total == 1 else 'tests'})"
+    if result["failed"]:
+        return f"**not survived**: {result['failed']} of {total} tests failed"
+    if not result["passed"]:
+        return f"**not tested here**: {_cell('; '.join(result['reasons']) or 'no test ran')}"
+    reasons = _cell("; ".join(result["reasons"]))
+    return f"**not fully tested here**: {result['skipped']} of {total} skipped: {reasons}"
+
+
+def _where(figures: dict[str, Any]) -> str:
+    where = figures["machine"]
+    return (
+        f"{where['date']}, {where['cores']} cores, {where['system']}, Python {where['python']},"
+        f" torch {where['torch']}"
+    )
+
+
+def _soak(figures: dict[str, Any] | None) -> list[str]:
+    if figures is None:
+        return ["`make soak` has not been recorded yet.", ""]
+    return [
+        f"`make soak` (long kill tests, {figures['examples']} examples per property):"
+        f" {figures['passed']} tests passed, {figures['failed']} failed, {figures['skipped']}"
+        f" skipped, {figures['kill_points']} kill and failure points, {figures['minutes']:.0f}"
+        f" minutes; {_where(figures)}.",
+        "",
+    ]
+
+
+def _fuzz(figures: dict[str, Any] | None) -> list[str]:
+    if figures is None:
+        return ["`make fuzz` has not been recorded yet.", ""]
+    lines = [
+        f"`make fuzz`, {figures['minutes']:.0f} minutes of mutated files; {_where(figures)}:",
+        "",
+        "| reader | inputs | accepted | refused | crashes | hangs over 1 s | growth over 256 MB"
+        " | foreign exceptions | slowest |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in figures["readers"].items():
+        cells = (row["inputs"], row["accepted"], row["refused"], row["crashes"], row["hangs"],
+                 row["growths"], row["foreign"])  # fmt: skip
+        numbers = " | ".join(f"{cell:,}" for cell in cells)
+        lines.append(f"| {name} | {numbers} | {1000 * row['slowest']:.0f} ms |")
+    return [*lines, ""]
+
+
+def _properties(counts: dict[str, int]) -> list[str]:
+    if not counts:
+        return []
+    lines = ["## Properties", "",
+             f"{sum(counts.values())} properties hold for random inputs (hypothesis):", "",
+             "| file | properties |", "| --- | --- |"]  # fmt: skip
+    return [*lines, *(f"| {name} | {count} |" for name, count in counts.items()), ""]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def main() -> int:
+    """Exit code: that of pytest."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--soak", action="store_true", help="the whole suite, long tests included")
+    parser.add_argument("--render", action="store_true", help="only write the page anew")
+    parser.add_argument("pytest", nargs="*", help="words for pytest, behind --")
+    chosen = parser.parse_args()
+    if chosen.render:
+        write_text(PAGE, page(json.loads(FIGURES.read_text("utf-8"))), overwrite=True)
+        return 0
+    if chosen.soak:
+        os.environ.setdefault("HYPOTHESIS_PROFILE", "soak")
+    watcher = Watcher(only_faults=not chosen.soak)
+    words = [*chosen.pytest, "-q", "--timeout=7200"] if chosen.soak else [
+        "-q", "-m", "not soak", *chosen.pytest, str(TESTS)]  # fmt: skip
+    began = time.monotonic()
+    code = int(pytest.main(words, plugins=[watcher]))
+    outcomes = list(watcher.outcomes.values())
+    if code in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR) or not outcomes:
+        return code or 1
+    if chosen.soak:
+        store("soak", {
+            "machine": machine(), "minutes": (time.monotonic() - began) / 60, "examples": "2,000",
+            "kill_points": watcher.kill_points,
+            **{word: outcomes.count(word) for word in ("passed", "failed", "skipped")},
+        })  # fmt: skip
+        return code
+    store("faults", {
+        "machine": machine(), "tests": len(outcomes), "kill_points": watcher.kill_points,
+        "results": watcher.by_fault(), "properties": properties(),
+    })  # fmt: skip
+    results = watcher.by_fault()
+    sys.stdout.write(f"{sum(map(survived, results.values()))}/{len(results)} faults survived\n")
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
