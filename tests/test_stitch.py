@@ -372,3 +372,21 @@ def test_period_of_the_stand_in_is_what_it_claims():
         moved = network(image[..., shift : 58 + shift, shift : 58 + shift])
         same = np.array_equal(base[..., shift:, shift:], moved[..., :-shift, :-shift])
         assert same == equal
+
+
+@pytest.mark.parametrize("output", [6, 10, 14, 30])
+def test_a_smaller_probe_tile_sees_the_same_for_less(output):
+    image = image_of(90, 130)
+    sizes = []
+
+    def counted(x):
+        sizes.append(x.shape[-1])
+        return network(x)
+
+    rule = SeamRule(probe_output=output)
+    _, good = tiled(image, function=counted, output=30, seams=rule)
+    assert good.probe_difference == 0.0
+    assert sorted(set(sizes)) == sorted({50, output + 20})
+    result = np.empty((2, 90, 130))
+    bad = stitch(image, network, result, geometry(30), step="paper", seams=rule)
+    assert bad.probe_difference > 0.1

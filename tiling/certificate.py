@@ -37,10 +37,14 @@ class SeamRule:
         reports the differences.
     probe
         Whether to run the probe tile (one more tile per run; never for a single tile).
+    probe_output
+        Output side of the probe tile: a legal size, at most the tile's; None: the tile's own. A
+        smaller one costs less, for functions that take more than one size.
     """
 
     tolerance: float | None = None
     probe: bool = True
+    probe_output: int | None = None
 
 
 @dataclass
@@ -89,6 +93,9 @@ class SeamWatch:
         self.seams = Difference()
         self.probe = Difference()
         self.probe_row = first_row
+        self.probe_geometry = plan.geometry.resized(
+            min(rule.probe_output or plan.geometry.output, plan.geometry.output)
+        )
         self.probe_window = self._choose_probe() if rule.probe else None
         self._patch: npt.NDArray[Any] | None = None
         self._probed: npt.NDArray[Any] | None = None
@@ -101,7 +108,7 @@ class SeamWatch:
 
     def _choose_probe(self) -> Window | None:
         """Output window (y0, y1, x0, x1) of the probe: a middle corner of the first two bands."""
-        plan, geometry = self._plan, self._plan.geometry
+        plan, geometry = self._plan, self.probe_geometry
         down = self.probe_row + 1 < plan.rows
         across = plan.columns > 1
         if not (down or across):
@@ -192,7 +199,8 @@ class SeamWatch:
         if top >= bottom or left >= right:
             return
         if self._patch is None:
-            self._patch = np.empty_like(result)
+            side = self.probe_geometry.output
+            self._patch = np.empty((result.shape[0], side, side), result.dtype)
         y, x = (tile.read[i] + self._plan.geometry.margin for i in (0, 2))
         self._patch[:, top - y0 : bottom - y0, left - x0 : right - x0] = result[
             :, top - y : bottom - y, left - x : right - x

@@ -143,7 +143,7 @@ class Pipeline:
                 return
             self.tally.waiting_input += perf_counter() - start
             start = perf_counter()
-            result = self._checked(self.function(item.array), item.array)
+            result = self._checked(self.function(item.array), item)
             self.tally.computing += perf_counter() - start
             self.tally.computed += result.shape[0] * result.shape[-1] ** 2
             self.bands.check()
@@ -160,9 +160,10 @@ class Pipeline:
             if self.progress is not None:
                 self.progress(self.tally.tiles, total)
 
-    def _checked(self, result: Any, array: Array) -> Array:
+    def _checked(self, result: Any, item: _Batch) -> Array:
         made: Array = np.asarray(result)
-        side = self.plan.geometry.output
+        array = item.array
+        side = array.shape[-1] - 2 * self.plan.geometry.margin
         expected = (array.shape[0], side, side)
         if made.ndim != 4 or (made.shape[0], *made.shape[2:]) != expected:
             raise ValueError(
@@ -246,7 +247,7 @@ def _batches(
 
     def filled(windows: list[Window]) -> Array:
         channels = band.shape[0] if len(band.shape) == 3 else 1
-        side = geometry.input
+        side = windows[0][1] - windows[0][0]
         array = np.empty((len(windows), channels, side, side), band.dtype.newbyteorder("="))
         for one, window in zip(array, windows, strict=True):
             one[...] = read_mirrored(band, *window)
@@ -259,4 +260,5 @@ def _batches(
             group = [tiles.tile(row, i) for i in range(column, end)]
             yield _Batch(row, column, group, filled([tile.read for tile in group]))
         if probe is not None and row == probe_row:
-            yield _Batch(row, 0, [], filled([tiles.read_window(probe[0], probe[2])]))
+            (y0, y1, x0, x1), edge = probe, geometry.margin
+            yield _Batch(row, 0, [], filled([(y0 - edge, y1 + edge, x0 - edge, x1 + edge)]))

@@ -23,6 +23,7 @@ from unet2015.provenance import versions
 __all__ = ["Job", "Model", "Settings", "predict_file", "prepare"]
 
 SAMPLED = 64 << 20  # files up to this size are hashed whole, larger ones at 66 places
+PROBE_OUTPUT = 132  # px
 
 Progress = Callable[[Job, int, int, int], None]
 
@@ -117,7 +118,7 @@ def _write(
     settings, source = job.settings, job.planes.source
     watched = _Watched(job.function(scale))
     options = {"compression": settings.compression} if not _is_zarr(out) else {}
-    rule = SeamRule(tolerance=_tolerance(job))
+    rule = _seam_rule(job)
     summaries = []
     with open_sink(
         out, job.shape, job.wanted.dtype, axes=job.axes, resolution=source.resolution,
@@ -158,7 +159,7 @@ def _label(
             eight = job.settings.connectivity == 8
             found = label_bands(labels.page(number), sink.page(number), eight=eight)
             say(f"{os.fsdecode(out)}: plane {number} holds {found} objects")
-        sink.provenance["seams"] = certificate(job, SeamRule(tolerance=_tolerance(job)))
+        sink.provenance["seams"] = certificate(job, _seam_rule(job))
 
 
 def _is_complete(classes: Path, made_by: Mapping[str, Any]) -> bool:
@@ -193,6 +194,12 @@ class _Watched:
     def constant(self) -> float | None:
         """The one value, or None."""
         return None if self._varied else self._low
+
+
+def _seam_rule(job: Job) -> SeamRule:
+    """Tolerance, and a small probe tile: it costs a few percent of a large one."""
+    probe = job.geometry.nearest(min(PROBE_OUTPUT, job.geometry.output))[0]
+    return SeamRule(tolerance=_tolerance(job), probe_output=probe)
 
 
 def _tolerance(job: Job) -> float | None:
