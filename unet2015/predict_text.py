@@ -91,7 +91,7 @@ def summary_text(target: Path, job: Job, summaries: Sequence[Summary]) -> str:
     written = sum(s.seconds_waiting_output for s in summaries)
     computed = sum(s.pixels_computed for s in summaries)
     kept = sum(s.rows_kept for s in summaries)
-    seams = "seams: one tile, none"
+    seams = "seams: none" if max(s.tiles for s in summaries) < 2 else "seams: no strip is shared"
     if compared:
         seams = (
             f"seams: {compared} values computed twice, {differing} differ, by {largest:.3g} at most"
@@ -102,7 +102,7 @@ def summary_text(target: Path, job: Job, summaries: Sequence[Summary]) -> str:
         f"{target}: {pixels / 1e6:.2f} Mpx in {seconds:.1f} s"
         f" ({pixels / 1e6 / max(seconds, 1e-9):.2f} Mpx/s), {sum(s.tiles for s in summaries)} tiles"
         f"{f', {kept} rows kept from before' if kept else ''}\n"
-        f"  {100 * (computed / max(pixels, 1) - 1):.0f} % computed beyond the image; waited"
+        f"  {100 * (computed / max(pixels, 1) - 1):.0f} % computed twice or outside; waited"
         f" {read:.1f} s for reading, {written:.1f} s for writing; peak memory"
         f" {peak_bytes(job.device) / 2**30:.2f} GiB\n"
         f"  {seams}{probe}{inexact}\n"
