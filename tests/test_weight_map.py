@@ -103,6 +103,30 @@ def test_the_whole_map_equals_the_reference(labels, separate, where):
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=EPSILON / 2)
 
 
+@some(25)
+@given(label_maps, st.sampled_from([0, 2**31, 2**62]), st.sampled_from([-1, -(2**40)]))
+def test_huge_ids_and_a_negative_ignore_label_go_together(labels, offset, ignore):
+    plain = np.where(labels == 1, -1, labels).astype(np.int64)
+    huge = np.where(labels > 0, labels + np.int64(offset), 0)
+    huge[labels == 1] = ignore
+    expected = weight_map(plain, ignore_label=-1)
+    np.testing.assert_array_equal(weight_map(huge, ignore_label=ignore), expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        ("float16", {"w0": 1e5}),
+        ("float16", {"class_weights": (65000.0, 1.0), "w0": 1e3}),
+        ("float32", {"w0": 1e39}),
+        ("float32", {"class_weights": (1.0, 1e39)}),
+    ],
+)
+def test_weights_that_the_dtype_cannot_hold_are_refused(dtype, options):
+    with pytest.raises(ValueError, match="above the largest number of " + dtype):
+        weight_map(between(1), dtype=dtype, **options)
+
+
 @some(30)
 @given(label_maps, st.integers(0, 3), st.sampled_from([3, 11, 128]))
 def test_compiled_blocks_equal_whole_array_operations(labels, variant, rows):

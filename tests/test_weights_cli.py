@@ -271,6 +271,9 @@ def test_maps_beside_their_labels_are_not_taken_for_labels(labels, capsys):
         (["--3d", "--block-px", "9"], "--block-px cuts single pages"),
         (["--labels", "instances", "--inside", "zero"], "about masks"),
         (["--jobs", "0"], "--jobs"),
+        (["--threshold", "nan"], "threshold nan must be a finite number"),
+        (["--dtype", "float16", "--w0", "1e5"], "above the largest number of float16"),
+        (["--class-weights", "1e39,1"], "above the largest number of float32"),
         (["--frobnicate"], "--frobnicate"),
     ],
 )

@@ -101,6 +101,8 @@ def refuse_same_names(files: Sequence[LabelFile]) -> None:
 
 
 def _behind(name: str) -> list[LabelFile]:
+    if not name:
+        raise InputError("''", "is an empty name; name a file or folder ('.' is this one)")
     path = Path(name)
     if path.is_dir():
         found = _of_folder(path)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from tiling.faults import InputChangedError
+from tiling.faults import InputChangedError, InputError
 from tiling.lock import OutputLock
 from tiling.strict_tiff import open_tiff
 from weightmaps.blocks import weight_map_blocks
@@ -148,8 +148,11 @@ def _page_blocks(reader: LabelReader, page: int, order: Order) -> Iterator[npt.N
     survey = order.survey
     source = instance_source(reader, page, survey.kind, survey.rows)
     dtype = survey.shape.dtype
-    blocks = weight_map_blocks(source, order.spec, block_rows=survey.rows, dtype=dtype)
-    return map(operator.itemgetter(1), blocks)
+    try:
+        blocks = weight_map_blocks(source, order.spec, block_rows=survey.rows, dtype=dtype)
+        yield from map(operator.itemgetter(1), blocks)
+    except ValueError as error:  # weights of a single image that the type cannot hold
+        raise InputError(survey.file.path, str(error), page=page) from error
 
 
 def _volume_map(labels: npt.NDArray[Any], order: Order) -> npt.NDArray[Any]:
@@ -157,17 +160,20 @@ def _volume_map(labels: npt.NDArray[Any], order: Order) -> npt.NDArray[Any]:
     three = None if spec.spacing is None else spec.spacing
     if three is not None and len(three) == 2:
         three = (1.0, *three)
-    return volume_weight_map(
-        labels,
-        w0=spec.w0,
-        sigma_px=spec.sigma_px,
-        class_weights=spec.class_weights,
-        where=spec.where,
-        separate=spec.separate,
-        spacing=three,  # type: ignore[arg-type]
-        ignore_label=spec.ignore_label,
-        dtype=order.survey.shape.dtype,
-    )
+    try:
+        return volume_weight_map(
+            labels,
+            w0=spec.w0,
+            sigma_px=spec.sigma_px,
+            class_weights=spec.class_weights,
+            where=spec.where,
+            separate=spec.separate,
+            spacing=three,  # type: ignore[arg-type]
+            ignore_label=spec.ignore_label,
+            dtype=order.survey.shape.dtype,
+        )
+    except ValueError as error:
+        raise InputError(order.survey.file.path, str(error)) from error
 
 
 def _thumbnail(order: Order, page: int) -> Thumbnail | None:

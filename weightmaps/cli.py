@@ -100,6 +100,7 @@ def weights(
         chosen = _class_weights(class_weights)
         spec = WeightMapSpec(w0, sigma, chosen, where, separate, _spacing(spacing, volume=volume),
                              ignore_label)  # fmt: skip
+        spec.check_range(dtype)
         rule = LabelRule(labels_are, int(connectivity), inside, threshold, ignore_label)
     except ValueError as error:
         raise UsageFault(str(error)) from error

@@ -172,7 +172,8 @@ def _fill(window: npt.NDArray[np.int32], labels: Labels, left: int, job: _Job) -
         np.copyto(inner, labels, casting="unsafe")
     else:
         ids, number = np.unique(labels, return_inverse=True)
-        np.copyto(inner, number.reshape(labels.shape) + (ids[0] != 0), casting="unsafe")
+        first = int(np.searchsorted(ids, 1))  # the first cell; before it 0 and the ignored
+        np.copyto(inner, number.reshape(labels.shape) + (1 - first), casting="unsafe")
     if job.ignore_label is not None:
         inner[labels == job.ignore_label] = -1
     if job.highest >= 2**job.plan.bits:

@@ -9,6 +9,7 @@ surroundings only within `halo_px`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -180,12 +181,14 @@ def _add_class_term(slices: npt.NDArray[Any], spec: WeightMapSpec, dtype: npt.DT
     final = np.dtype(dtype)
     if final.kind != "f" or final.itemsize > 8:
         raise TypeError(f"dtype {final} is not one of float16, float32, float64")
+    spec.check_range(final)
     working = np.dtype(np.float64) if final.itemsize == 8 else np.dtype(np.float32)
     term, counts = signed_border_term(slices, spec, working)
     if spec.class_weights == "falk2019":
         _add_falk2019(term, slices, spec)
     else:
         for one, (background, cell) in zip(term, _pairs(spec, counts), strict=True):
+            replace(spec, class_weights=(float(background), float(cell))).check_range(final)
             _add_constants(one, background, cell)
     return term if term.dtype == final else term.astype(final)
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tiling.faults import InputError
 from weightmaps.label_reader import LabelReader
-from weightmaps.label_rule import ids_of, inside_of
+from weightmaps.label_rule import ids_of
 from weightmaps.labels import as_labels
 
 __all__ = ["InstanceSource", "instance_source"]
@@ -32,7 +32,8 @@ class _Inside(_Values):
     """Source of the mask of one page."""
 
     def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
-        return inside_of(super().__getitem__(key), self._reader.rule)
+        y0, y1, _ = key[1].indices(self.shape[0])
+        return self._reader.inside(self._page, y0, y1)[:, key[2]]
 
 
 class InstanceSource:

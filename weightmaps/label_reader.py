@@ -141,6 +141,7 @@ class LabelReader:
                 taken_as(mask_rule, tally({}, values), values.dtype)
             except ValueError as error:
                 raise InputError(part, str(error)) from error
+            _refuse_nan(values, part, 0, 0)
             mask = inside_of(values, mask_rule)
             if not claims:
                 claims.append(np.zeros(mask.shape, np.uint32))
@@ -163,6 +164,12 @@ class LabelReader:
         else:
             found = self._tiff.read_rows(page, y0, y1)[0]
         return found
+
+    def inside(self, page: int, y0: int, y1: int) -> npt.NDArray[np.bool_]:
+        """Which pixels of some rows of a mask are inside a cell, shape ``(y1 - y0, W)``."""
+        values = self.rows(page, y0, y1)
+        _refuse_nan(values, self.file.path, page, y0)
+        return inside_of(values, self.rule)
 
     def bands(self) -> Iterator[npt.NDArray[Any]]:
         """Every stored value, page after page, in bands of rows."""
@@ -241,6 +248,12 @@ class LabelReader:
 
 
 _COLOUR = "has {} channels: an image in colour, not labels; save the ids or the mask as one channel"
+
+
+def _refuse_nan(values: npt.NDArray[Any], path: Path, page: int, top: int) -> None:
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        y, x = (int(i[0]) for i in np.nonzero(np.isnan(values)))
+        raise InputError(path, f"holds NaN at ({top + y}, {x}), neither inside nor out", page=page)
 
 
 def _size(shape: tuple[int, ...]) -> str:

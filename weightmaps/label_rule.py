@@ -8,6 +8,7 @@ thresholded in silence.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,8 @@ class LabelRule:
             raise ValueError(f"connectivity {self.connectivity} is not known; choose 4 or 8")
         if self.inside not in INSIDES:
             raise ValueError(f"inside {self.inside!r} is not known; choose {' or '.join(INSIDES)}")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise ValueError(f"threshold {self.threshold} must be a finite number")
         of_masks = self.inside == "zero" or self.threshold is not None
         if self.kind == "instances" and of_masks:
             raise ValueError("inside and threshold are about masks; they do not go with instances")

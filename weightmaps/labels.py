@@ -93,7 +93,7 @@ def _refuse_negative(array: Labels, ignore_label: int | None) -> None:
         where = tuple(int(i[0]) for i in np.nonzero(bad))
         raise ValueError(
             f"label {array[where]} at {where} is negative; cells have ids >= 1, background is 0"
-            " (name a negative ignore label with ignore_label=)"
+            " (a negative value may only be the ignore label: ignore_label=, --ignore-label)"
         )
 
 

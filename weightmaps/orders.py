@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tiling.faults import WriteError
+from tiling.faults import UsageFault, WriteError
 from tiling.safe_write import check_output
 from weightmaps.annotations import PREVIEW_ENDING
 from weightmaps.class_balance import class_weights
@@ -83,6 +83,10 @@ def orders(
         background, cell = class_weights(total)
         spec = replace(spec, class_weights=(float(background), float(cell)))
         parameters["dataset_counts"] = total.tolist()
+        try:
+            spec.check_range(request.dtype)
+        except ValueError as error:
+            raise UsageFault(f"{error}, or other --class-weights") from error
     result = []
     for one in surveys:
         output = request.output(one.file)

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 __all__ = [
     "EPSILON",
     "FALK_SIGMA1_PX",
@@ -161,6 +164,22 @@ class WeightMapSpec:
         finest = 1.0 if self.spacing is None else min(self.spacing)
         reach = max(self.reach_px, self.class_reach_px) / finest
         return math.floor(reach) + (self.separate != "none")
+
+    def check_range(self, dtype: npt.DTypeLike) -> None:
+        """Raise `ValueError` if weights of this map may be too large for `dtype`.
+
+        Examples
+        --------
+        >>> WeightMapSpec(w0=1e5).check_range("float32")
+        """
+        fixed = 1.0 if isinstance(self.class_weights, str) else max(self.class_weights)
+        kind = np.dtype(dtype)
+        largest = self.w0 + fixed
+        if largest > float(np.finfo(kind).max):
+            raise ValueError(
+                f"weights of up to {largest:g} are above the largest number of {kind.name},"
+                f" {float(np.finfo(kind).max):g}; use a larger type, or smaller weights"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters as a plain dictionary for JSON."""

@@ -224,7 +224,7 @@ def volume_of(reader: LabelReader, kind: str) -> npt.NDArray[Any]:
     """Return the instance labels of a true volume ``(Z, Y, X)``; its masks are labelled in 3-D."""
     from scipy import ndimage
 
-    from weightmaps.label_rule import ids_of, inside_of
+    from weightmaps.label_rule import ids_of
 
     if kind == "instances":
         pages = [instance_source(reader, z, kind) for z in range(reader.pages)]
@@ -233,7 +233,8 @@ def volume_of(reader: LabelReader, kind: str) -> npt.NDArray[Any]:
     reach = 1 if reader.rule.connectivity == 4 else 3
     structure = ndimage.generate_binary_structure(3, reach)
     components = np.empty(values.shape, np.int32)
-    ndimage.label(inside_of(values, reader.rule), structure=structure, output=components)
+    inside = np.stack([reader.inside(z, 0, reader.height) for z in range(reader.pages)])
+    ndimage.label(inside, structure=structure, output=components)
     return ids_of(components, values, reader.rule)
 
 

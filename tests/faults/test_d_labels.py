@@ -72,6 +72,32 @@ def test_d2_a_negative_ignore_label_is_allowed(made):
     assert (made(labels, "--ignore-label=-1")[0, 0] == 0).all()
 
 
+def test_d2_the_remedy_of_a_negative_id_is_an_option_of_the_verb(refused):
+    assert "--ignore-label" in refused(CELLS.astype(np.int16) - 1)
+
+
+def test_d4_huge_ids_beside_a_negative_ignore_label(made):
+    huge = np.where(CELLS > 0, CELLS + 2**60, -1)
+    expected = weight_map(np.where(CELLS > 0, CELLS, -1), ignore_label=-1)
+    assert (made(huge, "--ignore-label=-1")[0] == expected).all()
+
+
+def test_c15_nan_in_a_mask_is_refused_with_its_place(refused):
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    values[3, 2] = np.nan
+    error = refused(np.stack([np.zeros_like(values), values]), "--threshold", "0.5")
+    assert "page 1: holds NaN at (3, 2)" in error
+
+
+def test_a_rare_class_whose_weight_float16_cannot_hold_is_refused(refused, tmp_path):
+    labels = np.zeros((400, 400), np.uint16)
+    labels[7, 7] = 3
+    per_image = ("--class-weights", "per-image", "--dtype", "float16")
+    assert "above the largest number of float16" in refused(labels, *per_image)
+    out = ["--out", str(tmp_path / "w")]
+    assert main([str(tmp_path / "labels.tif"), "--dtype", "float16", *out]) == 2
+
+
 @pytest.mark.parametrize("bad", [1.5, np.nan, np.inf, 2.0**53])
 def test_d3_d4_float_labels_that_are_no_ids_are_refused(refused, bad):
     labels = CELLS.astype(np.float64)
