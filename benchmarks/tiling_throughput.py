@@ -227,7 +227,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             found["deviation_from_one_pass"] = float(np.abs(np.load(file) - whole).max())
         deviation = found.get("deviation_from_one_pass")
         print(
-            f"{options.precision} {row:16} {found['seconds']:7.2f} s {found['cpu_seconds']:7.2f} CPU s"
+            f"{options.precision} {row:16} {found['seconds']:7.2f} s"
+            f" {found['cpu_seconds']:7.2f} CPU s"
             f" {found['mpx_per_second']:7.3f} Mpx/s"
             f" {found['pixels_given_per_pixel']:5.2f} x pixels {found['peak_bytes'] / 1e6:7.0f} MB"
             f"{'' if deviation is None else f'  deviation {deviation:.2g}'}"

@@ -53,7 +53,7 @@ def tile_bytes(net: nn.Module, geometry: Geometry, *, precision: str = "fp32") -
     concatenation (2 C at the output's), and the results of both convolutions (C each); on the way
     down it holds 2 C at the input's size. To this come a tenth for working copies, the logits with
     their soft-max, and 80 MB that the libraries take whatever the tile. On a CPU it is 1.1 to 1.4
-    times the measured peak in fp32 and 1.2 to 2.2 times in bf16 (`benchmarks/tiling_throughput.py`).
+    times the measured peak in fp32, 1.2 to 2.2 times in bf16 (`benchmarks/tiling_throughput.py`).
 
     Parameters
     ----------
