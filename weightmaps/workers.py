@@ -1,7 +1,8 @@
 """Work spread over processes, results in order, and nothing left behind.
 
 Workers are fresh processes (never a fork of a threaded one), ignore Ctrl-C, which is the parent's
-business, and end at once when their parent is gone.
+business, and end at once when their parent is gone. The tasks of a worker that was killed are tried
+once more, by new workers.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tiling.faults import MemoryFault
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ProcessPoolExecutor
 
 __all__ = ["ordered_map"]
 
@@ -39,7 +44,7 @@ def ordered_map(
     Raises
     ------
     MemoryFault
-        A worker was killed from outside.
+        A worker was killed from outside, and the task that met it was tried twice.
 
     Examples
     --------
@@ -49,28 +54,59 @@ def ordered_map(
     if jobs == 1:
         yield from map(work, tasks)
         return
-    from concurrent.futures import Future, ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
 
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
-    waiting: deque[Future[Result]] = deque()
+    pool = _pool(jobs)
+    waiting: deque[_Waiting[Task, Result]] = deque()
     remaining = iter(tasks)
     try:
-        for task in itertools.islice(remaining, 2 * jobs):
-            waiting.append(pool.submit(work, task))
-        while waiting:
-            result = waiting.popleft().result()
-            for task in itertools.islice(remaining, 1):
-                waiting.append(pool.submit(work, task))
+        while True:
+            try:
+                for task in itertools.islice(remaining, 2 * jobs - len(waiting)):
+                    waiting.append(_Waiting(task))
+                for one in waiting:
+                    one.future = one.future or pool.submit(work, one.task)
+                if not waiting:
+                    return
+                result = waiting[0].future.result()  # type: ignore[union-attr]
+            except BrokenProcessPool as error:
+                _end(pool)
+                pool = _pool(jobs)
+                _once_more(waiting, error)
+                continue
+            waiting.popleft()
             yield result
-    except BrokenProcessPool as error:
-        raise MemoryFault(
-            "a worker process was killed, probably for lack of memory; use fewer --jobs or a "
-            "smaller --block-px"
-        ) from error
     finally:
         _end(pool)
+
+
+@dataclass
+class _Waiting(Generic[Task, Result]):
+    """A task on its way through the workers."""
+
+    task: Task
+    future: Future[Result] | None = None
+    losses: int = 0
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
+
+
+def _once_more(waiting: Iterable[_Waiting[Task, Result]], error: Exception) -> None:
+    """Take back the tasks that died with a worker (which of them killed it, nobody knows)."""
+    for one in waiting:
+        if one.future is None or (one.future.done() and one.future.exception() is None):
+            continue
+        if one.losses:
+            raise MemoryFault(
+                "a worker process was killed twice, probably out of memory; use fewer --jobs or "
+                "a smaller --block-px"
+            ) from error
+        one.future, one.losses = None, 1
 
 
 def _begin() -> None:
