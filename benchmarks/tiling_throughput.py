@@ -58,10 +58,13 @@ def one(row: str, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from tiling import SeamRule, open_sink, open_source, plan, stitch
+    from unet2015.host_memory import keep_freed_memory
     from unet2015.predict import default_output, predict_array
     from unet2015.predict_file import Model, Settings, predict_file
 
     torch.set_num_threads(options.threads)
+    if row in ("network", "ours", "monai handed"):  # as the command line does
+        keep_freed_memory()
     folder, net = options.folder, network_of(options)
     shape = (options.side, options.side)
     geometry = default_output(net, shape, options.memory << 20, precision=options.precision)
@@ -165,8 +168,10 @@ def tile_memory(output: int, options: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of one tile beside the estimate, in a process of its own."""
     import torch
 
+    from unet2015.host_memory import keep_freed_memory
     from unet2015.predict import geometry_of, tile_bytes
 
+    keep_freed_memory()
     net = network_of(options).to(memory_format=torch.channels_last)
     run = _network(net, options.precision)
     geometry = geometry_of(

@@ -94,8 +94,10 @@ def predict(
 ) -> None:
     """Segment images of any size, tile by tile, without seams."""
     from tiling.faults import UsageFault
+    from unet2015.host_memory import keep_freed_memory
     from unet2015.predict_file import Settings
 
+    keep_freed_memory()
     if connectivity not in (4, 8):
         raise UsageFault(f"--connectivity {connectivity}: 4 (sides touch) or 8 (corners too)")
     settings = Settings(

@@ -51,9 +51,9 @@ def tile_bytes(net: nn.Module, geometry: Geometry, *, precision: str = "fp32") -
 
     At its widest, the last level, the network holds the skip (C channels at the input's size), the
     concatenation (2 C at the output's), and the results of both convolutions (C each); on the way
-    down it holds 2 C at the input's size. To this come a tenth for working copies, the logits with
-    their soft-max, and 80 MB that the libraries take whatever the tile. On a CPU it is 1.1 to 1.4
-    times the measured peak in fp32, 1.2 to 2.2 times in bf16 (`benchmarks/tiling_throughput.py`).
+    down it holds 2 C at the input's size. To this come half as much for working copies and for
+    holes between them (`unet2015.host_memory`), the logits with their soft-max, and 80 MB that the
+    libraries take whatever the tile. Measured peaks beside it: `benchmarks/tiling_throughput.py`.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def tile_bytes(net: nn.Module, geometry: Geometry, *, precision: str = "fp32") -
     side, out = geometry.input, geometry.output
     area = max(2 * side**2, side**2 + 2 * (out + 4) ** 2 + (out + 2) ** 2 + out**2)
     item = 4 if precision == "fp32" else 2
-    return int(1.1 * item * channels * area) + 16 * classes * out**2 + (80 << 20)
+    return int(1.5 * item * channels * area) + 16 * classes * out**2 + (80 << 20)
 
 
 def default_output(
