@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from pathlib import Path
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started with `&` by a script
+    with contextlib.suppress(ValueError):  # outside the main thread
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
@@ -12,11 +17,25 @@ from hypothesis import HealthCheck, settings
 
 # A busy machine must not fail a test: hypothesis may not look at the clock.
 settings.register_profile("ci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("soak", deadline=None, max_examples=2000,
-                          suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "soak", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 DATA = Path(os.environ.get("UNET2015_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In a soak, properties with a number of examples of their own get the soak's number too."""
+    if os.environ.get("HYPOTHESIS_PROFILE") != "soak":
+        return
+    for item in items:
+        function = getattr(item, "obj", None)
+        mine = getattr(function, "_hypothesis_internal_use_settings", None)
+        if mine is not None and mine.max_examples < settings.default.max_examples:
+            function._hypothesis_internal_use_settings = settings(
+                mine, max_examples=settings.default.max_examples
+            )
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,13 @@ import hashlib
 import json
 from typing import Any
 
-__all__ = ["JOURNAL_FORMAT", "MAX_JOURNAL_BYTES", "journal_lines", "read_journal"]
+__all__ = [
+    "JOURNAL_FORMAT",
+    "MAX_JOURNAL_BYTES",
+    "journal_lines",
+    "numbered_records",
+    "read_journal",
+]
 
 JOURNAL_FORMAT = "unet2015-journal/1"
 MAX_JOURNAL_BYTES = 1 << 28
@@ -53,3 +59,24 @@ def read_journal(data: bytes) -> tuple[list[dict[str, Any]], int, str]:
         records.append(record)
         end, previous = stop + 1, digest
     return records, end, previous
+
+
+def numbered_records(records: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Records whose "n" is 0, 1, 2, ... below `count`, as last written.
+
+    A repeated number replaces its record and what followed; a record that makes no sense (a
+    checksum is no signature) ends them.
+
+    Examples
+    --------
+    >>> numbered_records([{"n": 0}, {"n": 1}, {"n": 0, "again": True}, {"n": 7}, {"n": 1}], 9)
+    [{'n': 0, 'again': True}]
+    """
+    kept: list[dict[str, Any]] = []
+    for record in records:
+        number = record.get("n")
+        if type(number) is not int or not 0 <= number <= len(kept) or number >= count:
+            break
+        del kept[number:]
+        kept.append(record)
+    return kept

@@ -22,6 +22,7 @@ from tiling.bigtiff import COMPRESSIONS, HEADER_BYTES, Layout, description, dire
 from tiling.certificate import SeamError
 from tiling.disk import StrPath
 from tiling.faults import UsageFault
+from tiling.journal import numbered_records
 from tiling.paged_rows import PagedRows, PageSink, checked_axes
 from tiling.partial import Partial, discard_partial
 from tiling.safe_write import check_output
@@ -188,12 +189,25 @@ class TiffSink:
         if not self._partial.records:
             self._partial.file.seek(0)
             self._partial.file.write(header(0))
-        for record in _latest(self._partial.records):
+        total = self._rows.pages * self._layout.down
+        for record in numbered_records(self._partial.records, total):
+            if not self._is_next(record):
+                break
             length = sum(record["counts"])
-            if self._partial.digest(record["start"], length) != record["sha256"]:
+            if self._partial.digest(self._end, length) != record.get("sha256"):
                 break
             self._enter(record)
             self._rows.done += 1
+
+    def _is_next(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record is of the row of tiles that lies where this one must."""
+        counts = record.get("counts")
+        return (
+            record.get("start") == self._end
+            and isinstance(counts, list)
+            and len(counts) == self._rows.channels * self._layout.across
+            and all(type(count) is int and count > 0 for count in counts)
+        )
 
     def __exit__(
         self,
@@ -228,15 +242,6 @@ class TiffSink:
         file.seek(0)
         file.write(header(first))
         self._partial.publish()
-
-
-def _latest(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records 0, 1, 2, ... as last written: a repeated number replaces it and what followed."""
-    kept: list[dict[str, Any]] = []
-    for record in records:
-        del kept[record["n"] :]
-        kept.append(record)
-    return kept
 
 
 def _encoder(compression: str) -> Callable[[npt.NDArray[Any]], bytes]:

@@ -21,6 +21,7 @@ import zarr
 
 from tiling.certificate import SeamError
 from tiling.disk import StrPath, beside, fsync_folder, real_target, writing
+from tiling.journal import numbered_records
 from tiling.paged_rows import PagedRows, PageSink, checked_axes
 from tiling.partial import Partial, discard_partial
 from tiling.safe_write import check_zarr_target
@@ -148,16 +149,13 @@ class ZarrSink:
 
     def _take_up(self) -> None:
         """Open the unfinished array, or make a new one, and count the rows that are whole."""
-        latest: list[dict[str, Any]] = []
-        for record in self._partial.records:
-            del latest[record["n"] :]
-            latest.append(record)
+        latest = numbered_records(self._partial.records, self._rows.pages * self._rows.down)
         if latest and (self._folder / "0" / "zarr.json").is_file():
             for torn in list(self._folder.rglob("*.partial")):
                 torn.unlink()  # zarr's temporary files of a run that was killed
             self._array = zarr.open_array(str(self._folder / "0"), mode="r+")
             for record in latest:
-                if _hash(self._shards(record["n"])) != record["sha256"]:
+                if _hash(self._shards(record["n"])) != record.get("sha256"):
                     break
                 self._rows.done += 1
         else:

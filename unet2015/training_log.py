@@ -51,13 +51,15 @@ class Log:
     @staticmethod
     def from_csv(text: str, *, up_to: int) -> Log:
         """Log from `to_csv` text without the rows after step `up_to`; bad lines are dropped."""
-        log = Log()
-        for row in csv.DictReader(io.StringIO(text)):
+        log, lines = Log(), csv.DictReader(io.StringIO(text))
+        while True:
             try:
+                row = next(lines)
                 step = int(row.pop("step"))
                 figures = {k: float(v) for k, v in row.items() if v}
-            except (TypeError, ValueError, KeyError):
+            except StopIteration:
+                return log
+            except (TypeError, ValueError, KeyError, csv.Error):
                 continue
             if step <= up_to and all(math.isfinite(v) for v in figures.values()):
-                log.add(step, **figures)
-        return log
+                log.rows.setdefault(step, {}).update(figures)
