@@ -76,7 +76,7 @@ def test_a5_killed_while_resuming(told):
 @pytest.mark.parametrize(("code", "word"), [(130, "interrupted"), (143, "terminated")])
 def test_a9_a10_stopped_after_any_step_saves_it_and_tells_how_to_go_on(told, code, word):
     found = [f for f in told["stop-step"] if f["expected"] == code]
-    assert len(found) >= 3
+    assert len(found) >= 2
     for facts in found:
         step = facts["step"]
         assert facts["code"] == code, facts

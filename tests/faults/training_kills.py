@@ -157,7 +157,7 @@ def killed_in_saves(folder: Path) -> None:
     log = folder / "calls.txt"
     assert scene.run(fault=f"log:{log}") == 0
     calls = len(SHIM.log_of(log))
-    for call in range(1, calls + 1, max(calls // (5 * MORE), 1)):
+    for call in range(1, calls + 1, max(calls // (4 * MORE), 1)):
         for fault in ("kill", "torn"):
             scene = Scene(folder)
             code = scene.run(fault=f"{fault}:{call}")
@@ -179,7 +179,7 @@ def killed_twice(folder: Path) -> None:
 def stopped(folder: Path, draw: random.Random) -> None:
     """A9, A10: Ctrl-C and SIGTERM at random steps and moments, and twice."""
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        for step in sorted(draw.sample(range(1, 60), min(3 * MORE, 59))):
+        for step in sorted(draw.sample(range(1, 60), min(2 * MORE, 59))):
             scene = Scene(folder, workers=step % 2 * 2)
             found = scene.run(at_step=step, number=number)
             words, saved = scene.words.read_text(), scene.saved_step()
