@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.label_maps import label_maps, random_labels, some, voronoi_cells
+from tests.label_maps import KINDS, label_maps, random_labels, some, voronoi_cells
 from weightmaps import (
     EPSILON,
     WeightMapSpec,
     border_term,
     formula,
     halo_px,
+    nearest_one,
     separate_touching,
     signed_term,
     two_nearest_distances_reference,
@@ -111,6 +112,24 @@ def test_huge_ids_and_a_negative_ignore_label_go_together(labels, offset, ignore
     huge[labels == 1] = ignore
     expected = weight_map(plain, ignore_label=-1)
     np.testing.assert_array_equal(weight_map(huge, ignore_label=ignore), expected)
+
+
+@some(20)
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from(KINDS),
+    st.sampled_from([(1, 1500), (300, 7), (140, 160)]),
+    st.sampled_from(["after", "before", "none"]),
+    st.sampled_from([None, 2]),
+)
+def test_the_2019_form_by_blocks_equals_one_distance_transform(seed, kind, shape, separate, ignore):
+    labels = random_labels(seed, *shape, kind)
+    spec = WeightMapSpec(class_weights="falk2019", separate=separate, ignore_label=ignore)
+    term, _ = signed_term.signed_border_term(labels[None], spec, np.dtype(np.float32))
+    expected, found = term[0].copy(), term[0].copy()
+    nearest_one._nearness_by_transform(expected, labels, spec)
+    nearest_one._compiled_nearness(found, labels, spec)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,10 @@ import numpy.typing as npt
 from weightmaps.class_balance import class_weights as balance
 from weightmaps.compiled import available
 from weightmaps.labels import as_labels
+from weightmaps.nearest_one import add_nearness
 from weightmaps.signed_term import signed_border_term
 from weightmaps.spec import (
     EPSILON,
-    FALK_SIGMA1_PX,
-    FALK_V,
     SIGMA_PX,
     W0,
     WeightMapSpec,
@@ -185,7 +184,8 @@ def _add_class_term(slices: npt.NDArray[Any], spec: WeightMapSpec, dtype: npt.DT
     working = np.dtype(np.float64) if final.itemsize == 8 else np.dtype(np.float32)
     term, counts = signed_border_term(slices, spec, working)
     if spec.class_weights == "falk2019":
-        _add_falk2019(term, slices, spec)
+        for one, labels_of_one in zip(term, slices, strict=True):
+            add_nearness(one, labels_of_one, spec)
     else:
         for one, (background, cell) in zip(term, _pairs(spec, counts), strict=True):
             replace(spec, class_weights=(float(background), float(cell))).check_range(final)
@@ -218,20 +218,3 @@ def _add_constants(term: Map, background: float, cell: float) -> None:
         np.abs(row, out=row)
         row += constant
         row[ignored] = 0
-
-
-def _add_falk2019(term: Map, slices: npt.NDArray[Any], spec: WeightMapSpec) -> None:
-    """Add cells 1, background v + (1 - v) exp(-d1^2 / (2 sigma1^2)), in place."""
-    from weightmaps.reference import transform
-    from weightmaps.signed_term import sources
-
-    for one, labels in zip(term, slices, strict=True):
-        source, _ = sources(labels, spec)
-        d1 = transform(source != 0, spec.spacing)
-        near = np.exp(-np.square(d1) / (2 * FALK_SIGMA1_PX**2))
-        near[d1 > spec.class_reach_px] = 0
-        constant = np.where(np.signbit(one), 1.0, FALK_V + (1 - FALK_V) * near)
-        ignored = np.isnan(one)
-        np.abs(one, out=one)
-        one += constant.astype(one.dtype)
-        one[ignored] = 0
