@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib import metadata
 
 __all__ = ["versions"]
@@ -18,6 +19,12 @@ def versions() -> dict[str, str]:
     >>> sorted(versions())[:2]
     ['numba', 'numpy']
     """
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Looked up once: every checkpoint records them."""
     found = {"python": platform.python_version(), "platform": platform.machine()}
     for package in PACKAGES:
         try:
