@@ -8,12 +8,13 @@ STAMPS := $(VENV)/.stamps
 BIN    := $(VENV)/bin
 DEMO   ?= demo
 JOBS   ?= 2
+MINUTES ?= 20
 INPUTS := pyproject.toml constraints.txt
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint format bench soak fuzz docs clean
+.PHONY: help demo test lint format bench soak fuzz reliability docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,7 +22,8 @@ help:
 	@echo "make test    environment, then lint, types and tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   every benchmark, JSON into benchmarks/results"
-	@echo "make soak    the long property and kill tests;  make fuzz   long fuzzing"
+	@echo "make soak    the long property and kill tests;  make fuzz   long fuzzing (MINUTES=20)"
+	@echo "make reliability   the fault tests alone; all three write docs/reliability.md"
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -67,10 +69,13 @@ bench: $(STAMPS)/bench
 	$(BIN)/python -m benchmarks
 
 soak: $(STAMPS)/test
-	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -n $(JOBS) --timeout=7200
+	$(BIN)/python -m tests.faults.reliability --soak -- -n $(JOBS)
 
 fuzz: $(STAMPS)/test
-	$(BIN)/python -m tests.fuzz --minutes 20
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --record
+
+reliability: $(STAMPS)/test
+	$(BIN)/python -m tests.faults.reliability -- -n $(JOBS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.catalogue import FAULTS, TESTS, ids_of
+from tests.faults.catalogue import FAULTS, TESTS, found_tests, ids_of
 from tiling.safe_write import write_text
 
 FIGURES = TESTS.parent / "docs" / "reliability.json"
@@ -39,18 +39,10 @@ GROUPS = {
 class Watcher:
     """A pytest plugin that notes the result of each test and the kill points it went through."""
 
-    def __init__(self, *, only_faults: bool) -> None:
-        self.only_faults = only_faults
+    def __init__(self) -> None:
         self.outcomes: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
         self.kill_points = 0
-
-    def pytest_collection_modifyitems(
-        self, config: pytest.Config, items: list[pytest.Item]
-    ) -> None:
-        if self.only_faults:
-            config.hook.pytest_deselected(items=[i for i in items if not ids_of(_function(i.name))])
-            items[:] = [item for item in items if ids_of(_function(item.name))]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.outcome != "passed":
@@ -224,9 +216,13 @@ def main() -> int:
         return 0
     if chosen.soak:
         os.environ.setdefault("HYPOTHESIS_PROFILE", "soak")
-    watcher = Watcher(only_faults=not chosen.soak)
-    words = [*chosen.pytest, "-q", "--timeout=7200"] if chosen.soak else [
-        "-q", "-m", "not soak", *chosen.pytest, str(TESTS)]  # fmt: skip
+    watcher = Watcher()
+    os.chdir(TESTS.parent)
+    if chosen.soak:
+        words = ["-q", "--timeout=7200", *chosen.pytest]
+    else:
+        names = sorted({name for found in found_tests().values() for name in found})
+        words = ["-q", "-m", "not soak", *chosen.pytest, *names]
     began = time.monotonic()
     code = int(pytest.main(words, plugins=[watcher]))
     outcomes = list(watcher.outcomes.values())
