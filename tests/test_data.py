@@ -174,7 +174,7 @@ def test_colour_images_stay_colour_or_are_refused(tmp_path):
     label = write(tmp_path / "l.tif", np.eye(9, 8, dtype=np.uint8))
     stack = read_stack_pair(tmp_path / "i.tif", label, channels=3)
     assert (stack.images[0] == image.transpose(2, 0, 1)).all()
-    with pytest.raises(InputError, match="in_channels = 3"):
+    with pytest.raises(InputError, match="in_channels=3"):
         read_stack_pair(tmp_path / "i.tif", label, channels=1)
     with pytest.raises(InputError, match="labels have one channel"):
         read_stack_pair(label, tmp_path / "i.tif")

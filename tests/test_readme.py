@@ -127,6 +127,8 @@ def check_syntax(words: list[str]) -> None:
         check_make(rest)
     elif program in ("python", "python3"):
         check_python(rest)
+    elif words == [".", ".venv/bin/activate"]:
+        return  # where the Makefile puts the environment
     elif program == "torchrun":
         check_python(rest[rest.index("-m") :])
     else:

@@ -12,6 +12,7 @@ import errno
 import functools
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -91,9 +92,8 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
 
     def parse_and_run() -> None:
         try:
-            work = get_command(app).main(
-                args=words or ["--help"], prog_name=program, standalone_mode=False
-            )
+            command = _plainly_used(get_command(app))
+            work = command.main(args=words or ["--help"], prog_name=program, standalone_mode=False)
         except SystemExit as stop:
             if isinstance(stop.__context__, BrokenPipeError):
                 raise stop.__context__ from None  # click would leave with 1
@@ -109,6 +109,17 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
             raise SystemExit(work)
 
     return finish(program, parse_and_run, show_traceback=show_traceback)
+
+
+def _plainly_used(command: Any) -> Any:
+    """The command, whose usage lines show `IMAGE` where typer would write `{IMAGE}`."""
+
+    def plain(pieces: Callable[[Any], list[str]]) -> Callable[[Any], list[str]]:
+        return lambda context: [re.sub(r"[{}]", "", piece) for piece in pieces(context)]
+
+    for part in (command, *getattr(command, "commands", {}).values()):
+        part.collect_usage_pieces = plain(part.collect_usage_pieces)
+    return command
 
 
 def finish(program: str, command: Callable[[], object], *, show_traceback: bool = False) -> int:

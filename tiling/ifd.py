@@ -26,7 +26,7 @@ _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8"}
 _FIRST_PIXEL_BYTE = 8
 _MAX_TAGS = 4096
 _LOOKS_LIKE = {
-    b"\x89PNG": "a PNG image (rename it to .png)",
+    b"\x89PNG": "a PNG image (convert it to TIFF)",
     b"\xff\xd8\xff": "a JPEG image (convert it to TIFF)",
     b"GIF8": "a GIF image",
     b"BM": "a BMP image",

@@ -27,10 +27,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-app.command("weights")(deferred(weights))
-app.command("train")(deferred(train))
-app.command("predict")(deferred(predict))
-app.command("score")(deferred(score))
+# The lines of `unet2015 --help`: typer would cut a docstring in the middle of a word.
+app.command("weights", short_help="Border weight maps of label images (Eq. 2).")(deferred(weights))
+app.command("train", short_help="Train the U-Net on a labelled stack.")(deferred(train))
+app.command("predict", short_help="Segment images of any size without seams.")(deferred(predict))
+app.command("score", short_help="Measure a segmentation against its truth.")(deferred(score))
 
 
 @app.command("info")
@@ -45,7 +46,7 @@ def info(
     print_description(describe(file), as_json=json)
 
 
-@app.command("doctor")
+@app.command("doctor", short_help="Is this machine ready, and what is wrong?")
 @deferred
 def doctor() -> int:
     """Versions, device, codecs, free memory, one-tile timing, and what is wrong."""
@@ -54,7 +55,7 @@ def doctor() -> int:
     return examine()
 
 
-@app.command("export")
+@app.command("export", short_help="Write a checkpoint as ONNX, bioimageio or pt2.")
 @deferred
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
@@ -77,7 +78,7 @@ def export(
     typer.echo(out)
 
 
-@app.command("import-caffe")
+@app.command("import-caffe", short_help="Checkpoint of the authors' .caffemodel.")
 @deferred
 def import_caffe(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="the authors' .caffemodel")],
@@ -93,7 +94,7 @@ def import_caffe(
     typer.echo(out)
 
 
-@app.command("sample")
+@app.command("sample", short_help="Write the embedded, labelled sample.")
 @deferred
 def sample(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
@@ -106,7 +107,7 @@ def sample(
         typer.echo(path)
 
 
-@app.command("demo")
+@app.command("demo", short_help="Weights, training, prediction, report on the sample.")
 @deferred
 def demo(
     out: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("demo"),

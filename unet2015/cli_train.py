@@ -142,9 +142,4 @@ def _value(text: str, like: object) -> object:
                 return kind(text)
             except ValueError:
                 continue
-    if isinstance(like, float):
-        try:
-            return float(text)
-        except ValueError:
-            return text
     return text

@@ -13,6 +13,10 @@ from tiling.faults import InputError
 __all__ = ["describe", "print_description"]
 
 
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg")  # the reader of TIFFs says what else they are
+
+
 def describe(file: Path) -> dict[str, Any]:
     """Everything worth knowing about a checkpoint, TIFF, PNG or Zarr.
 
@@ -25,12 +29,14 @@ def describe(file: Path) -> dict[str, Any]:
         raise InputError(file, "does not exist; check the name")
     if file.is_dir():
         return _zarr(file)
+    if not file.is_file():  # opening a pipe would wait for ever
+        raise InputError(file, "is a pipe or device, not an ordinary file")
     with file.open("rb") as opened:
         start = opened.read(16)
-    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return _tiff(file)
     if start[:8] == b"\x89PNG\r\n\x1a\n":
         return _png(file)
+    if start[:4] in _TIFF_STARTS or file.suffix.lower() in _IMAGE_SUFFIXES:
+        return _tiff(file)
     return _checkpoint(file)
 
 

@@ -27,7 +27,8 @@ class _Silent:
         pass
 
     def say(self, line: str) -> None:
-        sys.stderr.write(line.encode("ascii", "backslashreplace").decode() + "\n")
+        encoding = sys.stderr.encoding or "ascii"
+        sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 @contextmanager

@@ -108,7 +108,10 @@ class Recipe:
     @staticmethod
     def from_json(text: str) -> Recipe:
         """Recipe from `to_json` text; unknown or wrongly typed fields are errors."""
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("recipe: JSON that is nested too deeply") from error
         if not isinstance(values, dict):
             raise ValueError(f"recipe: a JSON object was expected, not {type(values).__name__}")
         return Recipe.from_dict(values)

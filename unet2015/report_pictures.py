@@ -215,7 +215,7 @@ def learning_curves(
                     label, (1, value), (-2, 2), xycoords=("axes fraction", "data"), ha="right",
                     textcoords="offset points", fontsize=7, color=QUIET,
                 )  # fmt: skip
-        if len(names) > 1:
+        if list(names) != ["loss"]:
             axes.legend(frameon=False, fontsize=7.5, labelcolor=QUIET, handlelength=1.4)
     return rendered(figure)
 

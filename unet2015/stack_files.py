@@ -209,7 +209,7 @@ def _fit_channels(read: _Read, source: Path, channels: int | None) -> list[NDArr
     if any(a.shape[0] == 4 for a in arrays):
         for name, a in zip(read.names, arrays, strict=True):
             if a.shape[0] == 4 and a[3].min() != a[3].max():
-                raise InputError(source, f"{name}: the alpha channel varies; remove it first")
+                raise InputError(source, f"slice {name}: the alpha channel varies; remove it first")
         arrays = [a[:3] if a.shape[0] == 4 else a for a in arrays]
         read.notes.append(f"{source}: constant alpha channel left out")
     kinds = {a.shape[0] for a in arrays}
@@ -219,8 +219,8 @@ def _fit_channels(read: _Read, source: Path, channels: int | None) -> list[NDArr
             if not (a == a[:1]).all():
                 raise InputError(
                     source,
-                    f"{name} is a colour image, but the network takes one channel; set"
-                    " in_channels = 3, or convert it to grey",
+                    f"slice {name} is a colour image, but the network takes one channel; train"
+                    " with --set in_channels=3, or convert it to grey",
                 )
         read.notes.append(f"{source}: colour images with equal channels read as grey")
         return [a[:1] for a in arrays]
@@ -236,11 +236,14 @@ def _as_stored(arrays: list[NDArray[Any]], read: _Read, source: Path) -> list[ND
         try:
             dtype_range(a.dtype)
         except ValueError as error:
-            raise InputError(source, f"{name}: {error}") from error
+            raise InputError(source, f"slice {name}: {error}") from error
         bad = 0 if a.dtype.kind != "f" else int(a.size - np.isfinite(a).sum())
         if bad:
             first = tuple(int(i) for i in np.argwhere(~np.isfinite(a))[0][1:])
-            raise InputError(source, f"{name}: {bad} pixels are NaN or Inf, the first at {first}")
+            raise InputError(
+                source,
+                f"slice {name}: {bad} pixels are NaN or Inf, the first at {first}; replace them",
+            )
     if len({a.dtype for a in arrays}) > 1:
         found = ", ".join(sorted({a.dtype.name for a in arrays}))
         raise InputError(source, f"images of several dtypes ({found}); convert them to one")

@@ -9,6 +9,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from tiling.faults import InputError, UsageFault
@@ -75,6 +76,13 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
         from unet2015.weight_files import read_weights
 
         stack = read_weights(inputs.weights, stack, recipe)
+    found = {k for labels in stack.labels for k in np.unique(labels)} - {recipe.ignore_label}
+    if len(found) < 2:
+        kind = f"is of class {found.pop()}" if found else "has the ignore label"
+        raise InputError(
+            inputs.labels,
+            f"every labelled pixel for training {kind}; there is nothing to tell apart",
+        )
     if not any(weights.any() for weights in stack.weights or ()):
         raise InputError(
             inputs.weights or inputs.labels, "gives every pixel the weight 0: nothing to learn"

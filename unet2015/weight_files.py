@@ -94,10 +94,29 @@ def _read_map(folder: Path, labels: Path, recipe: Recipe, kind: str) -> NDArray[
     wanted = _wanted(recipe) | {"labels": kind}
     if kind == "instances" and (recipe.ignore_label or 0) > 0:
         wanted["ignore_label"] = None  # a positive id is always a cell
-    other = [f"{k} = {made.get(k)!r}, not {v!r}" for k, v in wanted.items() if made.get(k) != v]
+    other = [k for k, v in wanted.items() if made.get(k) != v]
     if other:
-        raise InputError(path, f"was made with other parameters than the recipe's: {other[0]}")
+        name = other[0]
+        raise InputError(
+            path,
+            f"was made with {name} = {made.get(name)!r}, not {wanted[name]!r} as the recipe"
+            f" {recipe.name!r} wants; {_remedy(other, made, recipe)}",
+        )
     return read_stack(path)
+
+
+def _remedy(other: list[str], made: dict[str, Any], recipe: Recipe) -> str:
+    """How map and recipe can be made to agree on the parameters in which they differ."""
+    settings = []
+    for name in other:
+        if name == "w0" and not recipe.border_weight:
+            settings.append("border_weight=true")
+            if made.get(name) == recipe.w0:
+                continue
+        if hasattr(recipe, name):
+            settings.append(f"{name}={made.get(name)}")
+    words = " ".join(f"--set {setting}" for setting in settings)
+    return f"train with {words}, or without --weights" if words else "make the map anew"
 
 
 def _wanted(recipe: Recipe) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""The command line as its reader meets it: help that can be read, refusals that come at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from tests.tiny_run import write_tiny
+from unet2015.cli import main
+from unet2015.info import describe
+from unet2015.progress import bar
+from weightmaps.cli import main as weights_main
+
+NARROW = [
+    "--recipe", "quick", "--steps", "1", "--device", "cpu", "--set", "base_channels=2",
+    "--set", "depth=1", "--set", "tile_px=44",
+]  # fmt: skip
+USAGES = {
+    "weights": "LABELS...",
+    "train": "IMAGES LABELS",
+    "predict": "CHECKPOINT IMAGE...",
+    "score": "PREDICTION TRUTH",
+    "info": "FILE",
+    "export": "CHECKPOINT",
+    "import-caffe": "FILE",
+    "sample": "DIR",
+}
+
+
+@pytest.mark.parametrize("verb", USAGES)
+def test_a_usage_line_names_what_to_type(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    usage = capsys.readouterr().out.splitlines()[0]
+    assert usage.startswith(f"Usage: unet2015 {verb} [OPTIONS] {USAGES[verb]}")
+    assert "{" not in usage
+
+
+def test_weightmaps_has_the_same_usage_line(capsys):
+    assert weights_main(["--help"]) == 0
+    assert "{" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_no_line_of_the_help_is_cut_off(capsys):
+    assert main(["--help"]) == 0
+    commands = capsys.readouterr().out.split("Commands:\n")[1].split("\n\n")[0]
+    lines = re.findall(r"^  [\w-]+ +(\S.+)$", commands, re.MULTILINE)
+    assert len(lines) == 10
+    assert all(line.endswith((".", "?")) and not line.endswith("...") for line in lines), lines
+
+
+def test_info_refuses_what_it_cannot_describe_at_once(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "photo.jpg")
+    (tmp_path / "empty.tif").touch()
+    for name, reason in (
+        ("pipe", "is a pipe or device"),
+        ("photo.jpg", "JPEG image (convert it to TIFF)"),
+        ("empty.tif", "is empty"),
+        ("absent.tif", "does not exist"),
+    ):
+        assert main(["info", str(tmp_path / name)]) == 3, name
+        assert reason in capsys.readouterr().err
+
+
+def test_info_knows_a_png_by_its_content(tmp_path):
+    Image.fromarray(np.zeros((8, 9), np.uint8)).save(tmp_path / "x.png")
+    (tmp_path / "x.png").rename(tmp_path / "x.tif")
+    assert describe(tmp_path / "x.tif")["kind"] == "PNG"
+
+
+def test_a_file_name_is_printed_as_it_is_where_it_can_be(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    with bar("tiles") as show:
+        show.say("naïve ☃.tif")
+    assert capsys.readouterr().err == "naïve ☃.tif\n"
+
+
+def test_a_recipe_nested_too_deeply_is_bad_input(tmp_path, capsys):
+    images, labels = write_tiny(tmp_path)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    words = ["train", str(images), str(labels), "--out", str(tmp_path / "run")]
+    assert main([*words, "--recipe", str(tmp_path / "deep.json")]) == 3
+    assert "nested too deeply" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_labels_with_one_value_are_refused(value, tmp_path, capsys):
+    images, labels = write_tiny(tmp_path)
+    tifffile.imwrite(labels, np.full((4, 48, 48), value, np.uint8), photometric="minisblack")
+    out = tmp_path / "run"
+    assert main(["train", str(images), str(labels), "--out", str(out), *NARROW]) == 3
+    error = capsys.readouterr().err
+    assert f"every labelled pixel for training is of class {int(value > 0)}" in error
+    assert not out.exists()
+
+
+def test_quick_says_how_to_use_border_weights(tmp_path, capsys):
+    images, labels = write_tiny(tmp_path)
+    maps, out = tmp_path / "maps", tmp_path / "run"
+    assert main(["weights", str(labels), "--out", str(maps)]) == 0
+    words = ["train", str(images), str(labels), "--weights", str(maps), "--out", str(out), *NARROW]
+    assert main(words) == 3
+    error = capsys.readouterr().err
+    remedy = "train with --set border_weight=true --set class_weights=balanced"
+    assert remedy in error
+    assert main([*words, *remedy.split()[2:]]) == 0
+
+
+def test_a_png_is_not_to_be_renamed_to_png(tmp_path, capsys):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "cells.png")
+    (tmp_path / "cells.png").rename(tmp_path / "cells.tif")
+    assert main(["weights", str(tmp_path / "cells.tif"), "--out", str(tmp_path / "maps")]) == 3
+    assert "a PNG image (convert it to TIFF)" in capsys.readouterr().err
