@@ -76,6 +76,21 @@ def test_no_pixel_of_the_watershed_line_could_be_given_back(labels):
         assert touching_pairs(again) > 0
 
 
+@given(st.integers(0, 2**32 - 1))
+@some(20)
+def test_watershed_line_of_a_volume_is_minimal_and_keeps_cells_apart(seed):
+    small = np.random.default_rng(seed).integers(0, 4, (3, 3, 3), dtype=np.uint8)
+    labels = np.kron(small, np.ones((2, 3, 2), np.uint8))
+    carved = separate_touching_volume(labels, method="watershed")
+    line = (carved == 0) & (labels != 0)
+    for method in ("watershed", "authors"):
+        assert (separate_touching_volume(carved, method=method) == carved).all()
+    padded = np.pad(carved, 1)
+    for z, y, x in np.argwhere(line):
+        around = padded[z : z + 3, y : y + 3, x : x + 3]
+        assert ((around != 0) & (around != labels[z, y, x])).any()
+
+
 def test_watershed_line_of_two_straight_cells_is_one_pixel_wide():
     labels = np.repeat([[1] * 5 + [2] * 5], 6, axis=0)
     carved = separate_touching(labels, method="watershed")

@@ -14,6 +14,7 @@ from weightmaps import WeightMapSpec, class_counts, class_weights, weight_map, w
 from weightmaps.blocks import census, touching_pairs
 from weightmaps.components import ComponentSource
 from weightmaps.labels import instances_from_mask
+from weightmaps.spec import LINES
 
 _spec = importlib.util.spec_from_file_location(
     "unet2015_label_maps", Path(__file__).with_name("label_maps.py")
@@ -58,13 +59,13 @@ def test_two_cells_by_hand():
     assert found[:, 0] == pytest.approx([1, 8.2615, 8.2615, 8.2615, 1], abs=1e-4)
 
 
-@settings(max_examples=60)
+@settings(max_examples=80)
 @given(
     labels=label_maps.label_maps,
     rows=st.integers(1, 45),
     balance=st.sampled_from(["balanced", "per-image", "falk2019", "none", (0.5, 2.0)]),
     where=st.sampled_from(["background", "everywhere"]),
-    separate=st.sampled_from(["after", "before", "none"]),
+    separate=st.sampled_from(list(LINES)),
     sigma=st.sampled_from([0.3, 1.0, 2.0, 5.0]),
     ignore=st.sampled_from([None, 2, 255]),
 )
@@ -81,7 +82,7 @@ def test_blocks_equal_whole_for_every_type_and_spacing(dtype, spacing):
     assert joined(labels, spec, 17, dtype).tobytes() == whole(labels, spec, dtype).tobytes()
 
 
-@pytest.mark.parametrize("separate", ["after", "before", "none"])
+@pytest.mark.parametrize("separate", list(LINES))
 def test_larger_crowded_image(separate):
     labels = label_maps.voronoi_cells(300, 60, 2)
     spec = WeightMapSpec(separate=separate)

@@ -29,6 +29,7 @@ from weightmaps import fast_term as fast
 from weightmaps.compiled import set_threads
 from weightmaps.labels import separate_touching_volume
 from weightmaps.reference import per_instance, two_nearest_by_bits
+from weightmaps.spec import LINES
 
 GAPS = {1: 9.231, 2: 8.353, 3: 7.261, 5: 4.868, 10: 0.889, 15: 0.060}
 DTYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
@@ -85,18 +86,20 @@ def test_the_border_term_equals_the_reference(labels, w0, sigma, where):
     np.testing.assert_array_equal(found[expected < 0.49 * EPSILON], 0)
 
 
-@some(40)
+@some(60)
 @given(
     label_maps,
-    st.sampled_from(["after", "before", "none"]),
+    st.sampled_from(list(LINES)),
     st.sampled_from(["background", "everywhere"]),
 )
 def test_the_whole_map_equals_the_reference(labels, separate, where):
     found = weight_map(
         labels, class_weights=(0.5, 3.0), separate=separate, where=where, dtype=np.float64
     )
-    carved = labels if separate == "none" else separate_touching(labels)
-    source = labels if separate == "before" else carved
+    carved = labels
+    if LINES[separate]:
+        carved = separate_touching(labels, method=LINES[separate])
+    source = labels if separate.endswith("before") else carved
     term = by_the_book(source, where="everywhere")
     if where == "background":
         term[carved != 0] = 0
@@ -119,7 +122,7 @@ def test_huge_ids_and_a_negative_ignore_label_go_together(labels, offset, ignore
     st.integers(0, 2**32),
     st.sampled_from(KINDS),
     st.sampled_from([(1, 1500), (300, 7), (140, 160)]),
-    st.sampled_from(["after", "before", "none"]),
+    st.sampled_from(list(LINES)),
     st.sampled_from([None, 2]),
 )
 def test_the_2019_form_by_blocks_equals_one_distance_transform(seed, kind, shape, separate, ignore):
@@ -144,6 +147,22 @@ def test_the_2019_form_by_blocks_equals_one_distance_transform(seed, kind, shape
 def test_weights_that_the_dtype_cannot_hold_are_refused(dtype, options):
     with pytest.raises(ValueError, match="above the largest number of " + dtype):
         weight_map(between(1), dtype=dtype, **options)
+
+
+@some(30)
+@given(
+    label_maps,
+    st.sampled_from(["watershed", "watershed-before"]),
+    st.sampled_from(["background", "everywhere"]),
+    st.sampled_from([None, 2]),
+)
+def test_watershed_lines_are_the_same_with_and_without_numba(labels, separate, where, ignore):
+    spec = WeightMapSpec(separate=separate, where=where, ignore_label=ignore)
+    plain, plain_counts = signed_term._by_arrays(labels, spec, np.dtype(np.float64))
+    quick, counts = signed_term.signed_border_term(labels[None], spec, np.dtype(np.float64))
+    np.testing.assert_array_equal(counts[0], plain_counts)
+    np.testing.assert_array_equal(np.signbit(quick[0]), np.signbit(plain))
+    np.testing.assert_allclose(quick[0], plain, rtol=1e-14, atol=0)
 
 
 @some(30)

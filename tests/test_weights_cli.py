@@ -178,6 +178,16 @@ def test_every_class_weight(labels, tmp_path, balance):
     assert (found == weight_map(cells(7), class_weights=chosen)).all()
 
 
+@pytest.mark.parametrize("separate", ["after", "before"])
+def test_the_minimal_border(labels, tmp_path, separate):
+    options = ("--border", "watershed", "--separate", separate, "--block-px", 7)
+    assert weights_of(labels / "one.tif", "--out", tmp_path / "w", *options) == 0
+    spec = {"after": "watershed", "before": "watershed-before"}[separate]
+    found = read_stack(tmp_path / "w" / "one.weights.tif")[0]
+    assert (found == weight_map(cells(7), separate=spec)).all()
+    assert read_history(tmp_path / "w" / "one.weights.tif")["parameters"]["separate"] == spec
+
+
 def test_per_image_means_each_slice(labels, tmp_path):
     out = tmp_path / "w"
     assert weights_of(labels / "stack.tif", "--out", out, "--class-weights", "per-image") == 0
@@ -271,6 +281,7 @@ def test_maps_beside_their_labels_are_not_taken_for_labels(labels, capsys):
         (["--3d", "--block-px", "9"], "--block-px cuts single pages"),
         (["--labels", "instances", "--inside", "zero"], "about masks"),
         (["--jobs", "0"], "--jobs"),
+        (["--border", "watershed", "--separate", "none"], "--separate none carves nothing"),
         (["--threshold", "nan"], "threshold nan must be a finite number"),
         (["--dtype", "float16", "--w0", "1e5"], "above the largest number of float16"),
         (["--class-weights", "1e39,1"], "above the largest number of float32"),

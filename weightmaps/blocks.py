@@ -93,10 +93,10 @@ def _blocks(
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     height = labels.shape[0]
     halo = spec.halo_px
-    band = RowBand(labels, rows + 2 * halo)
+    band = RowBand(labels, rows + 2 * halo + 1)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
-        y0, y1 = max(0, top - halo), min(height, bottom + halo)
+        y0, y1 = _context(top, halo, spec), min(height, bottom + halo)
         # Nothing here holds the block while the next one is made.
         yield (
             top,
@@ -112,6 +112,12 @@ def _blocks(
                 dtype=dtype,
             )[top - y0 : bottom - y0],
         )
+
+
+def _context(top: int, halo: int, spec: WeightMapSpec) -> int:
+    """First row of a window; an even one where the flooding goes by even and odd rows."""
+    first = max(0, top - halo)
+    return first - first % 2 if spec.line == "watershed" else first
 
 
 def _window(band: RowBand, y0: int, y1: int) -> npt.NDArray[Any]:
@@ -162,28 +168,30 @@ def census(
     """
     height, width = labels.shape
     rows = max(1, BLOCK_PX // max(1, width)) if block_rows is None else block_rows
-    band = RowBand(labels, rows + 1)
+    reach = max(1, spec.line_reach_px)  # touching looks one pixel up, whatever is carved
+    band = RowBand(labels, rows + 2 * reach + 1)
     total = Census()
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
-        above = min(1, top)  # one row of context: carving and touching look one pixel up
-        window = as_labels(_window(band, top - above, bottom), ignore_label=spec.ignore_label)
-        total = _added(total, window, above, spec)
+        below = bottom if spec.line != "watershed" else min(height, bottom + reach)
+        first = _context(top, reach, spec)
+        window = as_labels(_window(band, first, below), ignore_label=spec.ignore_label)
+        total = _added(total, window, slice(top - first, bottom - first), spec)
     return total
 
 
-def _added(total: Census, window: npt.NDArray[Any], above: int, spec: WeightMapSpec) -> Census:
+def _added(total: Census, window: npt.NDArray[Any], rows: slice, spec: WeightMapSpec) -> Census:
     cells, ignored = window, 0
     if spec.ignore_label is not None:
         outside = window == spec.ignore_label
-        ignored = int(np.count_nonzero(outside[above:]))
+        ignored = int(np.count_nonzero(outside[rows]))
         cells = np.where(outside, window.dtype.type(0), window)
     pairs = touching_pairs(cells)
     inside = cells
-    if spec.separate != "none" and len(pairs):
-        inside = separate_touching(cells)
-    size = inside[above:].size
-    inner = int(np.count_nonzero(inside[above:]))
+    if spec.line is not None and len(pairs):
+        inside = separate_touching(cells, method=spec.line)
+    size = inside[rows].size
+    inner = int(np.count_nonzero(inside[rows]))
     return Census(
         total.counts + np.array([size - inner - ignored, inner]),
         np.union1d(total.ids, _ids(cells)) if len(total.ids) else _ids(cells),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightmaps.labels import as_labels, separate_touching
+from weightmaps.spec import WeightMapSpec
 
 __all__ = ["class_counts", "class_map", "class_weights"]
 
@@ -27,7 +28,7 @@ def class_counts(
     labels
         Instance labels ``(H, W)`` or ``(S, H, W)``.
     separate
-        ``"none"``: as they are. ``"after"`` or ``"before"``: after carving the separation border.
+        ``"none"``: as they are; otherwise after carving as `weight_map` does.
     ignore_label
         Value of the pixels to leave out.
 
@@ -44,7 +45,8 @@ def class_counts(
     if separate == "none":
         array = as_labels(labels, ignore_label=ignore_label)
     else:
-        array = separate_touching(labels, ignore_label=ignore_label)
+        line = WeightMapSpec(separate=separate).line or ""
+        array = separate_touching(labels, method=line, ignore_label=ignore_label)
     background = int(array.size) - int(np.count_nonzero(array))
     ignored = 0 if ignore_label is None else int(np.count_nonzero(array == ignore_label))
     return np.array([background, int(array.size) - background - ignored])

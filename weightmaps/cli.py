@@ -49,6 +49,10 @@ def weights(
         Literal["after", "before", "none"],
         typer.Option("--separate", help="distances after or before carving touching cells apart"),
     ] = "after",
+    border: Annotated[
+        Literal["authors", "watershed"],
+        typer.Option("--border", help="line between touching cells: scan-line rule, or minimal"),
+    ] = "authors",
     labels_are: Annotated[
         Literal["auto", "mask", "instances"],
         typer.Option("--labels", help="auto: values 0 and one of 1, 255, largest are a mask"),
@@ -98,8 +102,8 @@ def weights(
         raise UsageFault("--block-px cuts single pages; a volume (--3d) is computed as a whole")
     try:
         chosen = _class_weights(class_weights)
-        spec = WeightMapSpec(w0, sigma, chosen, where, separate, _spacing(spacing, volume=volume),
-                             ignore_label)  # fmt: skip
+        apart, size = _separation(separate, border), _spacing(spacing, volume=volume)
+        spec = WeightMapSpec(w0, sigma, chosen, where, apart, size, ignore_label)
         spec.check_range(dtype)
         rule = LabelRule(labels_are, int(connectivity), inside, threshold, ignore_label)
     except ValueError as error:
@@ -168,6 +172,14 @@ def _class_weights(text: str) -> str | tuple[float, ...]:
         raise UsageFault(
             f"--class-weights {text} must be a name or two numbers: background,cells"
         ) from None
+
+
+def _separation(separate: str, border: str) -> str:
+    if border == "authors":
+        return separate
+    if separate == "none":
+        raise UsageFault("--border says how cells are carved apart; --separate none carves nothing")
+    return {"after": "watershed", "before": "watershed-before"}[separate]
 
 
 def _spacing(text: str | None, *, volume: bool) -> tuple[float, ...] | None:

@@ -52,9 +52,10 @@ class Plan:
 def plan_for(spec: WeightMapSpec) -> Plan | None:
     """Return the plan of a weight map, or None where int32 keys cannot hold it.
 
-    That is so for anisotropic pixels, and for a sigma of more than about 100 px.
+    That is so for anisotropic pixels, for a sigma of more than about 100 px, and where cells are
+    carved by watershed.
     """
-    if spec.spacing is not None:
+    if spec.spacing is not None or spec.line == "watershed":
         return None
     reach = math.floor(spec.reach_px)
     cap = math.floor(spec.reach_px**2) + 1

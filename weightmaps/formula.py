@@ -18,7 +18,6 @@ import numpy.typing as npt
 from weightmaps.class_balance import class_weights as balance
 from weightmaps.compiled import available
 from weightmaps.labels import as_labels
-from weightmaps.nearest_one import add_nearness
 from weightmaps.signed_term import signed_border_term
 from weightmaps.spec import (
     EPSILON,
@@ -69,7 +68,8 @@ def weight_map(
         ``"after"`` (default): a border is carved between touching cells by the rule of
         `separate_touching`, and distances are measured after that; ``"before"``: carved pixels
         are background, distances are measured to the uncarved cells (the authors' later code);
-        ``"none"``: as they are (for labels carved otherwise, `separate_touching`).
+        ``"watershed"``, ``"watershed-before"``: the same two with a minimal border;
+        ``"none"``: as they are (for labels carved otherwise).
     spacing
         Pixel size along (y, x).
     ignore_label
@@ -184,6 +184,8 @@ def _add_class_term(slices: npt.NDArray[Any], spec: WeightMapSpec, dtype: npt.DT
     working = np.dtype(np.float64) if final.itemsize == 8 else np.dtype(np.float32)
     term, counts = signed_border_term(slices, spec, working)
     if spec.class_weights == "falk2019":
+        from weightmaps.nearest_one import add_nearness
+
         for one, labels_of_one in zip(term, slices, strict=True):
             add_nearness(one, labels_of_one, spec)
     else:

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from weightmaps.flooding import dry_line
+
 __all__ = ["as_labels", "instances_from_mask", "merge_instance_masks", "separate_touching"]
 
 Labels: TypeAlias = npt.NDArray[Any]
@@ -238,23 +240,34 @@ def separate_touching(
     array([[1, 1, 0, 2]])
     """
     array = as_labels(labels, ignore_label=ignore_label)
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
+    _check_method(method)
     result = np.array(array, order="C")
     for one in result[None] if result.ndim == 2 else result:
-        line = _authors_line(one, ignore_label) if method == "authors" else _dry(one, ignore_label)
-        one[line] = 0
+        one[_line(one, method, ignore_label)] = 0
     return result
 
 
-def separate_touching_volume(labels: npt.ArrayLike, *, ignore_label: int | None = None) -> Labels:
-    """Return a true volume ``(Z, Y, X)`` carved by the authors' rule with 13 scanned neighbours."""
+def separate_touching_volume(
+    labels: npt.ArrayLike, *, method: str = "authors", ignore_label: int | None = None
+) -> Labels:
+    """Return a true volume ``(Z, Y, X)`` carved (13 scanned neighbours, or eight passes)."""
     array = as_labels(labels, ignore_label=ignore_label)
+    _check_method(method)
     if array.ndim != 3:
         raise ValueError(f"a volume has 3 axes (Z, Y, X), not {array.ndim}")
     result = np.array(array, order="C")
-    result[_authors_line(result, ignore_label)] = 0
+    result[_line(result, method, ignore_label)] = 0
     return result
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
+
+
+def _line(labels: Labels, method: str, ignore_label: int | None) -> npt.NDArray[np.bool_]:
+    cells = _cells(labels, ignore_label)
+    return _authors_line(cells) if method == "authors" else dry_line(cells)
 
 
 def _cells(labels: Labels, ignore_label: int | None) -> Labels:
@@ -271,38 +284,10 @@ def _pair(shape: tuple[int, ...], offset: tuple[int, ...]) -> tuple[Any, Any]:
     return here, there
 
 
-def _authors_line(labels: Labels, ignore_label: int | None) -> npt.NDArray[np.bool_]:
-    cells = _cells(labels, ignore_label)
+def _authors_line(cells: Labels) -> npt.NDArray[np.bool_]:
     line = np.zeros(cells.shape, np.bool_)
     for offset in SCANNED_2D if cells.ndim == 2 else SCANNED_3D:
         here, there = _pair(cells.shape, offset)
         a, b = cells[here], cells[there]
         line[here] |= (a != b) & (a != 0) & (b != 0)
     return line
-
-
-def _touches(cells: Labels, kept: Labels) -> npt.NDArray[np.bool_]:
-    """Cell pixels with an 8-neighbour in `kept` of a different id."""
-    touching = np.zeros(cells.shape, np.bool_)
-    for dy, dx in SCANNED_2D:
-        for offset in ((dy, dx), (-dy, -dx)):
-            here, there = _pair(cells.shape, offset)
-            a, b = cells[here], kept[there]
-            touching[here] |= (a != b) & (a != 0) & (b != 0)
-    return touching
-
-
-def _dry(labels: Labels, ignore_label: int | None) -> npt.NDArray[np.bool_]:
-    # Pixels of one parity class (y mod 2, x mod 2) are never 8-neighbours, so a whole class can
-    # be given back at once without two of them joining different cells.
-    cells = _cells(labels, ignore_label)
-    dry = _touches(cells, cells)
-    kept = np.where(dry, cells.dtype.type(0), cells)
-    for y in (0, 1):
-        for x in (0, 1):
-            back = dry & ~_touches(cells, kept)
-            parity = np.zeros_like(back)
-            parity[y::2, x::2] = back[y::2, x::2]
-            kept[parity] = cells[parity]
-            dry &= ~parity
-    return dry

@@ -98,7 +98,7 @@ def _compiled_nearness(term: Any, labels: npt.NDArray[Any], spec: WeightMapSpec)
 
 def _is_source(term: Any, labels: npt.NDArray[Any], spec: WeightMapSpec) -> npt.NDArray[np.uint8]:
     """Tell which pixels distances are measured to; ignored ones (NaN) never are."""
-    if spec.separate == "before":
+    if spec.uncarved_distances:
         cells = (labels != 0) & ~np.isnan(term)
     else:
         cells = np.signbit(term) & ~np.isnan(term)

@@ -7,6 +7,7 @@ of a whole stack can be added afterwards, in place.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -45,6 +46,8 @@ def signed_border_term(
         Shape ``(S, 2)``: background and cell pixels of each slice, after carving.
     """
     if available() and slices.ndim == 3:
+        if spec.line == "watershed":
+            return _around_line(slices, spec, dtype)
         from weightmaps.fast_term import TooManyCellsError, fast_signed_term, plan_for
 
         plan = plan_for(spec)
@@ -63,11 +66,29 @@ def sources(labels: Labels, spec: WeightMapSpec) -> tuple[Labels, Labels]:
     cells = labels
     if spec.ignore_label is not None:
         cells = np.where(labels == spec.ignore_label, labels.dtype.type(0), labels)
-    if spec.separate == "none":
+    if spec.line is None:
         return cells, cells
     carve = separate_touching if labels.ndim == 2 else separate_touching_volume
-    carved = carve(cells)
-    return (carved if spec.separate == "after" else cells), carved
+    carved = carve(cells, method=spec.line)
+    return (cells if spec.uncarved_distances else carved), carved
+
+
+def _around_line(
+    slices: Labels, spec: WeightMapSpec, dtype: np.dtype[Any]
+) -> tuple[Term, npt.NDArray[np.int64]]:
+    """Return the term of cells carved by watershed, which the compiled blocks cannot carve."""
+    carved = separate_touching(slices, method="watershed", ignore_label=spec.ignore_label)
+    if not spec.uncarved_distances:
+        return signed_border_term(carved, replace(spec, separate="none"), dtype)
+    everywhere = replace(spec, separate="none", where="everywhere")
+    term, counts = signed_border_term(slices, everywhere, dtype)
+    for one, labels, left, count in zip(term, slices, carved, counts, strict=True):
+        line = (left == 0) & (labels != 0)
+        np.negative(one, out=one, where=line)
+        count += np.count_nonzero(line) * np.array([1, -1])
+        if spec.where == "background":
+            one[np.signbit(one)] = -0.0
+    return term, counts
 
 
 def _by_arrays(

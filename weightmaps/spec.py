@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from weightmaps.flooding import REACH_PX
+
 __all__ = [
     "EPSILON",
     "FALK_SIGMA1_PX",
@@ -35,7 +37,13 @@ EPSILON = 2.0**-24
 
 BALANCES = ("balanced", "per-image", "falk2019", "none")
 PLACES = ("background", "everywhere")
-SEPARATIONS = ("after", "before", "none")
+LINES = {  # between touching cells: the rule of carving (see `separate_touching`)
+    "after": "authors",
+    "before": "authors",
+    "watershed": "watershed",
+    "watershed-before": "watershed",
+    "none": None,
+}
 
 
 def reach_px(w0: float, sigma_px: float, epsilon: float = EPSILON) -> float:
@@ -93,7 +101,9 @@ class WeightMapSpec:
         ``"background"`` or ``"everywhere"``: the pixels that receive the border term.
     separate
         ``"after"``: distances are measured after carving the separation border; ``"before"``:
-        before carving (the authors' later code); ``"none"``: nothing is carved.
+        before carving (the authors' later code); ``"watershed"``, ``"watershed-before"``: the same
+        two with the minimal border of `separate_touching`'s watershed; ``"none"``: nothing is
+        carved.
     spacing
         Pixel size along each axis, or None for 1.
     ignore_label
@@ -134,9 +144,9 @@ class WeightMapSpec:
             raise ValueError(f"sigma_px {self.sigma_px} must be a finite number > 0 (the paper: 5)")
         if self.where not in PLACES:
             raise ValueError(f"where {self.where!r} is not known; choose {' or '.join(PLACES)}")
-        if self.separate not in SEPARATIONS:
+        if self.separate not in LINES:
             raise ValueError(
-                f"separate {self.separate!r} is not known; choose one of {', '.join(SEPARATIONS)}"
+                f"separate {self.separate!r} is not known; choose one of {', '.join(LINES)}"
             )
         if self.spacing is not None:
             if len(self.spacing) not in (2, 3):
@@ -159,11 +169,26 @@ class WeightMapSpec:
         return FALK_SIGMA1_PX * math.sqrt(2 * math.log(2 * (1 - FALK_V) / EPSILON))
 
     @property
+    def line(self) -> str | None:
+        """Method of `separate_touching` by which touching cells are carved apart, or None."""
+        return LINES[self.separate]
+
+    @property
+    def uncarved_distances(self) -> bool:
+        """Distances are measured to the cells before carving."""
+        return self.separate.endswith("before")
+
+    @property
+    def line_reach_px(self) -> int:
+        """Pixels around a pixel that decide whether it is carved."""
+        return {None: 0, "authors": 1, "watershed": REACH_PX}[self.line]
+
+    @property
     def halo_px(self) -> int:
         """Pixels around a block that make its map equal to the whole image's, bit for bit."""
         finest = 1.0 if self.spacing is None else min(self.spacing)
         reach = max(self.reach_px, self.class_reach_px) / finest
-        return math.floor(reach) + (self.separate != "none")
+        return math.floor(reach) + self.line_reach_px
 
     def check_range(self, dtype: npt.DTypeLike) -> None:
         """Raise `ValueError` if weights of this map may be too large for `dtype`.

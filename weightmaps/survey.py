@@ -22,7 +22,7 @@ from weightmaps.instance_source import InstanceSource, instance_source
 from weightmaps.label_reader import LabelReader, band_rows, identity
 from weightmaps.label_rule import LabelRule
 from weightmaps.map_file import Shape, intact
-from weightmaps.spec import WeightMapSpec
+from weightmaps.spec import LINES, WeightMapSpec
 
 __all__ = ["Request", "Survey", "survey", "volume_of"]
 
@@ -190,7 +190,7 @@ def _counts_in(found: dict[str, Any] | None, digest: str, request: Request) -> K
         return None
     new = request.parameters()
     decisive = ("labels", "connectivity", "inside", "threshold", "ignore_label", "volume")
-    same_carving = (old.get("separate") == "none") == (new["separate"] == "none")
+    same_carving = LINES.get(str(old.get("separate")), "") == request.spec.line
     if not same_carving or any(old.get(name) != new[name] for name in decisive):
         return None
     try:
@@ -248,7 +248,7 @@ def _volume_counts(
     if spec.ignore_label is not None:
         ignored = labels == spec.ignore_label
     cells = np.where(ignored, labels.dtype.type(0), labels)
-    carved = cells if spec.separate == "none" else separate_touching_volume(cells)
+    carved = cells if spec.line is None else separate_touching_volume(cells, method=spec.line)
     inner = int(np.count_nonzero(carved))
     pairs = set()
     for offset in SCANNED_3D:
