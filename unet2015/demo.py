@@ -12,20 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling import Summary
-from tiling.faults import WriteError
+from tiling.command import Terminated
+from tiling.faults import UsageFault, WriteError
 from tiling.images import read_stack
 from tiling.safe_write import write_text
 from unet2015.baselines import baselines
 from unet2015.checkpoint import build_network, load
+from unet2015.device import choose_device
 from unet2015.predict import covering_output, predict_array
 from unet2015.predict_file import Model, Settings, predict_file
 from unet2015.recipe import Recipe, quick
-from unet2015.report import KeyFigure, best_and_worst, seam_picture, write_report
+from unet2015.report import (
+    KeyFigure,
+    ReportData,
+    best_and_worst,
+    seam_picture,
+    write_report,
+)
 from unet2015.run_report import COLUMNS, measures_table, run_report
 from unet2015.sample import write_sample
 from unet2015.score import isbi_scores
 from unet2015.training_run import Inputs, read_inputs, run_training
-from weightmaps.cli import main as weights_main
+from weightmaps.cli import weights
 
 __all__ = ["demo_recipe", "run_demo"]
 
@@ -59,20 +67,34 @@ def run_demo(out: Path, *, overwrite: bool = False, steps: int | None = None, de
     ------
     WriteError
         If `out` holds something already and `overwrite` is not set.
+    UsageFault
+        If `steps` or `device` cannot be.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise WriteError(out, "already exists; use --overwrite to replace it, or another --out")
-    recipe = demo_recipe() if steps is None else replace(demo_recipe(), steps=steps)
+    try:
+        recipe = demo_recipe() if steps is None else replace(demo_recipe(), steps=steps)
+    except ValueError as error:
+        raise UsageFault(str(error)) from error
+    choose_device(device)  # an unknown one is refused before anything is written
+    try:
+        _tell(out, recipe, overwrite=overwrite, device=device)
+    except (KeyboardInterrupt, Terminated) as stop:
+        # The note of the training would name `--resume`, which a demo does not have.
+        stop.__notes__ = ["a demo is not resumed; start it again with --overwrite"]
+        raise
+
+
+def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
+    """The three stories one after the other, each with the command that tells it alone."""
     sample, maps, run_folder = out / "sample", out / "weights", out / "run"
     _say("1/5  the embedded sample: 10 labelled slices, one larger image of other tissue")
     write_sample(sample, overwrite=overwrite)
     commands = [f"unet2015 sample {sample}"]
 
     _say("2/5  border weight maps (w0 = 10, sigma = 5 px)")
-    words = [str(sample / "labels.tif"), "--out", str(maps), "--preview", "--overwrite"]
-    if weights_main(words):
-        raise WriteError(maps, "the weight maps could not be made; see the line above")
-    commands.append("unet2015 weights " + " ".join(words))
+    weights([str(sample / "labels.tif")], out=maps, preview=True, overwrite=True)
+    commands.append(f"unet2015 weights {sample / 'labels.tif'} --out {maps} --preview --overwrite")
 
     _say(f"3/5  training a narrow U-Net: {recipe.steps} steps")
     for name in ("last.safetensors", "best.safetensors"):
@@ -100,36 +122,57 @@ def run_demo(out: Path, *, overwrite: bool = False, steps: int | None = None, de
     stitched = read_stack(target)[0]
     rows, scores = _large_scores(sample, image, truth, stitched)
     data, _ = run_report(run, training, validation)
-    ours = scores["wrong_pixels"]
-    report = replace(
+    data = replace(_with_large_image(data, rows, scores, image, truth, stitched), commands=commands)
+    difference = _difference(model, image, stitched)
+    data = _with_seams(data, summary, stitched, difference)
+    write_text(out / "scores.json", json.dumps(scores, indent=1) + "\n", overwrite=True)
+    write_report(out / "report.html", data, overwrite=True)
+    for name, row in rows.items():
+        figures = "  ".join(f"{key} {row[key]:.4f}" for key in ("wrong_pixels", "v_info", "v_rand"))
+        sys.stdout.write(f"{name:24s} {figures}\n")
+    sys.stdout.write(f"open {out / 'report.html'}\n")
+
+
+def _with_large_image(
+    data: ReportData,
+    rows: dict[str, dict[str, float]],
+    scores: dict[str, Any],
+    image: NDArray[Any],
+    truth: NDArray[Any],
+    stitched: NDArray[Any],
+) -> ReportData:
+    """The report of the training run, opened by what became of the large image."""
+    return replace(
         data,
         title="unet2015 demo",
         lead="Weights, a short training on two CPU cores and a seamless prediction, on synthetic"
         " tissue. Everything below comes from this run.",
-        key_figures=(
-            KeyFigure("wrong pixels", ours["best"], "large held-out image, best threshold"),
-            KeyFigure("V_info", scores["v_info"]["best"], "large held-out image, best threshold"),
-            KeyFigure("seams", summary.seam_max_difference, "largest difference, grey levels"),
+        key_figures=tuple(
+            KeyFigure(name, scores[key]["best"], "large held-out image, best threshold")
+            for name, key in (("wrong pixels", "wrong_pixels"), ("V_info", "v_info"))
         ),
         measures=measures_table(rows, "The large image, which the network has never seen."),
         slices=(
             *best_and_worst([image], [stitched / 255.0], [truth], names=["large image"]),
             *data.slices,
         ),
+    )
+
+
+def _with_seams(
+    data: ReportData, summary: Summary, stitched: NDArray[Any], difference: NDArray[np.float64]
+) -> ReportData:
+    """The report with the seam check of the large image."""
+    largest = KeyFigure("seams", summary.seam_max_difference, "largest difference, grey levels")
+    return replace(
+        data,
+        key_figures=(*data.key_figures, largest),
         seams=_seams(summary),
         seam_picture=seam_picture(
             stitched / 255.0, summary.step,
-            difference=_difference(model, image, stitched),
-            difference_name="|tiled - one pass|, grey levels",
+            difference=difference, difference_name="|tiled - one pass|, grey levels",
         ),
-        commands=commands,
     )  # fmt: skip
-    write_text(out / "scores.json", json.dumps(scores, indent=1) + "\n", overwrite=True)
-    write_report(out / "report.html", report, overwrite=True)
-    for name, row in rows.items():
-        figures = "  ".join(f"{key} {row[key]:.4f}" for key in ("wrong_pixels", "v_info", "v_rand"))
-        sys.stdout.write(f"{name:24s} {figures}\n")
-    sys.stdout.write(f"open {out / 'report.html'}\n")
 
 
 def _model(checkpoint: Path) -> Model:

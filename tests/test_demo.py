@@ -1,0 +1,63 @@
+"""The demo refuses before it writes, and stops as every command does."""
+
+from __future__ import annotations
+
+import pytest
+
+from tiling.faults import InputError
+from unet2015 import demo
+from unet2015.cli import main
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (["--steps", "0"], 2, "steps = 0 is outside"),
+        (["--steps", "-5"], 2, "steps = -5 is outside"),
+        (["--device", "tpu"], 2, "--device tpu: unknown"),
+    ],
+)
+def test_a_demo_that_cannot_run_writes_nothing(words, code, reason, tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), *words]) == code
+    error = capsys.readouterr().err
+    assert reason in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_an_earlier_demo_is_kept(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["demo", "--out", str(tmp_path)]) == 5
+    assert "use --overwrite" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"), [(KeyboardInterrupt(), 130), (InputError("labels.tif", "is broken"), 3)]
+)
+def test_a_demo_stopped_at_its_weights_says_why_once(stop, code, tmp_path, capsys, monkeypatch):
+    def stopping(*_args, **_options):
+        raise stop
+
+    monkeypatch.setattr(demo, "write_sample", lambda *_args, **_options: [])
+    monkeypatch.setattr(demo, "weights", stopping)
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == code
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("unet2015:")]
+    assert len(said) == 1
+
+
+def test_an_interrupted_demo_names_its_own_remedy(tmp_path, capsys, monkeypatch):
+    def stopped(*_args, **_options):
+        stop = KeyboardInterrupt()
+        stop.add_note("7 of 1000 steps are saved; add --resume to go on")
+        raise stop
+
+    monkeypatch.setattr(demo, "write_sample", lambda *_args, **_options: [])
+    monkeypatch.setattr(demo, "weights", lambda *_args, **_options: None)
+    monkeypatch.setattr(demo, "read_inputs", lambda *_args: (None, None))
+    monkeypatch.setattr(demo, "run_training", stopped)
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 130
+    error = capsys.readouterr().err
+    assert "--resume" not in error
+    assert "start it again with --overwrite" in error
