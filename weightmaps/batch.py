@@ -21,7 +21,7 @@ from tiling.faults import InputChangedError, InputError
 from tiling.lock import OutputLock
 from tiling.strict_tiff import open_tiff
 from weightmaps.blocks import weight_map_blocks
-from weightmaps.formula import volume_weight_map
+from weightmaps.formula import map_of_volume
 from weightmaps.history import FORMAT
 from weightmaps.instance_source import instance_source
 from weightmaps.label_reader import LabelReader
@@ -156,22 +156,8 @@ def _page_blocks(reader: LabelReader, page: int, order: Order) -> Iterator[npt.N
 
 
 def _volume_map(labels: npt.NDArray[Any], order: Order) -> npt.NDArray[Any]:
-    spec = order.spec
-    three = None if spec.spacing is None else spec.spacing
-    if three is not None and len(three) == 2:
-        three = (1.0, *three)
     try:
-        return volume_weight_map(
-            labels,
-            w0=spec.w0,
-            sigma_px=spec.sigma_px,
-            class_weights=spec.class_weights,
-            where=spec.where,
-            separate=spec.separate,
-            spacing=three,  # type: ignore[arg-type]
-            ignore_label=spec.ignore_label,
-            dtype=order.survey.shape.dtype,
-        )
+        return map_of_volume(labels, order.spec, order.survey.shape.dtype)
     except ValueError as error:
         raise InputError(order.survey.file.path, str(error)) from error
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tiling.band import RowBand
 from tiling.mirror import Source
 from weightmaps.class_balance import class_weights
-from weightmaps.formula import weight_map
+from weightmaps.formula import map_of_slices
 from weightmaps.labels import as_labels, separate_touching
 from weightmaps.spec import WeightMapSpec
 
@@ -100,17 +100,7 @@ def _blocks(
         # Nothing here holds the block while the next one is made.
         yield (
             top,
-            weight_map(
-                _window(band, y0, y1),
-                w0=spec.w0,
-                sigma_px=spec.sigma_px,
-                class_weights=spec.class_weights,
-                where=spec.where,
-                separate=spec.separate,
-                spacing=None if spec.spacing is None else (spec.spacing[-2], spec.spacing[-1]),
-                ignore_label=spec.ignore_label,
-                dtype=dtype,
-            )[top - y0 : bottom - y0],
+            map_of_slices(_window(band, y0, y1), spec, dtype)[top - y0 : bottom - y0],
         )
 
 

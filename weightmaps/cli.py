@@ -123,6 +123,7 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
     from weightmaps.annotations import find_label_files, refuse_same_names
     from weightmaps.batch import make_maps
     from weightmaps.orders import check_outputs, orders
+    from weightmaps.room import check_room
     from weightmaps.survey import survey
     from weightmaps.workers import ordered_map
 
@@ -143,6 +144,7 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
             _print(_planned(order, request))
         return
     check_outputs(todo, overwrite=manner.overwrite)
+    check_room(todo, request.out)
     pages = sum(o.survey.shape.pages for o in todo if not o.current)
     with _progress("weight maps", pages) as advance:
         made = make_maps(todo, jobs=manner.jobs, overwrite=manner.overwrite, advance=advance)

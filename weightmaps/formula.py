@@ -98,7 +98,12 @@ def weight_map(
     """
     weights = weights_of(class_weights)
     spec = WeightMapSpec(w0, sigma_px, weights, where, separate, spacing, ignore_label)
-    array = as_labels(labels, ignore_label=ignore_label)
+    return map_of_slices(labels, spec, dtype)
+
+
+def map_of_slices(labels: npt.ArrayLike, spec: WeightMapSpec, dtype: npt.DTypeLike) -> Map:
+    """Return `weight_map` with the parameters of `spec`."""
+    array = as_labels(labels, ignore_label=spec.ignore_label)
     _check_spacing(spec, 2)
     slices = array[None] if array.ndim == 2 else array
     return _add_class_term(slices, spec, dtype).reshape(array.shape)
@@ -128,7 +133,12 @@ def volume_weight_map(
     """
     weights = weights_of(class_weights)
     spec = WeightMapSpec(w0, sigma_px, weights, where, separate, spacing, ignore_label)
-    array = as_labels(labels, ignore_label=ignore_label)
+    return map_of_volume(labels, spec, dtype)
+
+
+def map_of_volume(labels: npt.ArrayLike, spec: WeightMapSpec, dtype: npt.DTypeLike) -> Map:
+    """Return `volume_weight_map` with the parameters of `spec`."""
+    array = as_labels(labels, ignore_label=spec.ignore_label)
     if array.ndim != 3:
         raise ValueError(f"a volume has 3 axes (Z, Y, X), not {array.ndim}")
     _check_spacing(spec, 3)

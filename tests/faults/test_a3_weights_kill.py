@@ -14,6 +14,7 @@ import pytest
 import tifffile
 
 import weightmaps.batch
+import weightmaps.room
 from tiling.faults import MemoryFault
 from weightmaps.blocks import _blocks  # noqa: F401 - imported before any fork
 from weightmaps.cli import main
@@ -140,6 +141,22 @@ def test_b1_b3_a_failing_disk_is_told_and_nothing_is_lost(
         assert contents(out) == expected
     assert n > 5 * STACKS
     record_property("kill_points", (n - 1) // step)
+
+
+@pytest.mark.parametrize("options", [(), ("--3d",), ("--labels", "mask", "--threshold", "2")])
+def test_b2_a_disk_too_small_for_the_maps_is_told_before_the_first(
+    labels, tmp_path, capsys, monkeypatch, options
+):
+    arguments = [str(labels), "--out", str(tmp_path / "w"), *options]
+    assert main([*arguments[:2], str(tmp_path / "whole"), *options]) == 0
+    needed = sum(p.stat().st_size for p in (tmp_path / "whole").iterdir())
+    monkeypatch.setattr(weightmaps.room, "free_bytes", lambda _: needed // 10)
+    capsys.readouterr()
+    assert main(arguments) == 5
+    assert f"bytes, {needed // 10} bytes are free" in capsys.readouterr().err
+    assert not list((tmp_path / "w").glob("*.tif"))
+    monkeypatch.setattr(weightmaps.room, "free_bytes", lambda _: needed)  # uncompressed: more
+    assert main(arguments) == 0
 
 
 def test_b4_a_file_in_the_place_of_the_folder(labels, tmp_path, capsys):
