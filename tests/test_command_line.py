@@ -74,6 +74,18 @@ def test_info_knows_a_png_by_its_content(tmp_path):
     assert describe(tmp_path / "x.tif")["kind"] == "PNG"
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "not stated"),
+        ({"resolution": (250, 500), "resolutionunit": "CENTIMETER"}, "250 x 500 pixels per"),
+    ],
+)
+def test_info_says_the_resolution_in_words(options, words, tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((8, 9), np.uint8), **options)
+    assert describe(tmp_path / "x.tif")["resolution"].startswith(words)
+
+
 def test_a_file_name_is_printed_as_it_is_where_it_can_be(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     with bar("tiles") as show:

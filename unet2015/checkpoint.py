@@ -75,6 +75,13 @@ class Checkpoint:
         State of the optimiser, flat: tensors by name.
     averaged
         Moving average of the weights, empty or with the same names.
+
+    Examples
+    --------
+    >>> from unet2015.net import UNet
+    >>> net = UNet(base_channels=2)
+    >>> Checkpoint(network=describe_network(net), weights=net.state_dict()).preprocessing
+    {'scale': 'dtype-range'}
     """
 
     network: dict[str, Any]
@@ -136,6 +143,17 @@ def load(path: _Path) -> Checkpoint:
         it says, does not fit the network it describes, or holds NaN or Inf.
     UsageFault
         If torch is too old to be safe.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from unet2015.net import UNet
+    >>> net = UNet(base_channels=2)
+    >>> state = Checkpoint(network=describe_network(net), weights=net.state_dict(), step=7)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(f"{folder}/net.safetensors", state)
+    ...     load(f"{folder}/net.safetensors").step
+    7
     """
     require_safe_torch()
     tensors, content = tensor_file.read(path)
@@ -170,7 +188,20 @@ def build_network(checkpoint: Checkpoint, *, use_averaged: bool = False) -> nn.M
     checkpoint
         From `load` or made in memory; it keeps its own tensors.
     use_averaged
-        Copy the averaged weights instead; `ValueError` if there are none.
+        Copy the averaged weights instead.
+
+    Raises
+    ------
+    ValueError
+        If the parts do not belong together, or there are no averaged weights to use.
+
+    Examples
+    --------
+    >>> from unet2015.net import UNet
+    >>> net = UNet(base_channels=2)
+    >>> state = Checkpoint(network=describe_network(net), weights=net.state_dict())
+    >>> build_network(state).base_channels
+    2
     """
     _check_content({name: getattr(checkpoint, name) for name in _JSON_FIELDS})
     if use_averaged and not checkpoint.averaged:

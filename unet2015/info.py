@@ -93,7 +93,7 @@ def _tiff(file: Path) -> dict[str, Any]:
             "dtype": str(image.dtype),
             "photometric": image.photometric,
             "layout": "tiles" if image.tiled else "strips",
-            "resolution": image.resolution or "not stated",
+            "resolution": _resolution(image.resolution),
         }
         description = image.description
     try:
@@ -105,6 +105,14 @@ def _tiff(file: Path) -> dict[str, Any]:
     elif description:
         found["description"] = " ".join(description.split())[:300]
     return found
+
+
+def _resolution(resolution: tuple[float, float, str] | None) -> str:
+    """Pixels per unit in words; a TIFF of 1 x 1 without a unit says nothing."""
+    if resolution is None or resolution == (1.0, 1.0, ""):
+        return "not stated"
+    x, y, unit = resolution
+    return f"{x:g} x {y:g} pixels per {unit or 'unit (not stated)'}"
 
 
 def _png(file: Path) -> dict[str, Any]:
@@ -124,5 +132,5 @@ def _zarr(folder: Path) -> dict[str, Any]:
             "pages": image.pages,
             "plane": image.shape,
             "dtype": str(image.dtype),
-            "resolution": image.resolution or "not stated",
+            "resolution": _resolution(image.resolution),
         }
