@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,15 @@ from tests.faults.killing import (
 from tests.faults.warm import Warm
 
 ROOT = Path(__file__).parents[2]
+MEMORY = Path("/dev/shm")
 Record = Callable[[str, object], None]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder in memory where there is such a place: thousands of fsyncs cost nothing there."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="module")

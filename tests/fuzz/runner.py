@@ -28,6 +28,7 @@ from tests.fuzz.targets import Target
 SLOW = 1.0  # seconds of work that count as a hang
 GROWTH = 256 << 20
 BATCH = 300
+_MEMORY = Path("/dev/shm")  # files in memory, where the system has such a place
 _UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -87,7 +88,7 @@ class Fuzzer:
 
     def _child(self, end: int) -> None:
         read, write = os.pipe()
-        scratch = Path(tempfile.mkdtemp())
+        scratch = Path(tempfile.mkdtemp(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
