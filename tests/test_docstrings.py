@@ -37,10 +37,9 @@ RECORD = "a record that other functions fill; its fields are documented"
 FILES = "deals with files of the disk; run by its tests and by the documents"
 MINUTES = "needs a data set and minutes; docs/training.md runs it small"
 EXTRA = "needs the packages of an extra; run by tests/test_export.py"
-PAIR = "its pair has the example: open_source with open_sink, read with write, load with save"
-ONE_LINE = "a recipe; every value is in `Recipe`, whose examples run"
+PAIR = "its pair has the example: open_source with open_sink, read with write"
 NO_EXAMPLE = {
-    RECORD: {"Checkpoint", "Run", "Job", "Model", "Settings", "Column", "KeyFigure", "ReportData",
+    RECORD: {"Run", "Job", "Model", "Settings", "Column", "KeyFigure", "ReportData",
              "SliceView", "SyntheticStack", "Census", "LabelFile", "LabelRule", "Tile", "Plan",
              "SeamRule", "SeamWatch", "Summary", "Limits", "TiffImage"},
     FILES: {"read_weights", "predict_file", "prepare", "write_report", "read_history", "write_map",
@@ -48,8 +47,7 @@ NO_EXAMPLE = {
             "discard_partial", "TiffSource", "ZarrSource", "TiffSink", "ZarrSink"},
     MINUTES: {"train"},
     EXTRA: {"export_onnx", "export_pt2", "export_bioimageio"},
-    PAIR: {"open_source", "read_stack", "load", "build_network"},
-    ONE_LINE: {"isbi2012_modern", "dic_hela", "phc_u373", "quick"},
+    PAIR: {"open_source", "read_stack"},
 }  # fmt: skip
 WITHOUT_EXAMPLE = {name: reason for reason, names in NO_EXAMPLE.items() for name in names}
 # Their fields carry a comment with unit and origin on their own line.
