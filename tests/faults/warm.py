@@ -139,7 +139,10 @@ def _warm_up() -> None:
     for name in ("tiling.tiff_sink", "tiling.zarr_sink", "unet2015.predict_file",
                  "unet2015.progress", "weightmaps.batch"):  # fmt: skip
         importlib.import_module(name)
+    import typer.main
+
     import unet2015.cli
+    import unet2015.provenance
     from unet2015.net import UNet
 
     with torch.inference_mode():
@@ -147,6 +150,10 @@ def _warm_up() -> None:
         net(torch.from_numpy(np.zeros((1, 1, 24, 24), np.float32)))
     with contextlib.redirect_stdout(io.StringIO()):
         unet2015.cli.main(["predict", "--help"])  # typer's own imports
+    really = typer.main.get_command
+    parsed = {unet2015.cli.app: really(unet2015.cli.app)}  # the same for every child
+    typer.main.get_command = lambda app: parsed[app] if app in parsed else really(app)
+    unet2015.provenance.versions()
 
 
 def _child(request: dict[str, Any], shim: ModuleType) -> int:
