@@ -103,7 +103,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
-    base = replace_fields(find_recipe(options.recipe), options.set, None, None, None)
+    base = replace_fields(find_recipe(options.recipe), options.set, {})
     base = replace(base, validate_every=10**9, checkpoint_every=10**9)
     rows: list[dict[str, Any]] = []
     for steps in options.steps:

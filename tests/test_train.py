@@ -53,10 +53,10 @@ def stop_after(step, error=KeyboardInterrupt):
 
 
 def test_it_learns_and_leaves_its_files(tmp_path):
-    recipe = replace(TINY, base_channels=8, steps=100)
+    recipe = replace(TINY, base_channels=8, steps=100, keep_every=50)
     stack, validation = tiny_training()
     seen = []
-    run = train(recipe, stack, tmp_path / "run", validation=validation, keep_every=50,
+    run = train(recipe, stack, tmp_path / "run", validation=validation,
                 on_step=lambda run: seen.append(run.step))  # fmt: skip
     assert seen == list(range(1, 101))
     loss = run.log.column("loss")[1]

@@ -155,13 +155,13 @@ def test_settings_keep_their_types():
         isbi2012(),
         ["class_weights=none", "ignore_label=255", "mirror=false", "learning_rate=1",
          "precision=bf16"],
-        None, 7, None,
+        {"steps": None, "seed": 7},
     )  # fmt: skip
     assert changed == replace(
         isbi2012(), class_weights="none", ignore_label=255, mirror=False, learning_rate=1.0,
         precision="bf16", seed=7,
     )  # fmt: skip
-    assert cli_train.replace_fields(changed, ["ignore_label=none"], None, None, None) == replace(
+    assert cli_train.replace_fields(changed, ["ignore_label=none"], {}) == replace(
         changed, ignore_label=None
     )
     assert {cli_train.find_recipe(name).name for name in cli_train.RECIPES} == set(

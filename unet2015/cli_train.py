@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -44,8 +45,8 @@ def train(
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=0, help="threads that draw ahead")] = 0,
     keep_every: Annotated[
-        int, typer.Option("--keep-every", min=0, help="keep the checkpoint of every N steps")
-    ] = 0,
+        int | None, typer.Option("--keep-every", help="keep the checkpoint of every N steps")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where OUT stopped")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="write event files (extra: tensorboard)")
@@ -54,7 +55,8 @@ def train(
     """Train the U-Net on a labelled stack; OUT gets checkpoints, log.csv and report.html."""
     from unet2015 import training_run
 
-    chosen = replace_fields(find_recipe(recipe), set_ or [], steps, seed, precision)
+    given = {"steps": steps, "seed": seed, "precision": precision, "keep_every": keep_every}
+    chosen = replace_fields(find_recipe(recipe), set_ or [], given)
     training_run.run_training(
         chosen,
         training_run.Inputs(images, labels, weights, val, label_values),
@@ -62,7 +64,6 @@ def train(
         device=device,
         workers=workers,
         resume=resume,
-        keep_every=keep_every,
         tensorboard=tensorboard,
         words=sys.argv[1:],
     )
@@ -98,14 +99,8 @@ def find_recipe(name: str) -> Recipe:
     raise UsageFault(f"--recipe {name}: unknown; choose {', '.join(named)} or a recipe.json")
 
 
-def replace_fields(
-    recipe: Recipe,
-    settings: list[str],
-    steps: int | None,
-    seed: int | None,
-    precision: str | None,
-) -> Recipe:
-    """The recipe with the fields given on the command line.
+def replace_fields(recipe: Recipe, settings: Sequence[str], given: Mapping[str, object]) -> Recipe:
+    """The recipe with the fields of `--set`, then those of options of their own (None: not given).
 
     Raises
     ------
@@ -120,7 +115,6 @@ def replace_fields(
         if not equals or not hasattr(recipe, name):
             raise UsageFault(f"--set {setting}: give FIELD=VALUE with a field of recipe.json")
         values[name] = _value(text, getattr(recipe, name))
-    given = {"steps": steps, "seed": seed, "precision": precision}
     values |= {name: value for name, value in given.items() if value is not None}
     try:
         return type(recipe).from_dict(recipe.to_dict() | values) if values else replace(recipe)

@@ -85,6 +85,7 @@ class Recipe:
     compile: bool = False  # [open] torch.compile of the network; pays on GPUs and long runs
     validate_every: int = 1000  # [run] steps
     checkpoint_every: int = 1000  # [run] steps
+    keep_every: int = 0  # [run] steps whose checkpoint is kept under its own name; 0 = none
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
@@ -145,7 +146,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("displacement_spacing_px", 1, 10_000),
     ("shift_px", 0, 10_000), ("rotation_deg", 0, 180), ("grey_gain", 0, 0.99),
     ("grey_shift", 0, 1), ("grey_gamma", 0, 3), ("noise_std", 0, 1), ("seed", 0, 2**63 - 1),
-    ("validate_every", 1, 10**9), ("checkpoint_every", 1, 10**9),
+    ("validate_every", 1, 10**9), ("checkpoint_every", 1, 10**9), ("keep_every", 0, 10**9),
 )  # fmt: skip
 
 _CHOICES: dict[str, tuple[str, ...]] = {

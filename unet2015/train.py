@@ -64,7 +64,6 @@ def train(
     device: str | torch.device = "cpu",
     resume: bool = False,
     workers: int = 0,
-    keep_every: int = 0,
     on_step: Callable[[Run], None] | None = None,
 ) -> Run:
     """Trained run of `recipe` on `stack`; the folder `out` holds checkpoints and log.
@@ -89,8 +88,6 @@ def train(
         Continue from `last.safetensors` in `out`, if there is one.
     workers
         Threads that draw tiles ahead; 0 draws them in this one. The result is the same.
-    keep_every
-        Also keep the checkpoint of every so many steps under its own name; 0 keeps none.
     on_step
         Called after every update with the run; pictures and figures are at hand there.
 
@@ -131,7 +128,7 @@ def train(
                         updated = update(run)
                         run.step = step + 1
                     losses += [loss] if updated else []
-                    _book_keeping(run, validation, losses, keep_every)
+                    _book_keeping(run, validation, losses)
                     if on_step is not None:
                         on_step(run)
         except (KeyboardInterrupt, Terminated) as stop:
@@ -171,9 +168,7 @@ def _new_run(
     return run
 
 
-def _book_keeping(
-    run: Run, validation: Stack | None, losses: list[Tensor], keep_every: int
-) -> None:
+def _book_keeping(run: Run, validation: Stack | None, losses: list[Tensor]) -> None:
     """Log, validation and checkpoints that fall due after the step just made."""
     recipe, last = run.recipe, run.step == run.recipe.steps
     if run.skipped_in_row >= MAX_SKIPPED:
@@ -183,7 +178,7 @@ def _book_keeping(
         )
     validates = validation is not None and _validates(run)
     saves = last or run.step % recipe.checkpoint_every == 0
-    keeps = keep_every > 0 and run.step % keep_every == 0
+    keeps = recipe.keep_every > 0 and run.step % recipe.keep_every == 0
     if not (saves or keeps or validates or run.step % LOG_EVERY == 0):
         return
     _log_losses(run, losses)

@@ -107,7 +107,6 @@ def run_training(
     device: str = "auto",
     workers: int = 0,
     resume: bool = False,
-    keep_every: int = 0,
     tensorboard: bool = False,
     words: Sequence[str] = (),
 ) -> Run:
@@ -119,7 +118,7 @@ def run_training(
     ----------
     recipe, inputs, out
         What to train, on what, into which folder.
-    device, workers, resume, keep_every
+    device, workers, resume
         See `train`.
     tensorboard
         Also write event files for TensorBoard.
@@ -145,7 +144,7 @@ def run_training(
 
             run = train(
                 recipe, training, out, validation=validation, device=place, resume=resume,
-                workers=workers, keep_every=keep_every, on_step=on_step,
+                workers=workers, on_step=on_step,
             )  # fmt: skip
         if not first:
             return run
