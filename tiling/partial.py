@@ -32,9 +32,10 @@ from tiling.faults import WriteError
 from tiling.journal import JOURNAL_FORMAT, MAX_JOURNAL_BYTES, journal_lines, read_journal
 from tiling.lock import OutputLock
 
-__all__ = ["Partial", "discard_partial"]
+__all__ = ["Partial", "discard_partial", "unfinished_identity"]
 
 _BUFFER = 1 << 18
+_MAX_HEADER = 1 << 20
 
 
 def discard_partial(path: StrPath) -> list[Path]:
@@ -42,6 +43,18 @@ def discard_partial(path: StrPath) -> list[Path]:
     target = real_target(path)
     with OutputLock(target), writing(target):
         return _discard(target)
+
+
+def unfinished_identity(path: StrPath) -> dict[str, Any] | None:
+    """The `identity` that the unfinished output of `path` was begun with; None where none lies."""
+    journal = beside(real_target(path), ".part.journal")
+    try:
+        with journal.open("rb") as file:
+            records, _, _ = read_journal(file.readline(_MAX_HEADER))
+    except OSError:
+        return None
+    found = records[0].get("identity") if records else None
+    return found if isinstance(found, dict) else None
 
 
 def _discard(target: Path) -> list[Path]:

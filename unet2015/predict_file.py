@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from tiling import SeamRule, Summary, label_bands, open_sink, open_source, stitch
 from tiling.disk import beside, real_target, remove
 from tiling.faults import InputError, WriteError
+from tiling.partial import unfinished_identity
 from tiling.safe_write import check_output
 from unet2015.intensity import Scale
 from unet2015.predict_job import Job, Model, Settings, prepare
@@ -76,6 +78,8 @@ def predict_file(
         check_output(out, overwrite=overwrite, inputs=[image, *model.files])
     elif real_target(out) == real_target(name):
         raise WriteError(out, "is also the input; choose another output name")
+    if resume and not settings.output_tile:
+        settings = replace(settings, output_tile=_tile_begun_with(out, settings))
     with open_source(image) as source:
         job = prepare(model, source, name, settings)
         scale = job.scale
@@ -85,8 +89,7 @@ def predict_file(
                 job, scale, out, made_by, overwrite=overwrite, resume=resume,
                 progress=progress, say=say,
             )  # fmt: skip
-        target = real_target(out)
-        classes = beside(target, ".classes.tif")
+        classes = _classes_file(out)
         summaries: list[Summary] = []
         if not (resume and _is_complete(classes, made_by)):
             summaries = _write(
@@ -97,6 +100,19 @@ def predict_file(
         source.check_unchanged()
     remove(classes)
     return summaries
+
+
+def _classes_file(out: str | os.PathLike[str]) -> Path:
+    """Where the classes lie until their objects are numbered."""
+    return beside(real_target(out), ".classes.tif")
+
+
+def _tile_begun_with(out: str | os.PathLike[str], settings: Settings) -> int:
+    """The output tile of an unfinished run, which free memory may not change; 0 for none."""
+    begun = unfinished_identity(_classes_file(out) if settings.save == "instances" else out) or {}
+    made_by = begun.get("provenance")
+    tile = made_by.get("output_tile") if isinstance(made_by, dict) else None
+    return tile if isinstance(tile, int) and tile > 0 else 0
 
 
 def _nobody(_line: str) -> None:

@@ -161,6 +161,22 @@ def test_a5_killed_while_resuming_and_again(
     record_property("kill_points", points)
 
 
+@pytest.mark.parametrize(
+    ("ending", "more"), [("tif", ()), ("zarr", ()), ("tif", ("--save", "instances"))]
+)
+def test_a1_the_tile_of_an_interrupted_run_does_not_follow_the_memory_at_hand(
+    place: Path, warm: Warm, tmp_path: Path, ending: str, more: tuple[str, ...]
+) -> None:
+    line = ("predict", place / "model.safetensors", place / "image.tif", *more)
+    whole, out = tmp_path / f"whole.{ending}", tmp_path / f"out.{ending}"
+    assert warm.run(*line, "--out", whole, "--output-tile", "60").code == 0
+    killed = warm.run(*line, "--out", out, "--output-tile", "60", fault="kill:22")
+    assert killed.code == -9
+    again = warm.run(*line, "--out", out, "--resume")  # by itself it would choose 40
+    assert again.code == 0, again.err
+    assert content(out) == content(whole)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("ending", ["tif", "zarr"])
 def test_a5_every_pair_of_kills(
