@@ -1,10 +1,13 @@
 """Speed of the whole weight map beside one plain distance transform and beside its rivals.
 
-    python benchmarks/weightmaps_speed.py            # the table, and benchmarks/results/*.json
-    python benchmarks/weightmaps_speed.py --quick    # small sizes only, nothing written
+    python benchmarks/weightmaps_speed.py --json benchmarks/results/weightmaps_speed.json
+    python benchmarks/weightmaps_speed.py --quick    # small sizes only
 
-Figures are the best of several runs in one process: CPU seconds of all threads, and wall seconds.
-The map includes distances, exponential, carving and class weights.
+All in one process, in turn, the best of several runs: CPU seconds of all threads (they also compare
+on a machine that others use) and wall seconds. Ours is the whole map, with distances, exponential,
+carving and class weights; the rivals make the border term only. The plain transform (package `edt`,
+one thread) is no map at all, but the least that anybody pays for one distance; its `ratio` is ours
+divided by it. `off by` is a rival's largest error of the border term.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +35,8 @@ from rivals.weightmaps import rivals  # noqa: E402
 
 from tests.label_maps import voronoi_cells  # noqa: E402
 from weightmaps import border_term, compiled, instances_from_mask, weight_map  # noqa: E402
+from weightmaps.fast_term import plan_for  # noqa: E402
+from weightmaps.spec import WeightMapSpec  # noqa: E402
 
 START = """
 import time
@@ -42,6 +50,20 @@ imported = time.perf_counter()
 weight_map(labels)
 print(imported - t, time.perf_counter() - imported)
 """
+PLAIN = "edt, one plain transform"
+CROWDED, SPARSE, PER_MPX, AT_512 = 0.8, 1.5, 35.0, 4.5  # what issue 3 asks for
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as the paper": {},
+    'where="everywhere"': {"where": "everywhere"},
+    'separate="before"': {"separate": "before"},
+    'separate="watershed"': {"separate": "watershed"},
+    'class_weights="falk2019"': {"class_weights": "falk2019"},
+    "float64": {"dtype": np.float64},
+    "float16": {"dtype": np.float16},
+    "ignore_label": {"ignore_label": 3},
+    "sigma_px=20": {"sigma_px": 20.0},
+    "spacing=(2, 0.5)": {"spacing": (2.0, 0.5)},
+}
 
 
 def scenes(quick: bool, largest: int) -> list[tuple[str, np.ndarray]]:
@@ -53,7 +75,7 @@ def scenes(quick: bool, largest: int) -> list[tuple[str, np.ndarray]]:
         import tifffile
 
         with tifffile.TiffFile(stack) as file:
-            found.append(("ISBI 2012 slice 0", instances_from_mask(file.pages[0].asarray())))
+            found.append(("ISBI 2012, slice 0", instances_from_mask(file.pages[0].asarray())))
     sizes = [(128, 12), (512, 100), (512, 500)]
     if not quick:
         sizes += [(2048, 1000), (2048, 5000), (8192, 20_000), (8192, 80_000)]
@@ -66,7 +88,8 @@ def scenes(quick: bool, largest: int) -> list[tuple[str, np.ndarray]]:
     return found
 
 
-def measure(call, repeats: int) -> dict[str, float]:
+def measure(call: Callable[[], object], repeats: int) -> dict[str, float]:
+    """CPU and wall seconds, each the best of `repeats` runs or of 20 seconds."""
     cpu, wall = [], []
     for _ in range(repeats):
         c, w = time.process_time(), time.perf_counter()
@@ -78,7 +101,8 @@ def measure(call, repeats: int) -> dict[str, float]:
     return {"cpu_s": min(cpu), "wall_s": min(wall)}
 
 
-def peak_bytes(call) -> int:
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Most bytes of arrays at any time."""
     tracemalloc.start()
     call()
     peak = tracemalloc.get_traced_memory()[1]
@@ -86,9 +110,10 @@ def peak_bytes(call) -> int:
     return peak
 
 
-def one_scene(name: str, labels: np.ndarray, budget_s: float, repeats: int) -> dict:
+def one_scene(name: str, labels: np.ndarray, budget_s: float, repeats: int) -> dict[str, Any]:
+    """All measurements on one image."""
     cells = len(np.unique(labels)) - 1
-    row = {
+    row: dict[str, Any] = {
         "scene": name,
         "shape": list(labels.shape),
         "cells": cells,
@@ -98,111 +123,218 @@ def one_scene(name: str, labels: np.ndarray, budget_s: float, repeats: int) -> d
     }
     for threads in (1, 2):
         compiled.set_threads(threads)
-        row["ours"][threads] = measure(lambda: weight_map(labels), repeats)
+        row["ours"][str(threads)] = measure(lambda: weight_map(labels), repeats)
     compiled.set_threads(1)
-    row["ours_peak_bytes"] = peak_bytes(lambda: weight_map(labels))
+    row["scratch_bytes"] = peak_bytes(lambda: weight_map(labels)) - 4 * labels.size
     exact = border_term(labels)
     for rival in rivals():
         if rival.run is None:
             row["rivals"][rival.name] = "not installed"
         elif rival.seconds_guess(labels.size, cells) > budget_s:
-            row["rivals"][rival.name] = "left out: too slow"
+            row["rivals"][rival.name] = "too slow"
         elif rival.bytes_guess(labels.size, cells) > 4e9:
-            row["rivals"][rival.name] = "left out: too much memory"
+            row["rivals"][rival.name] = "too large"
         else:
-            taken = measure(lambda r=rival: r.run(labels), repeats if "plain" in rival.name else 2)
-            if "plain" not in rival.name:
+            often = repeats if rival.name == PLAIN else 1 if labels.size > 1e6 else 2
+            taken = measure(lambda r=rival: r.run(labels), often)
+            if rival.name != PLAIN:
                 taken["largest_error"] = float(np.abs(rival.run(labels) - exact).max())
             row["rivals"][rival.name] = taken
     return row
+
+
+def variants(side: int, repeats: int) -> list[dict[str, Any]]:
+    """CPU milliseconds per megapixel of each choice, crowded and sparse."""
+    found = []
+    images = {
+        "crowded": voronoi_cells(side, max(2, side * side * 5 // 4200), 1.0),
+        "sparse": voronoi_cells(side, max(2, side * side // 4200), 11.0),
+    }
+    for name, options in VARIANTS.items():
+        row: dict[str, Any] = {"choice": name}
+        for image, labels in images.items():
+            taken = measure(lambda la=labels, o=options: weight_map(la, **o), repeats)
+            row[f"{image}, ms/Mpx"] = round(1e9 * taken["cpu_s"] / labels.size, 1)
+        found.append(row)
+    return found
 
 
 def first_calls() -> dict[str, float]:
     """Seconds of the first map of a process: nothing compiled yet, then from the disk cache."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, compiled.ENVIRONMENT: folder, "PYTHONPATH": str(ROOT)}
-        found = {}
-        for name in ("compiling", "cached"):
+        found: dict[str, float] = {}
+        for name in ("compiling", "cached", "cached"):
             out = subprocess.run(
                 [sys.executable, "-c", START], env=environment, capture_output=True, text=True,
                 check=True,
             ).stdout  # fmt: skip
-            found["import_s"], found[f"{name}_s"] = (float(v) for v in out.split())
+            imported, called = (float(v) for v in out.split())
+            found["import_s"] = min(imported, found.get("import_s", imported))
+            found[f"{name}_s"] = min(called, found.get(f"{name}_s", called))
         return found
 
 
-def machine() -> dict:
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
     import llvmlite.binding as llvm
-    import numba
 
     features = llvm.get_host_cpu_features()
     wide = [f for f in ("avx512f", "avx2", "neon", "sse4.2") if features.get(f)]
     commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
+        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    ).stdout.strip()  # fmt: skip
+    versions = {}
+    for name in ("numpy", "scipy", "numba", "edt", "biapy"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
     return {
-        "cpu": llvm.get_host_cpu_name(),
-        "instruction_sets": wide,
+        "processor": llvm.get_host_cpu_name(),
+        "instruction sets": ", ".join(wide),
         "cores": os.cpu_count(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "system": platform.system(),
         "python": platform.python_version(),
-        "numpy": np.__version__,
-        "numba": numba.__version__,
         "commit": commit,
+        "versions": versions,
     }
 
 
-def table(rows: list[dict]) -> str:
-    head = "| scene | cells | ours ms/Mpx | 2 threads | plain edt | ratio | " + " | ".join(
-        r.name for r in rivals()[1:]
-    )
-    lines = [head + " |", "|---" * (6 + len(rivals()) - 1) + "|"]
+def name_of(row: dict[str, Any]) -> str:
+    """The scene in a few words."""
+    height, width = row["shape"]
+    size = f"{height}²" if height == width else f"{height} x {width}"
+    return f"{row['scene']}, {size}, {100 * row['background']:.0f} % background"
+
+
+def ratio_of(row: dict[str, Any]) -> float:
+    """Our CPU time divided by that of one plain transform; 0 where that is not installed."""
+    plain = row["rivals"][PLAIN]
+    return row["ours"]["1"]["cpu_s"] / plain["cpu_s"] if isinstance(plain, dict) else 0.0
+
+
+def ms_per_mpx(row: dict[str, Any]) -> float:
+    """CPU milliseconds per megapixel, one thread."""
+    return 1e9 * row["ours"]["1"]["cpu_s"] / (row["shape"][0] * row["shape"][1])
+
+
+def tables(rows: list[dict[str, Any]], choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the page shows."""
+    speed, rivalry = [], []
+    names = [rival.name for rival in rivals()[1:]]
     for row in rows:
-        mega = row["shape"][0] * row["shape"][1] / 1e6
-        ours = row["ours"][1]["cpu_s"]
-        plain = row["rivals"]["edt, one plain transform"]
-        speed = row["ours"][1]["wall_s"] / row["ours"][2]["wall_s"]
-        cells = [
-            f"{row['scene']} {row['shape'][0]}²",
-            str(row["cells"]),
-            f"{1e3 * ours / mega:.1f}",
-            f"{speed:.2f}x",
-            f"{1e3 * plain['cpu_s'] / mega:.1f}" if isinstance(plain, dict) else plain,
-            f"{ours / plain['cpu_s']:.2f}" if isinstance(plain, dict) else "",
-        ]
-        for rival in rivals()[1:]:
-            taken = row["rivals"][rival.name]
-            cells.append(
-                f"{taken['cpu_s'] / ours:.0f}x slower, off by {taken['largest_error']:.2g}"
-                if isinstance(taken, dict)
-                else taken
-            )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        one, two = row["ours"]["1"], row["ours"]["2"]
+        plain = row["rivals"][PLAIN]
+        pixels = row["shape"][0] * row["shape"][1]
+        speed.append([
+            name_of(row), row["cells"], f"{1e3 * one['cpu_s']:.2f}", f"{ms_per_mpx(row):.1f}",
+            f"{1e9 * plain['cpu_s'] / pixels:.1f}" if isinstance(plain, dict) else plain,
+            f"{ratio_of(row):.2f}",
+            f"{one['wall_s'] / two['wall_s']:.2f}" if pixels > compiled.THREAD_PIXELS else "",
+            f"{row['scratch_bytes'] / 1e6:.2f}",
+        ])  # fmt: skip
+        told = [row["rivals"][name] for name in names]
+        rivalry.append([name_of(row), row["cells"], *(
+            f"{t['cpu_s'] / one['cpu_s']:,.0f} x (off by {t['largest_error']:.1g})"
+            if isinstance(t, dict) else t for t in told
+        )])  # fmt: skip
+    return [
+        {
+            "caption": "One thread, the whole map",
+            "columns": ["image", "cells", "ms", "ms/Mpx", "plain edt, ms/Mpx", "ratio",
+                        "speed-up of 2 threads", "scratch, MB"],
+            "rows": speed,
+        },
+        {
+            "caption": "How many times slower the others are",
+            "columns": ["image", "cells", *names],
+            "rows": rivalry,
+        },
+        {
+            "caption": "What the choices cost, 2048², CPU ms per megapixel",
+            "columns": list(choices[0]),
+            "rows": [list(choice.values()) for choice in choices],
+        },
+    ]  # fmt: skip
+
+
+def notes(rows: list[dict[str, Any]], first: dict[str, float]) -> list[str]:
+    """Targets met and missed, and where we lose, in words made from the figures."""
+    told = [
+        f"Start-up: import {first['import_s']:.2f} s; the first map of a process takes"
+        f" {first['cached_s']:.2f} s with the compiled code from the disk cache and"
+        f" {first['compiling_s']:.1f} s once, when there is none yet."
+    ]
+    crowded = [r for r in rows if r["scene"] != "sparse" and ratio_of(r) > CROWDED]
+    sparse = [r for r in rows if r["scene"] == "sparse" and ratio_of(r) > SPARSE]
+    told += [
+        f"Target missed: {ratio_of(row):.2f} plain transforms on {name_of(row)}."
+        for row in (*crowded, *sparse)
+    ]
+    told += [
+        f"Target missed: {ms_per_mpx(row):.1f} ms/Mpx on {name_of(row)}."
+        for row in rows
+        if ms_per_mpx(row) > PER_MPX
+    ]
+    ahead = [
+        f"{name} ({1e3 * taken['cpu_s']:.0f} ms, {name_of(row)})"
+        for row in rows
+        for name, taken in row["rivals"].items()
+        if name != PLAIN and isinstance(taken, dict) and taken["cpu_s"] < first["cached_s"]
+    ]
+    if ahead:
+        told.append(
+            "Where we lose: a process that makes one small map and ends. Faster than our first"
+            f" call there: {'; '.join(ahead)}."
+        )
+    by_cells = {r["cells"]: r for r in rows if r["shape"][0] == 2048 and r["scene"] == "crowded"}
+    if len(by_cells) == 2:
+        few, many = (by_cells[c]["ours"]["1"]["cpu_s"] for c in sorted(by_cells))
+        told.append(f"From 1,000 to 5,000 cells at 2048²: {100 * (many / few - 1):+.0f} % time.")
+    plan = plan_for(WeightMapSpec())
+    if plan is not None:
+        wide = plan.columns + 2 * plan.margin
+        size = 4 * wide * (plan.rows + 2 * plan.margin + 2 * plan.rows + 6)
+        told.append(
+            f"Scratch of a thread: {(size + plan.rows * plan.columns) / 1e6:.2f} MB, none per cell."
+        )
+    return told
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes only, write nothing")
+    parser.add_argument("--quick", action="store_true", help="small sizes only")
     parser.add_argument("--largest", type=int, default=8192, help="longest side in pixels")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds a rival may take")
+    parser.add_argument("--budget", type=float, default=100.0, help="seconds a rival may take")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks" / "results" / "weightmaps_speed.json"
-    )
+    parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args()
     weight_map(np.eye(70, dtype=np.int32))  # compiled before anything is timed
     rows = []
     for name, labels in scenes(options.quick, options.largest):
         print(f"{name} {labels.shape}", file=sys.stderr)
         rows.append(one_scene(name, labels, options.budget, options.repeats))
-    result = {"machine": machine(), "first_call": first_calls(), "rows": rows}
-    print(table(rows))
-    print(json.dumps(result["first_call"]))
-    if not options.quick:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    choices = variants(256 if options.quick else 2048, 2 if options.quick else options.repeats)
+    first = first_calls()
+    result = {
+        "title": "Weight maps: speed",
+        "machine": machine(),
+        "first_call": first,
+        "tables": tables(rows, choices),
+        "notes": notes(rows, first),
+        "rows": rows,
+    }
+    for table in result["tables"]:
+        print(f"\n{table['caption']}")
+        for line in (table["columns"], *table["rows"]):
+            print(" | ".join(str(cell) for cell in line))
+    print(*result["notes"], sep="\n")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

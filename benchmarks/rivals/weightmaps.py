@@ -75,8 +75,33 @@ def plain_edt() -> Callable[[np.ndarray], Any] | None:
     return lambda labels: edt.edt(labels == 0, parallel=1)
 
 
+def per_cell_crops() -> Callable[[np.ndarray], Any] | None:
+    """One `edt` per cell in a crop of 3 sigma around it, the two smallest kept (BiaPy's method)."""
+    if importlib.util.find_spec("edt") is None:
+        return None
+    import edt
+
+    margin = int(np.ceil(3 * SIGMA)) + 1
+
+    def run(labels: np.ndarray) -> np.ndarray:
+        d1 = np.full(labels.shape, np.inf, np.float32)
+        d2 = np.full(labels.shape, np.inf, np.float32)
+        for i in np.unique(labels[labels > 0]):
+            y, x = np.nonzero(labels == i)
+            crop = (
+                slice(max(0, y.min() - margin), y.max() + margin + 1),
+                slice(max(0, x.min() - margin), x.max() + margin + 1),
+            )
+            d = edt.edt(labels[crop] != i, parallel=1)
+            d2[crop] = np.minimum(d2[crop], np.maximum(d1[crop], d))
+            d1[crop] = np.minimum(d1[crop], d)
+        return exponential(d1, d2, labels)
+
+    return run
+
+
 def biapy() -> Callable[[np.ndarray], Any] | None:
-    """BiaPy's own function: one `edt` per cell in a crop of 3 sigma.
+    """BiaPy's own function, which does the same.
 
     Taken alone out of an installed BiaPy (or $BIAPY_PRE_PROCESSING, the path of its
     `data/pre_processing.py`), so that its many other dependencies need not be there.
@@ -102,11 +127,16 @@ def biapy() -> Callable[[np.ndarray], Any] | None:
 def rivals() -> list[Rival]:
     return [
         Rival("edt, one plain transform", plain_edt(), lambda p, _c: p * 3e-8),
-        Rival("BiaPy: edt per cell, cropped", biapy(), lambda p, c: c * p * 3e-9),
+        Rival("edt per cell in crops (BiaPy's method)", per_cell_crops(), crop_seconds),
+        Rival("BiaPy's own function", biapy(), crop_seconds),
         Rival("running two minima", running_two_minima, lambda p, c: c * p * 1.5e-7),
         Rival("stack and sort", stack_and_sort, lambda p, c: c * p * 2e-7, stack_bytes),
         Rival("all pairs", all_pairs, lambda p, c: c * p * 2e-6, pairs_bytes),
     ]
+
+
+def crop_seconds(pixels: int, cells: int) -> float:
+    return 3e-9 * pixels * cells
 
 
 def stack_bytes(pixels: int, cells: int) -> float:
