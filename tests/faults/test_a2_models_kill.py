@@ -116,7 +116,9 @@ for n in range(1, 99):
 """
 
 
-@pytest.mark.parametrize(("fault", "code"), [("kill", -9), ("enospc", 5)])
+@pytest.mark.parametrize(
+    ("fault", "code"), [("kill", -9), pytest.param("enospc", 5, marks=pytest.mark.soak)]
+)
 def test_a2_an_export_appears_whole_or_not_at_all(
     warm: Warm, tmp_path: Path, fault: str, code: int, record_property: Record
 ) -> None:
@@ -132,6 +134,7 @@ def test_a2_an_export_appears_whole_or_not_at_all(
     record_property("kill_points", len(rows) - 1)
 
 
+@pytest.mark.soak
 def test_a2_the_sample_folder_holds_whole_files_only(
     warm: Warm, tmp_path: Path, record_property: Record
 ) -> None:
