@@ -128,12 +128,12 @@ def test_h2_an_overflow_is_left_out_counted_and_answered_by_a_smaller_scale(half
 def test_h2_overflow_again_and_again_stops(half):
     half.step = 1
     for k in range(MAX_SKIPPED):
-        _book_keeping(half, None, [], 0)
+        _book_keeping(half, None, [])
         give(half, float("nan"))
         assert update(half) is False, k
         half.step += 1
     with pytest.raises(NumericsError, match=rf"overflowed in fp16 {MAX_SKIPPED} times in a row on"):
-        _book_keeping(half, None, [], 0)
+        _book_keeping(half, None, [])
 
 
 def test_h2_the_scaler_is_resumed(tmp_path, half):
