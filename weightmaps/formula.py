@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightmaps.class_balance import class_weights as balance
-from weightmaps.compiled import available
+from weightmaps.compiled import available, in_parts
 from weightmaps.labels import as_labels
 from weightmaps.signed_term import signed_border_term
 from weightmaps.spec import (
@@ -222,7 +222,10 @@ def _add_constants(term: Map, background: float, cell: float) -> None:
     if available() and term.ndim == 2:
         from weightmaps.kernels import add_constants
 
-        add_constants(term, kind(background), kind(cell))
+        def add(begin: int, end: int) -> None:
+            add_constants(term[begin:end], kind(background), kind(cell))
+
+        in_parts(add, len(term), term.size)
         return
     for row in term:
         constant = np.where(np.signbit(row), kind(cell), kind(background))
