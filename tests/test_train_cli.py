@@ -238,3 +238,18 @@ def test_a_few_steps_on_the_isbi_stack(real_data, tmp_path):
     assert quick().tile_px == 284
     assert "24 slices, 6 held out" in err
     assert tifffile.imread(folder / "train-volume.tif").shape == (30, 512, 512)
+
+
+def test_folder_and_tile_are_refused_before_anything_is_read(finished, tmp_path):
+    folder, _, _ = finished
+    absent = (tmp_path / "no.tif", tmp_path / "no.tif")
+    code, _, err = unet2015("train", *absent, "--out", folder / "run")
+    assert code == 5
+    assert "already holds a run" in err
+    (tmp_path / "file").write_bytes(b"")
+    code, _, err = unet2015("train", *absent, "--out", tmp_path / "file" / "run")
+    assert code == 5
+    assert "cannot be made a folder" in err
+    code, _, err = unet2015("train", *absent, "--out", tmp_path / "new", "--set", "tile_px=571")
+    assert code == 2
+    assert "nearest: 556 or 572" in err

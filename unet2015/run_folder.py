@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tiling.faults import InputError, ModelFileError, NumericsError, UsageFault, WriteError
-from tiling.safe_write import OutputLock, remove_stale, write_text
+from tiling.safe_write import OutputLock, check_output, remove_stale, write_text
 from unet2015 import checkpoint as checkpoints
 from unet2015.data import Stack
 from unet2015.optimiser import optimiser_tensors, restore_optimiser
@@ -28,7 +28,9 @@ from unet2015.ranks import Ranks
 from unet2015.recipe import Recipe
 from unet2015.training_log import Log
 
-__all__ = ["Run", "keep_step", "kept", "opened", "save_run", "write_log"]
+__all__ = ["Run", "check_folder", "keep_step", "kept", "opened", "save_run", "write_log"]
+
+LAST = "last.safetensors"
 
 SCALER = "scaler."  # prefix of the loss scaler's two numbers among the optimiser's tensors
 
@@ -88,6 +90,23 @@ class Run:
             self.warnings.append(sentence)
 
 
+def check_folder(out: Path, *, resume: bool) -> None:
+    """Make the folder of a run, or refuse it before anything is read or computed.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be made or written, or holds a run that `resume` does not continue.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(out, f"cannot be made a folder ({error.strerror})") from error
+    if (out / LAST).exists() and not resume:
+        raise WriteError(out, "already holds a run; add --resume to go on, or name another")
+    check_output(out / LAST, overwrite=True)
+
+
 @contextmanager
 def opened(run: Run, *, resume: bool) -> Iterator[None]:
     """The run in its folder, locked; a stopped one is put back exactly as it was.
@@ -101,15 +120,12 @@ def opened(run: Run, *, resume: bool) -> Iterator[None]:
     UsageFault, InputError, ModelFileError
         If the run was started with another recipe, other data or another network.
     """
-    last = run.out / "last.safetensors"
+    last = run.out / LAST
     if not run.ranks.first:
         _resume(run, last, resume=resume)
         yield
         return
-    try:
-        run.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(run.out, f"cannot be made a folder ({error.strerror})") from error
+    check_folder(run.out, resume=resume)
     with OutputLock(run.out / "run"):
         stale = remove_stale(run.out)
         if stale:
@@ -182,7 +198,7 @@ def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None
         run.warn(f"started with torch {was.get('torch')}: the same bits cannot be expected")
 
 
-def save_run(run: Run, name: str = "last.safetensors") -> None:
+def save_run(run: Run, name: str = LAST) -> None:
     """Write one checkpoint of the run, atomically, replacing the one before.
 
     Raises
@@ -229,7 +245,7 @@ def save_run(run: Run, name: str = "last.safetensors") -> None:
 
 def kept(run: Run) -> str:
     """What is left of a run that stops: its last good checkpoint, if it has one."""
-    last = run.out / "last.safetensors"
+    last = run.out / LAST
     return f"{last} of an earlier step is untouched" if last.exists() else "nothing was saved yet"
 
 

@@ -30,7 +30,7 @@ from unet2015.run_folder import Run, keep_step, kept, opened, save_run, write_lo
 from unet2015.step import dropout_seed, gradients, repeatable, shared_network, update
 from unet2015.validate import BEST_BY, evaluate
 
-__all__ = ["Run", "network_of", "train"]
+__all__ = ["Run", "check_tile", "network_of", "train"]
 
 LOG_EVERY = 10  # steps whose mean loss makes one row of log.csv
 MAX_SKIPPED = 20  # fp16 steps left out in a row before training stops
@@ -149,11 +149,8 @@ def _new_run(
         )
     if stack.weights is not None and not any(w.any() for w in stack.weights):
         raise ValueError("every weight of the training slices is 0: there is nothing to learn")
+    check_tile(recipe)
     net = network_of(recipe) if net is None else net
-    try:
-        output_side(recipe.tile_px, recipe.depth, "recipe: tile_px")
-    except ValueError as error:
-        raise UsageFault(str(error)) from error
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fp16 = choose_precision(recipe.precision, device) == "fp16"
     run = Run(
@@ -166,6 +163,23 @@ def _new_run(
     if recipe.learning_rate == 0:
         run.warn("the learning rate is 0: the network will stay as it is")
     return run
+
+
+def check_tile(recipe: Recipe) -> None:
+    """Refuse a tile that does not fit the network, naming the nearest sizes that do.
+
+    >>> from unet2015.recipe import isbi2012
+    >>> check_tile(isbi2012())
+
+    Raises
+    ------
+    UsageFault
+        If `recipe.tile_px` is not legal at `recipe.depth`.
+    """
+    try:
+        output_side(recipe.tile_px, recipe.depth, "recipe: tile_px")
+    except ValueError as error:
+        raise UsageFault(str(error)) from error
 
 
 def _book_keeping(run: Run, validation: Stack | None, losses: list[Tensor]) -> None:

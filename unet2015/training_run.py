@@ -18,8 +18,9 @@ from unet2015.device import choose_device, choose_precision, describe_device
 from unet2015.progress import Bar, bar
 from unet2015.ranks import joined, ranks_now
 from unet2015.recipe import Recipe
+from unet2015.run_folder import check_folder
 from unet2015.run_report import write_run_report
-from unet2015.train import Run, train
+from unet2015.train import Run, check_tile, train
 from unet2015.watching import Events, progress_on, require_tensorboard
 
 __all__ = ["Inputs", "read_inputs", "run_training"]
@@ -127,6 +128,8 @@ def run_training(
     """
     if tensorboard:
         require_tensorboard()
+    check_tile(recipe)
+    check_folder(out, resume=resume)
     with joined(choose_device(device)) as place, bar("tiles") as show:
         first = ranks_now().first
         training, validation = read_inputs(inputs, recipe)
