@@ -35,7 +35,7 @@ from rivals.weightmaps import rivals  # noqa: E402
 
 from tests.label_maps import voronoi_cells  # noqa: E402
 from weightmaps import border_term, compiled, instances_from_mask, weight_map  # noqa: E402
-from weightmaps.fast_term import plan_for  # noqa: E402
+from weightmaps.fast_term import _scratch_bytes, plan_for  # noqa: E402
 from weightmaps.spec import WeightMapSpec  # noqa: E402
 
 START = """
@@ -63,6 +63,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ignore_label": {"ignore_label": 3},
     "sigma_px=20": {"sigma_px": 20.0},
     "spacing=(2, 0.5)": {"spacing": (2.0, 0.5)},
+    "spacing=(0.2901, 0.1625)": {"spacing": (0.2901, 0.1625), "sigma_px": 1.0},
 }
 
 
@@ -306,11 +307,8 @@ def notes(rows: list[dict[str, Any]], first: dict[str, float]) -> list[str]:
     )
     plan = plan_for(WeightMapSpec())
     if plan is not None:
-        wide = plan.columns + 2 * plan.margin
-        size = 4 * wide * (plan.rows + 2 * plan.margin + 2 * plan.rows + 6)
-        told.append(
-            f"Scratch of a thread: {(size + plan.rows * plan.columns) / 1e6:.2f} MB, none per cell."
-        )
+        size = _scratch_bytes(plan.rows, plan.columns, plan.margins)
+        told.append(f"Scratch of a thread: {size / 1e6:.2f} MB, none per cell.")
     return told
 
 

@@ -369,10 +369,31 @@ def test_a_volume_measures_through_the_slices():
         volume_weight_map([[1]])
 
 
-def test_pixel_size():
-    labels = random_labels(8, 30, 30, "cells")
-    expected = by_the_book(labels, spacing=(0.5, 2.0))
-    np.testing.assert_allclose(border_term(labels, spacing=(0.5, 2.0)), expected, atol=1e-6)
+SPACINGS = [(0.5, 2.0), (3.0, 1.0), (0.3, 0.3), (0.7, 1.1), (16.0, 15.0), (0.2901, 0.1625)]
+
+
+@some(40)
+@given(
+    label_maps,
+    st.sampled_from(SPACINGS),
+    st.sampled_from([1.0, 5.0]),
+    st.sampled_from(["background", "everywhere"]),
+)
+def test_pixels_may_be_anisotropic(labels, spacing, sigma, where):
+    found = border_term(labels, sigma_px=sigma, spacing=spacing, where=where)
+    expected = by_the_book(labels, 10, sigma, where, spacing)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=EPSILON)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_anisotropic_blocks_equal_whole_array_operations(spacing):
+    labels = voronoi_cells(200, 60, 2.0)
+    spec = WeightMapSpec(spacing=spacing, sigma_px=5 * min(spacing))
+    plain, _ = signed_term._by_arrays(labels, spec, np.dtype(np.float64))
+    plan = fast.plan_for(spec)
+    assert (plan is None) == (spacing == (0.2901, 0.1625))  # no ratio of small whole numbers
+    quick, _ = signed_term.signed_border_term(labels[None], spec, np.dtype(np.float64))
+    np.testing.assert_allclose(quick[0], plain, rtol=1e-12, atol=EPSILON / 2)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +29,7 @@ _BLOCKS = ((256, 512), (128, 256), (64, 256), (64, 128), (32, 64))
 _SCRATCH_BYTES = 1_000_000
 _WIDE_REACH_PX = 130  # from a sigma of 20 px on a block must be larger than that, or be all margin
 _WIDE_SCRATCH_BYTES = 8_000_000
+_MOST_SIDE = 16
 
 
 class TooManyCellsError(Exception):
@@ -40,7 +42,7 @@ class Plan:
 
     rows: int
     columns: int
-    margin: int
+    margins: tuple[int, int]
     bits: int
     separate: int
     numbers: npt.NDArray[np.int64]
@@ -52,31 +54,59 @@ class Plan:
 def plan_for(spec: WeightMapSpec) -> Plan | None:
     """Return the plan of a weight map, or None where int32 keys cannot hold it.
 
-    That is so for anisotropic pixels, for a sigma of more than about 100 px, and where cells are
-    carved by watershed.
+    That is so for a sigma of more than about 100 px, for pixels whose sides have no ratio of small
+    whole numbers, and where cells are carved by watershed.
     """
-    if spec.spacing is not None or spec.line == "watershed":
+    sides = _whole_sides(spec.spacing)
+    if sides is None or spec.line == "watershed":
         return None
-    reach = math.floor(spec.reach_px)
-    cap = math.floor(spec.reach_px**2) + 1
-    bits = 31 - (2 * cap + 2 * reach + 4).bit_length()
+    high, wide, unit = sides  # of a pixel, in units
+    reach = spec.reach_px / unit
+    cap = math.floor(reach**2) + 1
+    largest = 2 * cap + 2 * math.floor(reach) * max(high, wide) + max(high, wide) ** 2 + 4
+    bits = 31 - largest.bit_length()
     if bits < 12:
         return None
-    margin = reach + 1
-    memory = _SCRATCH_BYTES if reach <= _WIDE_REACH_PX else _WIDE_SCRATCH_BYTES
+    steps = math.floor(reach / wide)
+    margins = math.floor(reach / high) + 1, steps + 1
+    memory = _SCRATCH_BYTES if max(margins) <= _WIDE_REACH_PX + 1 else _WIDE_SCRATCH_BYTES
     for rows, columns in _BLOCKS:
-        wide = columns + 2 * margin
-        if 4 * wide * (rows + 2 * margin + 2 * rows + 6) + rows * columns < memory:
+        if _scratch_bytes(rows, columns, margins) < memory:
             break
-    half = math.floor(spec.reach_px / 2) + 1
-    d1 = np.sqrt(np.arange(half * half))
-    limits = np.floor(np.square(spec.reach_px - d1)).astype(np.int64) + 1
+    half = math.floor(reach / 2 / wide) + 1
+    d1 = np.sqrt(np.arange((half * wide) ** 2))
+    limits = np.floor(np.square(reach - d1)).astype(np.int64) + 1
     last_class = 0 if spec.where == "background" else 1
     separate = {"none": 0, "after": 1, "before": 2}[spec.separate]
-    numbers = np.array([bits, reach, half, cap, last_class, kernels.GROUP, 0, 0, 0, 0, 0], np.int64)
-    scales = np.array([spec.w0, 2 * spec.sigma_px**2, spec.reach_px])
-    roots = np.sqrt(np.arange(2 * cap + 2 * reach + 4, dtype=np.float64))
-    return Plan(rows, columns, margin, bits, separate, numbers, scales, limits, roots)
+    fixed = [bits, steps, half, cap, last_class, kernels.GROUP, high**2, wide**2]
+    numbers = np.array(fixed + [0] * 5, np.int64)
+    scales = np.array([spec.w0, 2 * (spec.sigma_px / unit) ** 2, reach])
+    roots = np.sqrt(np.arange(largest, dtype=np.float64))
+    return Plan(rows, columns, margins, bits, separate, numbers, scales, limits, roots)
+
+
+def _whole_sides(spacing: tuple[float, ...] | None) -> tuple[int, int, float] | None:
+    """Return height and width of a pixel as small whole numbers, and their unit.
+
+    Examples
+    --------
+    >>> _whole_sides((0.75, 0.5)), _whole_sides((3.1416, 1.0))
+    ((3, 2, 0.25), None)
+    """
+    if spacing is None:
+        return 1, 1, 1.0
+    height, width = spacing
+    ratio = Fraction(height / width).limit_denominator(_MOST_SIDE)
+    high, wide = ratio.numerator, ratio.denominator
+    if not 0 < high <= _MOST_SIDE or abs(height * wide - width * high) > 1e-12 * width * high:
+        return None
+    return high, wide, width / wide
+
+
+def _scratch_bytes(rows: int, columns: int, margins: tuple[int, int]) -> int:
+    """Bytes that a thread needs for blocks of this size."""
+    wide = columns + 2 * margins[1]
+    return 4 * wide * (rows + 2 * margins[0] + 2 * rows + 6) + rows * columns
 
 
 def fast_signed_term(
@@ -125,9 +155,9 @@ def _blocks(shape: tuple[int, ...], plan: Plan) -> Iterator[tuple[int, int, int,
 
 def _work(job: _Job, blocks: Iterator[tuple[int, int, int, int, int]], lock: Any) -> None:
     """Take blocks until there are none; scratch memory is allocated once per thread."""
-    plan, margin = job.plan, job.plan.margin
-    wide = plan.columns + 2 * margin
-    window_memory = np.empty((plan.rows + 2 * margin) * wide, np.int32)
+    plan, (above, beside) = job.plan, job.plan.margins
+    wide = plan.columns + 2 * beside
+    window_memory = np.empty((plan.rows + 2 * above) * wide, np.int32)
     work_memory = np.empty((2 * plan.rows + 6) * wide, np.int32)
     class_memory = np.empty(plan.rows * plan.columns, np.uint8)
     counts = np.zeros_like(job.counts)
@@ -140,16 +170,16 @@ def _work(job: _Job, blocks: Iterator[tuple[int, int, int, int, int]], lock: Any
             break
         k, y, x, rows, columns = block
         whole = math.ceil(columns / kernels.GROUP) * kernels.GROUP
-        wide = whole + 2 * margin
-        top, bottom = max(0, y - margin), min(height, y + rows + margin)
-        left, right = max(0, x - margin), min(width, x + whole + margin)
+        wide = whole + 2 * beside
+        top, bottom = max(0, y - above), min(height, y + rows + above)
+        left, right = max(0, x - beside), min(width, x + whole + beside)
         window = _shaped(window_memory, bottom - top, wide)
         work = _shaped(work_memory, 2 * rows + 6, wide)
         classes = _shaped(class_memory, rows, whole)
-        _fill(window, job.slices[k, top:bottom, left:right], left - (x - margin), job)
-        inner = (y - top, margin, columns)
+        _fill(window, job.slices[k, top:bottom, left:right], left - (x - beside), job)
+        inner = (y - top, beside, columns)
         meet = windows.prepare(window, plan.separate, *inner, work, classes, counts[k])
-        numbers[6:] = (*inner, y, x)
+        numbers[kernels.PLACE :] = (*inner, y, x)
         if meet:
             kernels.block_term(
                 window, numbers, plan.scales, plan.limits, plan.roots, work, classes, job.term[k]

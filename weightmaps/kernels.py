@@ -4,7 +4,8 @@ Strategy. Down every column the two nearest different cells are carried in one s
 and one from below (a cell that is second-nearest to a pixel is always among the two nearest
 different cells of its own column). Then, along each row, every background pixel looks at the
 columns k = 0, 1, 2, ... to both sides and keeps its two best different cells; a group of
-pixels stops once k^2 is no less than every second-best distance it still needs.
+pixels stops once k^2 is no less than every second-best distance it still needs. A pixel may be
+high and wide by small whole numbers: squared distances are whole numbers all the same.
 
 A candidate is one int32 key: squared distance << bits | cell. Comparing keys compares distances;
 the low bits tell cells apart. All loops run over contiguous rows, so they become vector code.
@@ -19,7 +20,7 @@ import numpy as np
 
 from weightmaps.compiled import compiled, compiled_distinct
 
-__all__ = ["GROUP", "NUMBERS", "add_constants", "blank_block", "block_term"]
+__all__ = ["GROUP", "NUMBERS", "PLACE", "add_constants", "blank_block", "block_term"]
 
 GROUP = 64
 NUMBERS = (
@@ -29,14 +30,17 @@ NUMBERS = (
     "cap",
     "last_class",
     "group",
+    "high2",
+    "wide2",
     "y0",
     "x0",
     "width",
     "out_y",
     "out_x",
 )
-_BITS, _REACH, _HALF, _CAP, _LAST_CLASS, _GROUP = range(6)
-_Y0, _X0, _WIDTH, _OUT_Y, _OUT_X = range(6, 11)
+_BITS, _REACH, _HALF, _CAP, _LAST_CLASS, _GROUP, _HIGH2, _WIDE2 = range(8)
+PLACE = 8
+_Y0, _X0, _WIDTH, _OUT_Y, _OUT_X = range(PLACE, PLACE + 5)
 
 
 @compiled_distinct
@@ -44,7 +48,8 @@ def _scan(row: Any, unit: Any, none: Any, mask: Any, k1: Any, g1: Any, k2: Any, 
     """Advance one column scan by a row.
 
     k1, k2 are the candidates of the two latest different cells; g1, g2 what a further row adds to
-    them: (d + 1)^2 = d^2 + (2 d + 1). Candidates beyond the reach become `none` and stay so.
+    them: (d + 1)^2 = d^2 + (2 d + 1), times `unit`, the square of a pixel's height. Candidates
+    beyond the reach become `none` and stay so.
     """
     two = np.int32(2 * unit)
     for x in range(row.size):
@@ -112,18 +117,20 @@ def _search(best: Any, second: Any, a: Any, b: Any, x0: Any, numbers: Any, limit
     bits = numbers[_BITS]
     mask = np.int32((1 << bits) - 1)
     size = numbers[_GROUP]
+    wide2 = numbers[_WIDE2]
     for start in range(0, best.size, size):
         firsts, seconds = best[start : start + size], second[start : start + size]
         at = x0 + start
         for k in range(1, numbers[_REACH] + 1):
+            square = k * k * wide2
             if k == numbers[_HALF]:
-                _halfway(firsts, seconds, k * k, bits, limits)
+                _halfway(firsts, seconds, square, bits, limits)
             top = np.int32(0)
             for x in range(size):
                 top = max(top, seconds[x])
-            if k * k >= top >> bits:
+            if square >= top >> bits:
                 break
-            add = np.int32(k * k << bits)
+            add = np.int32(square << bits)
             left_a, right_a = a[at - k : at - k + size], a[at + k : at + k + size]
             left_b, right_b = b[at - k : at - k + size], b[at + k : at + k + size]
             for x in range(size):
@@ -170,8 +177,8 @@ def _write(
 @compiled
 def _scan_down(labels: Any, numbers: Any, state: Any, a: Any, b: Any) -> None:
     """Scan from above; `a`, `b` receive the two nearest cells above each inner pixel."""
-    unit = np.int32(1 << numbers[_BITS])
-    mask = np.int32(unit - 1)
+    unit = np.int32(numbers[_HIGH2] << numbers[_BITS])
+    mask = np.int32((1 << numbers[_BITS]) - 1)
     none = np.int32(numbers[_CAP] << numbers[_BITS])
     y0 = numbers[_Y0]
     state[0], state[1], state[2], state[3] = none, 0, none, 0
@@ -197,8 +204,8 @@ def _rows_up(
 ) -> None:
     """Scan from below and finish each inner row on the way."""
     bits = numbers[_BITS]
-    unit = np.int32(1 << bits)
-    mask = np.int32(unit - 1)
+    unit = np.int32(numbers[_HIGH2] << bits)
+    mask = np.int32((1 << bits) - 1)
     none = np.int32(numbers[_CAP] << bits)
     y0, x0, width = numbers[_Y0], numbers[_X0], numbers[_WIDTH]
     best, second = state[4, : classes.shape[1]], state[5, : classes.shape[1]]
@@ -238,7 +245,7 @@ def block_term(
     numbers
         int64, the layout of `NUMBERS`.
     scales
-        float64: w0, 2 sigma^2, reach.
+        float64: w0, 2 sigma^2, reach (the last two in units of distance).
     limits
         int64: for each squared d1 up to half the reach, the squared d2 that is too far.
     roots
