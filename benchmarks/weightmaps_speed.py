@@ -195,6 +195,9 @@ def machine() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    beside = Path(os.environ.get("BIAPY_PRE_PROCESSING", "")).parents
+    for found in beside[2].glob("biapy-*.dist-info") if len(beside) > 2 else ():
+        versions["biapy"] = found.name.split("-")[1].removesuffix(".dist")
     return {
         "processor": llvm.get_host_cpu_name(),
         "instruction sets": ", ".join(wide),
