@@ -7,6 +7,7 @@ where steps are kept. Each file appears complete or not at all.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tiling.faults import InputError, ModelFileError, NumericsError, UsageFault, WriteError
-from tiling.safe_write import OutputLock, check_output, remove_stale, write_text
+from tiling.safe_write import OutputLock, remove_stale, write_text
 from unet2015 import checkpoint as checkpoints
 from unet2015.data import Stack
 from unet2015.optimiser import optimiser_tensors, restore_optimiser
@@ -91,20 +92,18 @@ class Run:
 
 
 def check_folder(out: Path, *, resume: bool) -> None:
-    """Make the folder of a run, or refuse it before anything is read or computed.
+    """Refuse a folder that cannot take a run, before anything is read; nothing is made yet.
 
     Raises
     ------
     WriteError
         If it cannot be made or written, or holds a run that `resume` does not continue.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(out, f"cannot be made a folder ({error.strerror})") from error
     if (out / LAST).exists() and not resume:
         raise WriteError(out, "already holds a run; add --resume to go on, or name another")
-    check_output(out / LAST, overwrite=True)
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise WriteError(out, f"cannot be made a folder: {nearest} is no folder one can write to")
 
 
 @contextmanager
@@ -125,7 +124,10 @@ def opened(run: Run, *, resume: bool) -> Iterator[None]:
         _resume(run, last, resume=resume)
         yield
         return
-    check_folder(run.out, resume=resume)
+    try:
+        run.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(run.out, f"cannot be made a folder ({error.strerror})") from error
     with OutputLock(run.out / "run"):
         stale = remove_stale(run.out)
         if stale:
