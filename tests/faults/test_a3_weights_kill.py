@@ -292,6 +292,9 @@ def test_f1_a_task_that_kills_two_workers_ends_the_run(tmp_path):
         list(ordered_map(_dies, tasks, 2))
 
 
+# In the soak until mended: a worker killed halfway through sending its result leaves half a message
+# in the executor's pipe, and the executor waits for the rest (seen once in four runs, 2026-11-20).
+@pytest.mark.soak
 @needs_proc
 def test_f1_a_run_goes_on_after_a_killed_worker(many, tmp_path):
     with begin(many, tmp_path / "w", "--jobs", "2") as run:
