@@ -1,25 +1,29 @@
 """Work spread over processes, results in order, and nothing left behind.
 
-Workers are fresh processes (never a fork of a threaded one), ignore Ctrl-C, which is the parent's
-business, and end at once when their parent is gone. The tasks of a worker that was killed are tried
-once more, by new workers.
+Each worker is a fresh process (never a fork of a threaded one) with a pipe of its own, so that one
+that is killed, even in the middle of sending a result, is noticed by the end of its pipe and by
+nobody else. Its task is tried once more, by a new worker. Workers ignore Ctrl-C, which is the
+parent's business, and end at once when their parent is gone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tiling.faults import MemoryFault
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ProcessPoolExecutor
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
 
 __all__ = ["ordered_map"]
 
@@ -44,7 +48,7 @@ def ordered_map(
     Raises
     ------
     MemoryFault
-        A worker was killed from outside, and the task that met it was tried twice.
+        A worker was killed from outside, and so was the next one that met its task.
 
     Examples
     --------
@@ -54,67 +58,119 @@ def ordered_map(
     if jobs == 1:
         yield from map(work, tasks)
         return
-    from concurrent.futures.process import BrokenProcessPool
-
-    pool = _pool(jobs)
-    waiting: deque[_Waiting[Task, Result]] = deque()
+    crew = _Crew()
+    threads = ThreadPoolExecutor(jobs, "weights")
+    waiting: deque[Future[Result]] = deque()
     remaining = iter(tasks)
     try:
         while True:
-            try:
-                for task in itertools.islice(remaining, 2 * jobs - len(waiting)):
-                    waiting.append(_Waiting(task))
-                for one in waiting:
-                    one.future = one.future or pool.submit(work, one.task)
-                if not waiting:
-                    return
-                result = waiting[0].future.result()  # type: ignore[union-attr]
-            except BrokenProcessPool as error:
-                _end(pool)
-                pool = _pool(jobs)
-                _once_more(waiting, error)
-                continue
-            waiting.popleft()
-            yield result
+            for task in itertools.islice(remaining, 2 * jobs - len(waiting)):
+                waiting.append(threads.submit(crew.do, work, task))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
     finally:
-        _end(pool)
+        crew.end()
+        threads.shutdown(wait=True, cancel_futures=True)
 
 
-@dataclass
-class _Waiting(Generic[Task, Result]):
-    """A task on its way through the workers."""
-
-    task: Task
-    future: Future[Result] | None = None
-    losses: int = 0
+class _WorkerLostError(Exception):
+    """The pipe of a worker ended: it is dead."""
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+class _Crew:
+    """The workers; each thread that calls `do` has one to itself."""
 
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
+    def __init__(self) -> None:
+        self._idle: list[_Worker] = []
+        self._all: list[_Worker] = []
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def do(self, work: Callable[[Task], Result], task: Task) -> Result:
+        """`work(task)` in a worker, or in a second one if the first is killed."""
+        for _ in range(2):
+            worker = self._take()
+            try:
+                result: Result = worker.do(work, task)
+            except _WorkerLostError as error:
+                lost = error
+                continue
+            finally:
+                self._give_back(worker)
+            return result
+        raise MemoryFault(
+            "a worker process was killed twice, probably out of memory; use fewer --jobs or "
+            "a smaller --block-px"
+        ) from lost
+
+    def end(self) -> None:
+        """Stop the workers now, also those in the middle of a task."""
+        with self._lock:
+            self._ended = True
+            workers = list(self._all)
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
+
+    def _take(self) -> _Worker:
+        with self._lock:
+            if self._ended:
+                raise _WorkerLostError
+            if not self._idle:
+                self._idle.append(_Worker())
+                self._all.append(self._idle[-1])
+            return self._idle.pop()
+
+    def _give_back(self, worker: _Worker) -> None:
+        with self._lock:
+            if not worker.lost:
+                self._idle.append(worker)
+            elif not self._ended:
+                self._all.remove(worker)
+                worker.process.join()
 
 
-def _once_more(waiting: Iterable[_Waiting[Task, Result]], error: Exception) -> None:
-    """Take back the tasks that died with a worker (which of them killed it, nobody knows)."""
-    for one in waiting:
-        if one.future is None or (one.future.done() and one.future.exception() is None):
-            continue
-        if one.losses:
-            raise MemoryFault(
-                "a worker process was killed twice, probably out of memory; use fewer --jobs or "
-                "a smaller --block-px"
-            ) from error
-        one.future, one.losses = None, 1
+class _Worker:
+    """A process and its pipe."""
+
+    def __init__(self) -> None:
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self.process: SpawnProcess = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()  # theirs alone now, so that the pipe ends with them
+        self.lost = False
+
+    def do(self, work: Callable[[Task], Result], task: Task) -> Result:
+        try:
+            self._pipe.send((work, task))
+            result, error = self._pipe.recv()
+        except (EOFError, OSError) as gone:
+            self.lost = True
+            raise _WorkerLostError from gone
+        if error is not None:
+            raise error
+        return result  # type: ignore[no-any-return]
 
 
-def _begin() -> None:
-    """First thing a worker does; it computes with one thread unless the user said otherwise."""
+def _serve(pipe: Connection) -> None:
+    """What a worker does; it computes with one thread unless the user said otherwise."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while True:
+            pipe.send(_answer(*pipe.recv()))
+
+
+def _answer(work: Callable[[Any], Any], task: object) -> tuple[Any, BaseException | None]:
+    try:
+        return work(task), None
+    except BaseException as error:  # noqa: BLE001 - raised again by the parent
+        return None, error
 
 
 def _end_with_parent() -> None:
@@ -124,14 +180,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         connection.wait([parent.sentinel])
         os._exit(1)
-
-
-def _end(pool: object) -> None:
-    """Stop the workers now, also those in the middle of a task."""
-    processes = list((getattr(pool, "_processes", None) or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)  # type: ignore[attr-defined]
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join()
-    pool.shutdown(wait=True)  # type: ignore[attr-defined]

@@ -4,9 +4,11 @@ import contextlib
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +287,27 @@ def test_f1_a_task_whose_worker_was_killed_is_tried_once_more(tmp_path):
     assert list(ordered_map(_dies, tasks, 2)) == list(range(9))
 
 
+def _dies_sending(task):
+    """Return the number of the task; the first time, die halfway through sending it."""
+    folder, number = task
+    if number == 1 and not (folder / "died").exists():
+        (folder / "died").touch()
+        Connection._send_bytes = _half  # in this worker
+    return number
+
+
+def _half(pipe, data):
+    os.write(pipe.fileno(), struct.pack("!i", len(data)) + bytes(data[: len(data) // 2]))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@needs_proc
+def test_f1_a_worker_killed_while_it_sends_is_noticed(tmp_path):
+    tasks = [(tmp_path, number) for number in range(6)]
+    assert list(ordered_map(_dies_sending, tasks, 2)) == list(range(6))
+    assert (tmp_path / "died").exists()
+
+
 @needs_proc
 def test_f1_a_task_that_kills_two_workers_ends_the_run(tmp_path):
     tasks = [(tmp_path, number, 2 * (number == 1)) for number in range(9)]
@@ -292,9 +315,6 @@ def test_f1_a_task_that_kills_two_workers_ends_the_run(tmp_path):
         list(ordered_map(_dies, tasks, 2))
 
 
-# In the soak until mended: a worker killed halfway through sending its result leaves half a message
-# in the executor's pipe, and the executor waits for the rest (seen once in four runs, 2026-11-20).
-@pytest.mark.soak
 @needs_proc
 def test_f1_a_run_goes_on_after_a_killed_worker(many, tmp_path):
     with begin(many, tmp_path / "w", "--jobs", "2") as run:
