@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from tiling.faults import NumericsError, UsageFault
 from unet2015.fitting import Fitting
+from unet2015.fused import fused
 from unet2015.intensity import Scale
 from unet2015.tile_checks import refuse_tile_dependence
 
@@ -142,7 +143,7 @@ def as_tile_function(
     device = torch.device(device)
     net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     refuse_tile_dependence(net)
-    logits_of = _Logits(net, device, precision)
+    logits_of = _Logits(fused(net) if device.type == "cpu" else net, device, precision)
 
     def result_of(image: Tensor) -> Tensor:
         total: Tensor | None = None
