@@ -6,10 +6,12 @@ One image (synthetic, uint8, deflate TIFF) and one set of weights for all; each 
 its own, rows are run in turn `--repeat` times and the fastest of each is kept. `cpu_seconds` (all
 threads) also compares on a machine that others use; the load before each row is in the JSON.
 
-network     the network alone, on tiles that are in memory
+network     the network and its soft-max alone, as `predict_file` runs it, on tiles in memory
 pipeline    file to file with a function that only cuts the margin off
 ours        `predict_file`, TIFF to TIFF, uint8 probability of the foreground
-MONAI       `sliding_window_inference`, array to array (see `rivals/monai_tiles.py`)
+MONAI       `sliding_window_inference`, array to array, around the same network channels-last (see
+            `rivals/monai_tiles.py`): as it comes, with a Gaussian, with our tile and number format
+            ("large"), and with our grid and mirrored context too ("grid")
 
 Deviation is the largest difference in probability from one pass over the whole image in the same
 number format (8-bit files: up to 0.002 is their rounding). `memory` compares the estimate of
@@ -37,7 +39,10 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-ROWS = ("network", "pipeline", "ours", "monai defaults", "monai gaussian", "monai handed")
+ROWS = (
+    "network", "pipeline", "ours",
+    "monai defaults", "monai gaussian", "monai large", "monai grid",
+)  # fmt: skip
 
 
 def peak_bytes() -> int:
@@ -58,12 +63,13 @@ def one(row: str, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from tiling import SeamRule, open_sink, open_source, plan, stitch
+    from unet2015.fused import fused
     from unet2015.host_memory import keep_freed_memory
     from unet2015.predict import default_output, predict_array
     from unet2015.predict_file import Model, Settings, predict_file
 
     torch.set_num_threads(options.threads)
-    if row in ("network", "ours", "monai handed"):  # as the command line does
+    if row != "pipeline":  # as the command line does; it is kind to the rivals too
         keep_freed_memory()
     folder, net = options.folder, network_of(options)
     shape = (options.side, options.side)
@@ -83,7 +89,7 @@ def one(row: str, options: argparse.Namespace) -> dict[str, Any]:
         np.save(folder / "one pass.npy", whole[1])
         return result
     net.to(memory_format=torch.channels_last)
-    run = _network(net, options.precision)
+    run = _network(fused(net) if row == "network" else net, options.precision)
     ready = torch.rand((1, 1, geometry.input, geometry.input))
     if row.startswith("monai"):
         from monai.inferers import sliding_window_inference  # noqa: F401
@@ -130,7 +136,7 @@ def one(row: str, options: argparse.Namespace) -> dict[str, Any]:
 def _monai(row: str, run: Any, image: Any, geometry: Any) -> tuple[Any, int]:
     import torch
 
-    from benchmarks.rivals.monai_tiles import blended, handed
+    from benchmarks.rivals.monai_tiles import blended, on_our_grid
 
     paper = geometry.resized(geometry.nearest(388)[0])
     with torch.inference_mode():
@@ -138,7 +144,9 @@ def _monai(row: str, run: Any, image: Any, geometry: Any) -> tuple[Any, int]:
             return blended(run, image, paper, overlap=0.25, mode="constant")
         if row == "monai gaussian":
             return blended(run, image, paper, overlap=0.5, mode="gaussian")
-        return handed(run, image, geometry)
+        if row == "monai large":
+            return blended(run, image, geometry, overlap=0.25, mode="constant")
+        return on_our_grid(run, image, geometry)
 
 
 def _network(net: Any, precision: str) -> Any:

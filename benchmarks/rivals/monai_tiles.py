@@ -1,4 +1,4 @@
-"""MONAI's `sliding_window_inference` around an unpadded U-Net: three ways to use it.
+"""MONAI's `sliding_window_inference` around an unpadded U-Net: four ways to use it.
 
 An unpadded network returns less than it is given, which MONAI takes for another resolution: the
 result has the wrong shape and every pixel lies elsewhere. So each way needs a wrapper:
@@ -6,7 +6,8 @@ result has the wrong shape and every pixel lies elsewhere. So each way needs a w
 defaults, gaussian   each window is mirrored by the margin inside the predictor, so that it returns
                      as much as it is given; windows are blended (overlap 0.25, plain mean: MONAI's
                      defaults; overlap 0.5, Gaussian: what its tutorials use)
-handed               the whole image is mirrored beforehand, to a size that our grid covers; the
+large                the defaults with windows as large as our tiles
+on our grid          the whole image is mirrored beforehand, to a size that our grid covers; the
                      predictor surrounds its result with zeros that a weight map takes out again;
                      the overlap makes the windows step by a multiple of 16. MONAI then has our
                      tile, our memory format and our number format.
@@ -45,7 +46,7 @@ def blended(
     return found, given  # type: ignore[return-value]
 
 
-def handed(network: Predictor, image: Tensor, geometry: Geometry) -> tuple[Tensor, int]:
+def on_our_grid(network: Predictor, image: Tensor, geometry: Geometry) -> tuple[Tensor, int]:
     """The same with our grid, made exact by mirroring everything beforehand and a weight map."""
     from monai.inferers import sliding_window_inference
 
