@@ -4,17 +4,18 @@
     python benchmarks/isbi_results.py --table weights    # what the weight map does
     python benchmarks/isbi_results.py --table deform     # with and without elastic deformation
     python benchmarks/isbi_results.py --table optimiser  # the paper's rule against today's
-    python benchmarks/isbi_results.py --table hela       # DIC-C2DH-HeLa: IoU and SEG
-    python benchmarks/isbi_results.py --table dsb        # Data Science Bowl 2018: IoU and AP
+    python benchmarks/isbi_results.py --table hela       # DIC-C2DH-HeLa: IoU, SEG, AP
+    python benchmarks/isbi_results.py --table dsb        # Data Science Bowl 2018: IoU, SEG, AP
     python benchmarks/isbi_results.py --table full --device cuda    # the paper's network, on a GPU
-    python benchmarks/isbi_results.py --list             # rows and commands, nothing is run
+    python benchmarks/isbi_results.py --list             # rows of each table, nothing is run
     python benchmarks/isbi_results.py --docs docs/results.md        # put all tables on the page
 
 Each run (a row and a seed) is added to `benchmarks/results/results_TABLE.json` when it is done; an
-interrupted table goes on where it stopped. On ISBI the slices 12-14 and 27-29 are held out and
-reported apart, because the second half of the stack was taken with more noise. Baselines: a
-constant, and a blurred threshold tuned on the training slices. `--steps` and `--seeds` make a
-smoke test (with `--out` elsewhere).
+interrupted table goes on where it stopped. `--runs FOLDER...` counts finished runs of `unet2015
+train` in, where recipe and data are those of a row. On ISBI the slices 12-14 and 27-29 are held out
+and reported apart, because the second half of the stack was taken with more noise. The baselines
+are tuned on the training slices. `--steps`, `--rows` and `--seeds` run less (a smoke test: with
+`--out` elsewhere).
 """
 
 # ruff: noqa: E402 - the environment is set before torch is imported
@@ -26,8 +27,8 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,188 +39,15 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import torch
 
-from benchmarks.record import DATA, isbi, machine, read, write
-from unet2015 import recipe as recipes
-from unet2015.baselines import baselines
-from unet2015.data import Stack, read_stack_pair, split, weigh
+from benchmarks.record import machine, read, write
+from benchmarks.result_tables import TABLES, Table
+from unet2015.data import Stack
 from unet2015.device import choose_device
-from unet2015.objects import ctc_seg, dsb_image_ap
 from unet2015.recipe import Recipe
-from unet2015.score import isbi_scores
-from unet2015.train import Run, train
-from unet2015.validate import probabilities_of, with_weights
+from unet2015.run_folder import LAST
+from unet2015.train import Run, _new_run, train
 
-HELD_OUT = "12-14,27-29"
-REGIMES = {"12-14, 27-29": slice(0, 6), "12-14": slice(0, 3), "27-29": slice(3, 6)}
-ISBI = ("wrong_pixels", "pixel_error", "v_info", "v_rand", "warping_error")
-Scores = dict[str, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows by name, each a recipe; where the data are; how a trained run is scored."""
-
-    rows: Mapping[str, Recipe]
-    data: Callable[[Recipe], tuple[Stack, Stack]]
-    score: Callable[[Run, Stack], dict[str, Scores]]
-    measures: tuple[str, ...] = ISBI
-
-
-def from_isbi(recipe: Recipe) -> tuple[Stack, Stack]:
-    training, held_out = split(read_stack_pair(*isbi()), HELD_OUT)
-    return weigh(training, recipe), held_out
-
-
-def from_hela(recipe: Recipe) -> tuple[Stack, Stack]:
-    """Silver truth of every frame but the last fifth, where the held-out frames are."""
-    folder = DATA / "cells" / "ctc" / "DIC-C2DH-HeLa"
-    stack = read_stack_pair(folder / "01", folder / "01_ST" / "SEG", meaning="instances")
-    training, held_out = split(stack, "24-29")
-    return weigh(training, recipe), held_out
-
-
-def from_dsb(recipe: Recipe) -> tuple[Stack, Stack]:
-    """Every fifth image is held out; the images keep their order by name, which is random."""
-    stack = read_stack_pair(DATA / "cells" / "dsb2018" / "stage1_train", channels=3)
-    held_out = list(range(2, len(stack), 5))
-    training = stack.take([k for k in range(len(stack)) if k not in held_out])
-    return weigh(training, recipe), stack.take(held_out)
-
-
-def score_isbi(run: Run, held_out: Stack) -> dict[str, Scores]:
-    """Measures by regime, with one prediction and with the mean of eight views."""
-    net, truth = with_weights(run.net, run.averaged), np.stack(list(held_out.labels))
-    found: dict[str, Scores] = {}
-    for views, average in (("1 view", "none"), ("8 views", "all")):
-        maps = probabilities_of(net, held_out, run.recipe, average=average)
-        inside = np.stack([p[1] for p in maps])
-        for regime, part in REGIMES.items():
-            sweeps = isbi_scores(inside[part], truth[part])
-            found[f"{regime}; {views}"] = {
-                name: {"best": s.best, "threshold": s.threshold, "at_0.5": s.at(0.5)}
-                for name, s in sweeps.items()
-                if name in ISBI
-            }
-    return found
-
-
-def score_objects(run: Run, held_out: Stack) -> dict[str, Scores]:
-    """IoU of the foreground, SEG and average precision of the components above a threshold."""
-    from weightmaps import instances_from_mask
-
-    assert held_out.instances is not None
-    maps = probabilities_of(with_weights(run.net, run.averaged), held_out, run.recipe)
-    by_threshold = {}
-    for threshold in np.round(np.linspace(0.1, 0.9, 9), 2).tolist():
-        pairs = [
-            (instances_from_mask(p[1] > threshold).astype(np.int64), truth.astype(np.int64))
-            for p, truth in zip(maps, held_out.instances, strict=True)
-        ]
-        both = sum(int(((a > 0) & (b > 0)).sum()) for a, b in pairs)
-        any_ = sum(int(((a > 0) | (b > 0)).sum()) for a, b in pairs)
-        cells = [len(np.unique(b)) - 1 for _, b in pairs]
-        seg = [ctc_seg(a, b) if n else 0.0 for (a, b), n in zip(pairs, cells, strict=True)]
-        by_threshold[threshold] = {
-            "iou": both / max(any_, 1),
-            "seg": float(np.average(seg, weights=cells)),
-            "ap": float(np.mean([dsb_image_ap(a, b)[0] for a, b in pairs])),
-        }
-    found: Scores = {}
-    for name in ("iou", "seg", "ap"):
-        best = max(by_threshold, key=lambda t: by_threshold[t][name])
-        found[name] = {
-            "best": by_threshold[best][name], "threshold": best,
-            "at_0.5": by_threshold[0.5][name],
-        }  # fmt: skip
-    return {f"{len(held_out)} images": found}
-
-
-QUICK = recipes.quick()
-EQ2 = {"border_weight": True, "class_weights": "balanced"}
-OBJECTS = ("iou", "seg", "ap")
-CELLS = replace(QUICK, name="cells", border_weight=True)
-
-TABLES: dict[str, Table] = {
-    "quick": Table({"quick": QUICK}, from_isbi, score_isbi),
-    "weights": Table(
-        {
-            "no weights": QUICK,
-            "class balance": replace(QUICK, class_weights="balanced"),
-            "border, w0 = 1": replace(QUICK, border_weight=True, w0=1.0),
-            "border, w0 = 10": replace(QUICK, border_weight=True),
-            "Eq. 2: balance + border, w0 = 10": replace(QUICK, **EQ2),
-            "the same, balance of each image": replace(
-                QUICK, border_weight=True, class_weights="per-image"
-            ),
-            "Falk et al. 2019": replace(
-                QUICK, border_weight=True, class_weights="falk2019", w0=50.0, sigma_px=6.0
-            ),
-        },
-        from_isbi, score_isbi,
-    ),
-    "deform": Table(
-        {
-            "std 4 px (quick)": QUICK,
-            "std 10 px": replace(QUICK, displacement_std_px=10.0),
-            "B-spline, std 10 px": replace(
-                QUICK, displacement="bspline", displacement_std_px=10.0
-            ),
-            "no displacement": replace(QUICK, displacement_std_px=0.0),
-            "no displacement, rotation, mirroring": replace(
-                QUICK, displacement_std_px=0.0, rotation_deg=0.0, mirror=False
-            ),
-            "and no grey values": replace(
-                QUICK, displacement_std_px=0.0, rotation_deg=0.0, mirror=False,
-                grey_gain=0.0, grey_shift=0.0, grey_gamma=0.0,
-            ),
-        },
-        from_isbi, score_isbi,
-    ),
-    "optimiser": Table(
-        {
-            "Adam, one cycle (quick)": QUICK,
-            "the paper's: SGD, momentum 0.99": replace(
-                QUICK, optimiser="sgd", momentum=0.99, learning_rate=1e-3, schedule="constant"
-            ),
-            "SGD, momentum 0.99, cosine": replace(
-                QUICK, optimiser="sgd", momentum=0.99, learning_rate=1e-3, schedule="cosine"
-            ),
-            "modern: AdamW, warm-up, cosine, average": replace(
-                QUICK, optimiser="adamw", weight_decay=1e-4, schedule="cosine",
-                warmup_steps=100, average_decay=0.99,
-            ),
-        },
-        from_isbi, score_isbi,
-    ),
-    "hela": Table(
-        {
-            "Eq. 2: balance + border": replace(CELLS, class_weights="balanced"),
-            "border alone": CELLS,
-            "no border": replace(CELLS, border_weight=False),
-        },
-        from_hela, score_objects, OBJECTS,
-    ),
-    "dsb": Table(
-        {
-            "border": replace(CELLS, in_channels=3),
-            "no border": replace(CELLS, in_channels=3, border_weight=False),
-        },
-        from_dsb, score_objects, OBJECTS,
-    ),
-    "full": Table(
-        {
-            "isbi2012, bf16": replace(recipes.isbi2012(), precision="bf16"),
-            "isbi2012-modern": recipes.isbi2012_modern(),
-            "isbi2012, no elastic deformation": replace(
-                recipes.isbi2012(), precision="bf16", displacement_std_px=0.0
-            ),
-            "isbi2012, no border weights": replace(
-                recipes.isbi2012(), precision="bf16", border_weight=False
-            ),
-        },
-        from_isbi, score_isbi,
-    ),
-}  # fmt: skip
+SCRIPT = "python benchmarks/isbi_results.py"
 
 
 def run_table(name: str, options: argparse.Namespace) -> None:
@@ -227,39 +55,93 @@ def run_table(name: str, options: argparse.Namespace) -> None:
     table, path = TABLES[name], options.out / f"results_{name}.json"
     device = choose_device(options.device)
     record = read(path)
-    record |= {"table": name, "machine": machine(device)}
-    record["command"] = f"python benchmarks/isbi_results.py --table {name}" + (
-        "" if options.device == "cpu" else f" --device {options.device}"
-    )
-    if table.score is score_isbi:
-        record["baselines"] = stored_baselines(options.out / "results_baselines.json")
+    record |= {"table": name, "command": f"{SCRIPT} --table {name}" + _on(options.device)}
     for row, recipe in table.rows.items():
+        if options.rows and not any(word in row for word in options.rows):
+            continue
         for seed in options.seeds:
-            recipe_now = replace(recipe, seed=seed, validate_every=10**9, checkpoint_every=10**9)
-            recipe_now = replace(recipe_now, steps=options.steps or recipe.steps)
-            known = [(r["row"], r["recipe"]) for r in record["rows"]]
-            if (row, recipe_now.to_dict()) in known:
+            wanted = replace(recipe, seed=seed, validate_every=10**9, checkpoint_every=10**9)
+            wanted = replace(wanted, steps=options.steps or recipe.steps)
+            if any(same_training(Recipe.from_dict(r["recipe"]), wanted) for r in record["rows"]):
+                for known in record["rows"]:
+                    if same_training(Recipe.from_dict(known["recipe"]), wanted):
+                        known["row"] = row
                 continue
-            entry = {"row": row, "seed": seed, "recipe": recipe_now.to_dict()}
-            record["rows"].append(entry | trained(table, recipe_now, device, options.workers))
+            found = finished(table, wanted, device, options.runs)
+            found = found or trained(table, wanted, device, options.workers)
+            entry = {"row": row, "seed": seed, "machine": machine(device), **found}
+            record["rows"].append(entry)
             write(path, record)
-            print(f"{name}: {row}, seed {seed}: {_line(record['rows'][-1], table)}", flush=True)
+            print(f"{name}: {row}, seed {seed}: {_line(entry, table)}", flush=True)
+    record["baselines"] = stored_baselines(table, options.out / "results_baselines.json")
+    write(path, record)
     print("\n" + markdown(name, record))
+
+
+def _on(device: str) -> str:
+    return "" if device == "cpu" else f" --device {device}"
+
+
+def same_training(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes train the same network; names and intervals of saving do not matter."""
+    same = {"name": "", "validate_every": 1, "checkpoint_every": 1, "keep_every": 0}
+    return replace(one, **same) == replace(other, **same)
 
 
 def trained(table: Table, recipe: Recipe, device: torch.device, workers: int) -> dict[str, Any]:
     """Time and scores of one run."""
     training, held_out = table.data(recipe)
+    date = time.strftime("%Y-%m-%d", time.gmtime())
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         run = train(recipe, training, folder, device=device, workers=workers)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - start
+        seconds, used = time.perf_counter() - start, time.process_time() - used
     return {
-        "seconds": seconds, "loss": run.loss, "mean_weight": _mean_weight(training),
-        "scores": table.score(run, held_out),
+        "seconds": seconds, "cpu_seconds": used, "date": date, "loss": run.loss,
+        "load": os.getloadavg()[0], "mean_weight": _mean_weight(training),
+        "recipe": recipe.to_dict(), "scores": table.score(run, held_out),
     }  # fmt: skip
+
+
+def finished(
+    table: Table, recipe: Recipe, device: torch.device, folders: list[Path]
+) -> dict[str, Any] | None:
+    """Time and scores of the first of the folders that holds the finished run of this recipe.
+
+    The time is that between its first file and its last checkpoint, validations included.
+    """
+    for folder in folders:
+        start, end = folder / "recipe.json", folder / LAST
+        if not (start.is_file() and end.is_file()):
+            continue
+        made_with = Recipe.from_json(start.read_text("utf-8"))
+        if not same_training(made_with, recipe):
+            continue
+        training, held_out = table.data(made_with)
+        run = _loaded(folder, made_with, training, device)
+        if run.step < made_with.steps:
+            continue
+        return {
+            "machine": machine(device) | {"commit": "unrecorded"},
+            "seconds": end.stat().st_mtime - start.stat().st_mtime, "with_validations": True,
+            "date": time.strftime("%Y-%m-%d", time.gmtime(end.stat().st_mtime)),
+            "loss": run.loss, "mean_weight": _mean_weight(training),
+            "recipe": made_with.to_dict(), "scores": table.score(run, held_out),
+        }  # fmt: skip
+    return None
+
+
+def _loaded(folder: Path, recipe: Recipe, training: Stack, device: torch.device) -> Run:
+    """A run as its last checkpoint has it; other data or another recipe are refused."""
+    from unet2015.run_folder import _resume
+
+    run = _new_run(recipe, training, folder, None, device)
+    _resume(run, folder / LAST, resume=True)
+    losses = run.log.column("loss")[1]
+    run.loss = losses[-1] if losses else float("nan")
+    return run
 
 
 def _mean_weight(stack: Stack) -> dict[str, float]:
@@ -273,30 +155,19 @@ def _mean_weight(stack: Stack) -> dict[str, float]:
     }
 
 
-def stored_baselines(path: Path) -> dict[str, dict[str, Scores]]:
-    """The baselines from `path`, computed (minutes) where it does not exist."""
+def stored_baselines(table: Table, path: Path) -> dict[str, Any]:
+    """The baselines of the table's data from `path`, computed where they are not in it."""
     record = read(path)
-    if "baselines" not in record:
-        record = {"machine": machine(), "baselines": isbi_baselines(), "rows": []}
+    record.pop("rows", None)
+    if table.baselines_of not in record:
+        start = time.perf_counter()
+        record[table.baselines_of] = table.baselines()
+        record |= {"machine": machine()}
+        record["seconds"] = record.get("seconds", {}) | {
+            table.baselines_of: time.perf_counter() - start
+        }
         write(path, record)
-    return record["baselines"]
-
-
-def isbi_baselines() -> dict[str, dict[str, Scores]]:
-    """Constant and blurred threshold, by regime."""
-    stack = read_stack_pair(*isbi())
-    images = np.stack([image[0] for image in stack.images])
-    truth = np.stack(list(stack.labels))
-    every = np.array([12, 13, 14, 27, 28, 29])
-    learn = [k for k in range(len(stack)) if k not in every]
-    found: dict[str, dict[str, Scores]] = {"constant": {}, "blurred threshold": {}}
-    for regime, part in REGIMES.items():
-        tuned = baselines(images, truth, train=learn, held_out=every[part].tolist(), measures=ISBI)
-        for name, kind in (("constant", "white"), ("blurred threshold", "blur")):
-            found[name][regime] = {
-                m: {"best": t.value, "threshold": t.threshold} for m, t in tuned[kind].items()
-            }
-    return found
+    return record[table.baselines_of]
 
 
 def _line(entry: dict[str, Any], table: Table) -> str:
@@ -309,41 +180,48 @@ def _line(entry: dict[str, Any], table: Table) -> str:
 
 def markdown(name: str, record: dict[str, Any]) -> str:
     """The table as it stands on the page: medians over the seeds, best and at 0.5."""
-    table = TABLES[name]
-    names = list(dict.fromkeys(r["row"] for r in record["rows"]))
-    if not names:
+    table, runs = TABLES[name], record["rows"]
+    if not runs:
         return f"_No run of `{record.get('command', name)}` yet._\n"
-    seeds = sorted({r["seed"] for r in record["rows"]})
-    lines = [
-        "| | slices | " + " | ".join(m.replace("_", " ") for m in table.measures) + " | seconds |",
-        "|---|---|" + "---|" * len(table.measures) + "---|",
-    ]
-    for kind, by_regime in record.get("baselines", {}).items():
-        for regime, scores in by_regime.items():
+    heads = ["", "held out", *(m.replace("_", " ") for m in table.measures), "seeds", "seconds"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for kind, by_part in record.get("baselines", {}).items():
+        for part, scores in by_part.items():
             cells = [f"{scores[m]['best']:.4f}" for m in table.measures]
-            lines.append(f"| {kind} | {regime} | " + " | ".join(cells) + " | |")
-    for row in names:
-        runs = [r for r in record["rows"] if r["row"] == row]
+            lines.append(f"| {kind} | {part} | {' | '.join(cells)} | | |")
+    for row in table.rows:
+        lines += _rows_of(row, [r for r in runs if r["row"] == row], table)
+    return "\n".join([*lines, "", _below(record)]) + "\n"
+
+
+def _rows_of(row: str, runs: list[dict[str, Any]], table: Table) -> Iterator[str]:
+    """Lines of one row of the table, one for each held-out part."""
+    for part in runs[0]["scores"] if runs else ():
+        cells = []
+        for m in table.measures:
+            best, half = (
+                float(np.median([r["scores"][part][m][k] for r in runs]))
+                for k in ("best", "at_0.5")
+            )
+            cells.append(f"{best:.4f} ({half:.4f})")
+        seeds = ", ".join(str(r["seed"]) for r in sorted(runs, key=lambda r: r["seed"]))
         seconds = float(np.median([r["seconds"] for r in runs]))
-        for regime in runs[0]["scores"]:
-            cells = []
-            for m in table.measures:
-                best, half = (
-                    float(np.median([r["scores"][regime][m][k] for r in runs]))
-                    for k in ("best", "at_0.5")
-                )
-                cells.append(f"{best:.4f} ({half:.4f})")
-            lines.append(f"| {row} | {regime} | " + " | ".join(cells) + f" | {seconds:.0f} |")
-    where = record["machine"].get("gpu") or (
-        f"{record['machine']['processor']}, {record['machine']['threads']} threads"
+        yield f"| {row} | {part} | {' | '.join(cells)} | {seeds} | {seconds:.0f} |"
+
+
+def _below(record: dict[str, Any]) -> str:
+    """What was measured, when, where and by which command."""
+    runs = record["rows"]
+    about = runs[-1]["machine"]
+    where = about.get("gpu") or f"{about['processor']}, {about['threads']} threads"
+    dates = sorted({r["date"] for r in runs})
+    commits = list(dict.fromkeys(r["machine"]["commit"] for r in runs))
+    return (
+        "Median of the seeds: best over the thresholds, in brackets at 0.5; seconds of training,"
+        f" on a machine that others used too. `{record['command']}`, measured"
+        f" {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {where}, torch"
+        f" {about['versions']['torch']}, commit {', '.join(commits)}."
     )
-    lines += [
-        "",
-        f"Median of seeds {', '.join(map(str, seeds))}; best over the thresholds, in brackets at"
-        f" 0.5. `{record['command']}` on {where}, torch {record['machine']['versions']['torch']},"
-        f" commit {record['machine']['commit']}.",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def put_on_page(page: Path, results: Path) -> None:
@@ -352,9 +230,11 @@ def put_on_page(page: Path, results: Path) -> None:
     for name in TABLES:
         path = results / f"results_{name}.json"
         pattern = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if path.exists() and pattern.search(text):
-            body = markdown(name, read(path))
-            text = pattern.sub(lambda m, body=body: m[1] + body + m[2], text)
+        if not pattern.search(text):
+            raise SystemExit(f"{page} has no lines <!-- table {name} --> and <!-- end -->")
+        missing = {"rows": [], "command": f"{SCRIPT} --table {name}"}
+        body = markdown(name, read(path) if path.exists() else missing)
+        text = pattern.sub(lambda m, body=body: f"{m[1]}\n{body}\n{m[2]}", text)
     page.write_text(text, "utf-8")
 
 
@@ -365,6 +245,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", default=[], help="only rows that hold these words")
+    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="folders of finished runs")
     parser.add_argument("--steps", type=int, default=0, help="fewer steps, for a smoke test")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--docs", type=Path, help="page whose tables are replaced")

@@ -1,14 +1,16 @@
 """Seconds until held-out slices are this good: the records of time to quality.
 
-    python benchmarks/time_to_quality.py --json benchmarks/results/time_to_quality_cpu.json
+    python benchmarks/time_to_quality.py --also benchmarks/results/results_quick.json \\
+        --json benchmarks/results/time_to_quality_cpu.json
     python benchmarks/time_to_quality.py --recipe isbi2012-modern --device cuda --workers 4 \\
         --json benchmarks/results/time_to_quality_gpu.json       # the one command for a GPU
 
 Trains on the ISBI stack without slices 12-14 and 27-29, several seeds and several lengths of the
 schedule (a one-cycle or cosine run is good at its end only, so each length is a run of its own),
 and prints for each target of wrong pixels and V_info the fastest run that reached it in the median
-over the seeds. Validation is not timed; reading, weighing and drawing are. Data elsewhere:
-UNET2015_DATA.
+over the seeds. Validation is not timed; reading, weighing and drawing are. Runs that the JSON has
+already are not repeated; `--also` counts in those of a table of `isbi_results.py` that differ from
+the recipe in seed and length only. Data elsewhere: UNET2015_DATA.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from benchmarks.record import isbi, machine, write
+from benchmarks.isbi_results import same_training
+from benchmarks.record import isbi, machine, read, write
 from unet2015.cli_train import find_recipe, replace_fields
 from unet2015.data import read_stack_pair, split, weigh
 from unet2015.device import choose_device
@@ -45,21 +48,37 @@ TARGETS = {
 
 def one_run(recipe: Recipe, device: torch.device, workers: int) -> dict[str, Any]:
     """Seconds and quality of one run from files to weights."""
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     training, held_out = split(read_stack_pair(*isbi()), "12-14,27-29")
     training = weigh(training, recipe)
     with tempfile.TemporaryDirectory() as folder:
         run = train(recipe, training, folder, device=device, workers=workers)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    seconds = time.perf_counter() - start
+    seconds, used = time.perf_counter() - start, time.process_time() - used
     net = with_weights(run.net, run.averaged)
     inside = np.stack([p[1] for p in probabilities_of(net, held_out, recipe)])
     truth = np.stack(list(held_out.labels))
     return {
         "steps": recipe.steps, "seed": recipe.seed, "seconds": seconds,
+        "cpu seconds": used, "load": os.getloadavg()[0],
         "wrong pixels": wrong_pixels(inside, truth).best, "V_info": v_info(inside, truth).best,
     }  # fmt: skip
+
+
+def of_table(path: Path, base: Recipe) -> list[dict[str, Any]]:
+    """Rows from a table's file that were trained by `base` but for seed and length."""
+    found = []
+    for entry in read(path)["rows"]:
+        recipe = Recipe.from_dict(entry["recipe"])
+        if same_training(replace(recipe, seed=base.seed, steps=base.steps), base):
+            scores = entry["scores"]["12-14, 27-29; 1 view"]
+            found.append({
+                "steps": recipe.steps, "seed": recipe.seed, "seconds": entry["seconds"],
+                "wrong pixels": scores["wrong_pixels"]["best"], "V_info": scores["v_info"]["best"],
+                "from": path.name,
+            })  # fmt: skip
+    return found
 
 
 def records(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -98,16 +117,22 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--json", type=Path, help="write the result here; what it has is kept")
+    parser.add_argument("--also", type=Path, help="results_NAME.json whose runs count too")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     base = replace_fields(find_recipe(options.recipe), options.set, {})
     base = replace(base, validate_every=10**9, checkpoint_every=10**9)
-    rows: list[dict[str, Any]] = []
+    rows = read(options.json)["rows"] if options.json else []
+    rows = [row for row in rows if "from" not in row]
+    rows += of_table(options.also, base) if options.also else []
+    known = {(row["steps"], row["seed"]) for row in rows}
     for steps in options.steps:
         for seed in options.seeds:
+            if (steps, seed) in known:
+                continue
             rows.append(one_run(replace(base, steps=steps, seed=seed), device, options.workers))
             print("  ".join(f"{k} {v:.4g}" for k, v in rows[-1].items()), flush=True)
             if options.json:
@@ -115,7 +140,8 @@ def main() -> None:
                     options.json,
                     {
                         "machine": machine(device), "command": sys.argv[1:],
-                        "recipe": base.to_dict(), "rows": rows, "records": records(rows),
+                        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+                        "recipe": base.to_dict(), "records": records(rows), "rows": rows,
                     },
                 )  # fmt: skip
     for record in records(rows):

@@ -26,6 +26,7 @@ from unet2015.label_values import as_class_labels
 from unet2015.net import UNet
 from unet2015.recipe import dic_hela, isbi2012, quick
 from unet2015.splitting import parse_slices
+from unet2015.weighing import without_unlabelled
 
 SMALL = replace(
     isbi2012(), depth=2, tile_px=60, base_channels=2, steps=6, batch=2, displacement_std_px=4.0
@@ -224,20 +225,32 @@ def test_meaning_of_label_values_in_digits():
     assert read(ids, np.uint16, ignore_label=255) == ([0, 1, 1, 1], ids)
     assert read([-2, 0, 5, 300], np.int16, ignore_label=-2) == ([-2, 0, 1, 1], [0, 0, 5, 300])
     assert read([0.0, 3.0], np.float32) == ([0, 1], None)
+    # The value of no annotation may be another one in the files, and any id.
+    sparse = {"ignore_label": 255, "unlabelled_value": 0}
+    assert read([0, 1, 2], label_values=[1, 2], **sparse) == ([255, 0, 1], None)
+    assert read([0, 1, 0], classes=3, label_values=[3, 2, 1], **sparse) == ([255, 2, 255], None)
+    sparse["unlabelled_value"] = 9
+    assert read([0, 7, 9], **sparse) == ([0, 1, 255], None)
+    assert read([0, 7, 9], np.uint16, **sparse) == ([0, 1, 255], None)
+    ids = ([0, 1, 255, 1], [0, 7, 0, 300])
+    assert read([0, 7, 9, 300], np.uint16, **sparse) == ids
+    assert read([0, 2, 9], np.uint8, classes=3, meaning="classes", **sparse) == ([0, 2, 255], None)
     assert read([0, -1, 1], np.int16, ignore_label=-1) == ([0, -1, 1], None)
 
 
 @pytest.mark.parametrize(
     ("values", "dtype", "options", "message"),
     [
-        (range(256), np.uint8, {}, r"256 values \(0, 1, 2, .*\.\.\.\).*label values.*JPEG"),
+        (range(256), np.uint8, {}, r"256 values \(0, 1, 2, .*\.\.\.\).*--label-values.*JPEG"),
+        ([0, 1, 2], np.uint8, {}, "--label-values 0,1.*--ignore V.*--labels instances"),
         ([0, 127, 255], np.uint8, {}, r"3 values \(0, 127, 255\)"),
         ([1, 2], np.uint8, {}, r"2 values \(1, 2\)"),
         ([0, 7], np.uint8, {"classes": 3}, "3 classes were expected"),
         ([0, 9], np.uint8, {"label_values": [0, 255]}, "the value 9 besides the values"),
         ([0, 3], np.uint8, {"meaning": "classes"}, "the value 3 besides"),
-        ([0, 1, 2], np.uint8, {"meaning": "mask"}, "0 and one other"),
-        ([0, 1], np.uint8, {"label_values": [0, 1, 2]}, "3 classes, the recipe has 2"),
+        ([0, 1, 2], np.uint8, {"meaning": "mask"}, "0 and one other.*--label-values B,F"),
+        ([0, 9], np.uint8, {"unlabelled_value": 9}, "value 9 of no annotation needs an ignore"),
+        ([0, 1], np.uint8, {"label_values": [0, 1, 2]}, "3 classes, the recipe has 2.*classes=N"),
     ],
 )  # fmt: skip
 def test_unexpected_label_values_are_listed_and_asked_back(values, dtype, options, message):
@@ -343,6 +356,44 @@ def test_ignored_pixels_and_the_unlabelled_band_have_weight_0():
     known = np.concatenate([label[label != 255] for label in weighed.labels])
     counts = np.bincount(known)
     assert weighed.class_weights == pytest.approx(counts.sum() / (2 * counts))
+
+
+def test_sparse_annotation_counts_near_its_cells_only():
+    stack = cells(2)
+    recipe = replace(dic_hela(), unlabelled_border_px=0, unlabelled_beyond_px=3)
+    cell = stack.labels[0] == 1
+    rows, columns = np.indices(cell.shape)
+    distance = np.full(cell.shape, np.inf)
+    for y, x in np.argwhere(cell):
+        np.minimum(distance, np.hypot(rows - y, columns - x), out=distance)
+    weighed, held_out = weigh(stack, recipe), without_unlabelled(stack, recipe)
+    for marked in (weighed.labels[0], held_out.labels[0]):
+        assert ((marked == 255) == (distance > 3)).all()
+    assert ((weighed.weights[0] == 0) == (distance > 3)).all()
+    assert (held_out.labels[0] == 1).sum() == cell.sum()
+    empty = Stack(stack.images, [np.zeros_like(x) for x in stack.labels])
+    assert (without_unlabelled(empty, recipe).labels[0] == 255).all()
+    assert without_unlabelled(stack, replace(recipe, unlabelled_beyond_px=0)) is stack
+
+
+def test_images_without_labels_are_left_out_where_asked(tmp_path):
+    for name, numbers in (("a", (3, 5, 12)), ("b", (3, 12))):
+        (tmp_path / name).mkdir()
+        for number in numbers:
+            file = f"t{number:03}.tif" if name == "a" else f"man_seg{number:03}.tif"
+            write(tmp_path / name / file, np.full((4, 4), number, np.uint16))
+    with pytest.raises(InputError, match=r"1 image \(t005.tif\).*--only-labelled"):
+        read_stack_pair(tmp_path / "a", tmp_path / "b")
+    options = {"meaning": "instances", "alone": "left out"}
+    stack = read_stack_pair(tmp_path / "a", tmp_path / "b", **options)
+    assert stack.names == ("t003", "t012")
+    assert "1 images without labels are left out" in stack.notes[0]
+    with pytest.raises(InputError, match="no partner for 1 label file"):
+        read_stack_pair(tmp_path / "b", tmp_path / "a", **options)
+    for file in (tmp_path / "b").iterdir():
+        file.rename(file.with_name(f"other{file.name[-5]}x.tif"))
+    with pytest.raises(InputError, match="no partner for 3 images"):
+        read_stack_pair(tmp_path / "a", tmp_path / "b", **options)
 
 
 # Weight maps from files

@@ -55,7 +55,6 @@ def test_an_interrupted_demo_names_its_own_remedy(tmp_path, capsys, monkeypatch)
 
     monkeypatch.setattr(demo, "write_sample", lambda *_args, **_options: [])
     monkeypatch.setattr(demo, "weights", lambda *_args, **_options: None)
-    monkeypatch.setattr(demo, "read_inputs", lambda *_args: (None, None))
     monkeypatch.setattr(demo, "run_training", stopped)
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 130
     error = capsys.readouterr().err

@@ -125,7 +125,17 @@ def test_a_finished_run_is_refused_and_resumed(finished):
         (["--set", "tile_px=285"], 2, "tile_px 285 does not fit"),
         (["--device", "cuda:99"], 2, "not available on this machine"),
         (["--device", "tpu"], 2, "unknown; use auto, cpu"),
-        (["--val", "9"], 3, "9"),
+        (["--val", "9"], 2, "--val 9: slices 9 are outside 0 .. "),
+        (
+            ["--val", "abc"],
+            2,
+            "--val abc: 'abc' is no slice number or range; write e.g. 12-14",
+        ),
+        (["--val", "0-3"], 2, "leave no slice for training; the stack has 4"),
+        (["--set", "ignore_label=1"], 2, "is one of the classes 0 .. 1; use 255, and --ignore 1"),
+        (["--set", "unlabelled_beyond_px=9"], 2, "add ignore_label = 255"),
+        (["--ignore", "7", "--weights", "maps"], 2, "leave --weights out"),
+        (["--labels", "classes", "--set", "classes=3", "--ignore", "1"], 3, "name the value of"),
         (["--label-values", "a,b"], 2, "give whole numbers"),
     ],
 )
@@ -238,6 +248,25 @@ def test_a_few_steps_on_the_isbi_stack(real_data, tmp_path):
     assert quick().tile_px == 284
     assert "24 slices, 6 held out" in err
     assert tifffile.imread(folder / "train-volume.tif").shape == (30, 512, 512)
+
+
+def test_sparsely_painted_labels_are_trained_on_where_they_are(tmp_path):
+    images, labels = write_tiny(tmp_path)
+    painted = np.where(tifffile.imread(labels) > 0, 2, 1).astype(np.uint8)
+    painted[:, :, ::2] = 0  # every other column is not annotated
+    sparse = tmp_path / "sparse.tif"
+    tifffile.imwrite(sparse, painted, photometric="minisblack", metadata=None)
+    words = ["train", images, sparse, "--recipe", "quick", *TINY_WORDS, "--steps", 3, "--val", "3"]
+    code, _, err = unet2015(*words, "--out", tmp_path / "asked")
+    assert code == 3
+    assert "3 values (0, 1, 2)" in err
+    options = ["--label-values", "1,2", "--ignore", "0"]
+    code, out, err = unet2015(*words, *options, "--out", tmp_path / "run")
+    assert code == 0, err
+    assert "held out: wrong_pixels" in out
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["ignore_label"] == 255
+    code, _, err = unet2015(*words, *options, "--out", tmp_path / "run", "--resume")
+    assert code == 0, err
 
 
 def test_folder_and_tile_are_refused_before_anything_is_read(finished, tmp_path):

@@ -6,8 +6,8 @@ slices and applied, unchanged, to held-out ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,7 @@ from scipy import ndimage
 from unet2015.score import pixel_error, rand_error, v_info, v_rand, warping_error, wrong_pixels
 from unet2015.sweep import Sweep, as_probability
 
-__all__ = ["MEASURES", "Tuned", "baselines"]
+__all__ = ["MEASURES", "Tuned", "baselines", "score_blur", "tune_blur"]
 
 MEASURES = {
     "wrong_pixels": wrong_pixels,
@@ -28,8 +28,12 @@ MEASURES = {
 }
 
 
+SIGMAS_PX = (1.0, 2.0, 3.0)
+STRIDE = 3  # of the thresholds tried first
+
+
 class Tuned(NamedTuple):
-    """A held-out value, and the blur (pixels; None without) and threshold it was obtained with."""
+    """A value, and the blur (pixels; None without) and threshold it was obtained with."""
 
     value: float
     sigma_px: float | None
@@ -42,7 +46,7 @@ def baselines(
     *,
     train: Sequence[int],
     held_out: Sequence[int],
-    sigmas_px: Sequence[float] = (1.0, 2.0, 3.0),
+    sigmas_px: Sequence[float] = SIGMAS_PX,
     quantiles: ArrayLike | None = None,
     measures: Sequence[str] = tuple(MEASURES),
 ) -> dict[str, dict[str, Tuned]]:
@@ -59,13 +63,8 @@ def baselines(
         (S, H, W) integer or bool, interior > 0.
     train, held_out
         Slices to tune on and slices to score; they may not overlap.
-    sigmas_px
-        Standard deviations of the Gaussian blur to try.
-    quantiles
-        Thresholds to try, as quantiles in 0..1 of the blurred training slices; default 24 from
-        0.025 to 0.6.
-    measures
-        Names from `MEASURES`.
+    sigmas_px, quantiles, measures
+        As for `tune_blur`.
 
     Returns
     -------
@@ -87,26 +86,97 @@ def baselines(
     """
     if not len(train) or not len(held_out) or set(train) & set(held_out):
         raise ValueError(f"train {list(train)} and held_out {list(held_out)} must be two sets")
-    maps = as_probability(images)
-    labels = np.asarray(truth)
+    maps, labels = as_probability(images), np.asarray(truth)
     learn, test = np.asarray(train, np.intp), np.asarray(held_out, np.intp)
-    cuts = np.linspace(0.025, 0.6, 24) if quantiles is None else np.asarray(quantiles, np.float64)
+    tuned = tune_blur(
+        maps[learn], labels[learn], sigmas_px=sigmas_px, quantiles=quantiles, measures=measures
+    )
     white = np.ones(labels[test].shape, np.float32)
-    result: dict[str, dict[str, Tuned]] = {"white": {}, "blur": {}}
-    blurred = {sigma: _blurred(maps, sigma) for sigma in sigmas_px}
-    for name in measures:
-        measure = MEASURES[name]
-        result["white"][name] = Tuned(
-            measure(white, labels[test], thresholds=(0.5,)).best, None, 0.5
-        )
-        tried: list[tuple[float, Sweep]] = []
-        for sigma, blur in blurred.items():
-            thresholds = tuple(float(t) for t in np.quantile(blur[learn], cuts))
-            tried.append((sigma, measure(blur[learn], labels[learn], thresholds=thresholds)))
-        sigma, best = min(tried, key=lambda pair: _rank(pair[1]))
-        value = measure(blurred[sigma][test], labels[test], thresholds=(best.threshold,)).best
-        result["blur"][name] = Tuned(value, sigma, best.threshold)
-    return result
+    constant = {
+        name: Tuned(MEASURES[name](white, labels[test], thresholds=(0.5,)).best, None, 0.5)
+        for name in measures
+    }
+    return {"white": constant, "blur": score_blur(maps[test], labels[test], tuned)}
+
+
+def tune_blur(
+    images: ArrayLike,
+    truth: ArrayLike,
+    *,
+    sigmas_px: Sequence[float] = SIGMAS_PX,
+    quantiles: ArrayLike | None = None,
+    measures: Sequence[str] = tuple(MEASURES),
+) -> dict[str, Tuned]:
+    """Blur and threshold best for each measure on labelled slices, and the value they reach.
+
+    Parameters
+    ----------
+    images, truth
+        As for `baselines`.
+    sigmas_px
+        Standard deviations of the Gaussian blur to try.
+    quantiles
+        Thresholds to try, as quantiles in 0..1 of the blurred slices; default 24 from 0.025 to
+        0.6, of which each third is tried first and then the neighbours of the best.
+    measures
+        Names from `MEASURES`.
+
+    Examples
+    --------
+    >>> truth = np.ones((1, 8, 8), np.uint8)
+    >>> truth[:, :4] = 0
+    >>> tune_blur(truth * 200, truth, measures=["wrong_pixels"])["wrong_pixels"].value
+    0.0
+    """
+    maps, labels = as_probability(images), np.asarray(truth)
+    cuts = np.linspace(0.025, 0.6, 24) if quantiles is None else np.asarray(quantiles, np.float64)
+    found: dict[str, tuple[float, Tuned]] = {}
+    for sigma in sigmas_px:
+        blur = _blurred(maps, sigma)
+        thresholds = [float(t) for t in np.quantile(blur, cuts)]
+        for name in measures:
+            rank, tuned = _tuned(MEASURES[name], blur, labels, thresholds, sigma)
+            if name not in found or rank < found[name][0]:
+                found[name] = rank, tuned
+    return {name: found[name][1] for name in measures}
+
+
+def score_blur(images: ArrayLike, truth: ArrayLike, tuned: Mapping[str, Tuned]) -> dict[str, Tuned]:
+    """Value of each measure on other slices, with the blur and threshold it was tuned to.
+
+    Parameters are those of `tune_blur`, whose result is `tuned`.
+
+    Examples
+    --------
+    >>> truth = np.ones((1, 8, 8), np.uint8)
+    >>> truth[:, :4] = 0
+    >>> tuned = tune_blur(truth * 200, truth, measures=["wrong_pixels"])
+    >>> score_blur(truth[:, ::-1] * 200, truth[:, ::-1], tuned)["wrong_pixels"].value
+    0.0
+    """
+    maps, labels = as_probability(images), np.asarray(truth)
+    blurred = {t.sigma_px: _blurred(maps, t.sigma_px or 0.0) for t in tuned.values()}
+    found = {}
+    for name, best in tuned.items():
+        sweep = MEASURES[name](blurred[best.sigma_px], labels, thresholds=(best.threshold,))
+        found[name] = best._replace(value=sweep.best)
+    return found
+
+
+def _tuned(
+    measure: Callable[..., Sweep],
+    blur: NDArray[np.float32],
+    labels: NDArray[Any],
+    thresholds: Sequence[float],
+    sigma_px: float,
+) -> tuple[float, Tuned]:
+    """Best of the thresholds, coarse to fine, and its rank (smaller is better)."""
+    coarse = list(range(0, len(thresholds), STRIDE))
+    first = measure(blur, labels, thresholds=tuple(thresholds[i] for i in coarse))
+    middle = coarse[[thresholds[i] for i in coarse].index(first.threshold)]
+    near = range(max(0, middle - STRIDE + 1), min(len(thresholds), middle + STRIDE))
+    second = measure(blur, labels, thresholds=tuple(thresholds[i] for i in near))
+    return _rank(second), Tuned(second.best, sigma_px, second.threshold)
 
 
 def _rank(sweep: Sweep) -> float:

@@ -43,6 +43,16 @@ def train(
     label_values: Annotated[
         str | None, typer.Option("--label-values", help="mask values of class 0, 1, ...: 0,255")
     ] = None,
+    labels_are: Annotated[
+        Literal["auto", "mask", "classes", "instances"],
+        typer.Option("--labels", help="what label values are; auto asks back where in doubt"),
+    ] = "auto",
+    ignore: Annotated[
+        int | None, typer.Option("--ignore", help="label value of pixels without annotation")
+    ] = None,
+    only_labelled: Annotated[
+        bool, typer.Option("--only-labelled", help="leave images without a label file out")
+    ] = False,
     workers: Annotated[int, typer.Option("--workers", min=0, help="threads that draw ahead")] = 0,
     keep_every: Annotated[
         int | None, typer.Option("--keep-every", help="keep the checkpoint of every N steps")
@@ -57,9 +67,12 @@ def train(
 
     given = {"steps": steps, "seed": seed, "precision": precision, "keep_every": keep_every}
     chosen = replace_fields(find_recipe(recipe), set_ or [], given)
+    if ignore is not None and chosen.ignore_label is None:
+        chosen = replace_fields(chosen, ["ignore_label=255"], {})
+    alone: Literal["refused", "left out"] = "left out" if only_labelled else "refused"
     training_run.run_training(
         chosen,
-        training_run.Inputs(images, labels, weights, val, label_values),
+        training_run.Inputs(images, labels, weights, val, label_values, labels_are, ignore, alone),
         out,
         device=device,
         workers=workers,

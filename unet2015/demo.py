@@ -32,7 +32,7 @@ from unet2015.report import (
 from unet2015.run_report import COLUMNS, measures_table, run_report
 from unet2015.sample import write_sample
 from unet2015.score import isbi_scores
-from unet2015.training_run import Inputs, read_inputs, run_training
+from unet2015.training_run import Inputs, run_training
 from weightmaps.cli import weights
 
 __all__ = ["demo_recipe", "run_demo"]
@@ -100,7 +100,6 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
     for name in ("last.safetensors", "best.safetensors"):
         (run_folder / name).unlink(missing_ok=True)
     inputs = Inputs(sample / "images.tif", sample / "labels.tif", maps, HELD_OUT)
-    training, validation = read_inputs(inputs, recipe)
     train_words = ["train", str(inputs.images), str(inputs.labels), "--val", HELD_OUT]
     train_words += ["--weights", str(maps), "--recipe", str(run_folder / "recipe.json")]
     train_words += ["--out", str(run_folder)]
@@ -121,7 +120,7 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
     image, truth = (read_stack(sample / f)[0] for f in ("large.tif", "large-labels.tif"))
     stitched = read_stack(target)[0]
     rows, scores = _large_scores(sample, image, truth, stitched)
-    data, _ = run_report(run, training, validation)
+    data, _ = run_report(run, run.stack, run.validation)
     data = replace(_with_large_image(data, rows, scores, image, truth, stitched), commands=commands)
     difference = _difference(model, image, stitched)
     data = _with_seams(data, summary, stitched, difference)

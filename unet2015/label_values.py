@@ -21,6 +21,7 @@ def as_class_labels(
     meaning: Meaning = "auto",
     label_values: Sequence[int] | Mapping[int, int] | None = None,
     ignore_label: int | None = None,
+    unlabelled_value: int | None = None,
 ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]] | None]:
     """Class labels of every slice, and cell ids where the values are ids.
 
@@ -40,8 +41,10 @@ def as_class_labels(
         The value of class 0, 1, ...; or a mapping value -> class (several values may share a
         class). Other values are refused. It overrules `meaning`.
     ignore_label
-        Value that stays what it is: pixels without annotation. Among cell ids only a negative
-        one does (a cell may have any positive id, 255 too).
+        Label of pixels without annotation in the result. In the slices they have the same value,
+        among cell ids only a negative one (a cell may have any positive id, 255 too).
+    unlabelled_value
+        Value of these pixels in the slices, where it is another one; any id will do.
 
     Returns
     -------
@@ -66,8 +69,11 @@ def as_class_labels(
     [array([[0, 1, 2]])]
     """
     wide = any(a.dtype.itemsize > 1 for a in slices)
-    integers = [as_integers(a, ignore_label) for a in slices]
-    found = sorted(set().union(*(np.unique(a).tolist() for a in integers)) - {ignore_label})
+    unlabelled = ignore_label if unlabelled_value is None else unlabelled_value
+    if unlabelled is not None and ignore_label is None:
+        raise ValueError(f"the value {unlabelled} of no annotation needs an ignore label")
+    integers = [as_integers(a, unlabelled) for a in slices]
+    found = sorted(set().union(*(np.unique(a).tolist() for a in integers)) - {unlabelled})
     if label_values is not None:
         table = (
             dict(label_values)
@@ -75,19 +81,27 @@ def as_class_labels(
             else {value: k for k, value in enumerate(label_values)}
         )
         _refuse_others(found, table, classes)
-        return [_looked_up(a, table, ignore_label) for a in integers], None
+        labels = [_looked_up(a, table) for a in integers]
+        return _marked(labels, integers, unlabelled, ignore_label), None
     if meaning == "auto":
         meaning = _meaning(found, classes, wide)
     if meaning == "classes":
         _refuse_others(found, {k: k for k in range(classes)}, classes)
-        return integers, None
+        return _marked(integers, integers, unlabelled, ignore_label), None
+    labels = [(a > 0).astype(np.int64) for a in integers]
     if meaning == "instances":
-        kept = -1 if ignore_label is None or ignore_label > 0 else ignore_label
-        labels = [np.where(a > 0, 1, a) for a in integers]
-        return labels, [np.where(a == kept, 0, a) for a in integers]
+        if unlabelled_value is None and unlabelled is not None and unlabelled > 0:
+            unlabelled = None  # a cell like any other
+        ids = integers
+        if unlabelled is not None:
+            ids = [np.where(a == unlabelled, 0, a) for a in integers]
+        return _marked(labels, integers, unlabelled, ignore_label), ids
     if len(found) > 2 or (len(found) == 2 and found[0] != 0):
-        raise ValueError(f"a mask has the values 0 and one other, not {_listed(found)}")
-    return [np.where((a > 0) & (a != ignore_label), 1, a) for a in integers], None
+        raise ValueError(
+            f"a mask has the values 0 and one other, not {_listed(found)}; --label-values B,F"
+            " names the values of background and foreground, --labels instances reads cell ids"
+        )
+    return _marked(labels, integers, unlabelled, ignore_label), None
 
 
 def as_integers(array: NDArray[Any], ignore_label: int | None = None) -> NDArray[np.int64]:
@@ -130,9 +144,9 @@ def _meaning(found: list[int], classes: int, wide: bool) -> Meaning:
         return "instances"
     raise ValueError(
         f"{classes} classes were expected, but the labels hold {_listed(found)}; name the value of"
-        f" each class (label values, e.g. {','.join(map(str, found[:classes]))}), or say that the"
-        " values are cell ids (label meaning 'instances'); a mask saved as JPEG must be made"
-        " anew from its source"
+        f" each class (e.g. --label-values {','.join(map(str, found[:classes]))}), the value of"
+        " pixels without annotation (--ignore V), or say that the values are cell ids (--labels"
+        " instances); a mask saved as JPEG must be made anew from its source"
     )
 
 
@@ -141,24 +155,34 @@ def _refuse_others(found: list[int], table: Mapping[int, int], classes: int) -> 
     if others:
         raise ValueError(
             f"the labels hold {_listed(others)} besides the values of the {classes} classes"
-            f" ({_listed(sorted(table))}); name all values, or an ignore label"
+            f" ({_listed(sorted(table))}); name the value of each class with --label-values, and"
+            " of pixels without annotation with --ignore"
         )
     if not all(0 <= k < classes for k in table.values()):
         raise ValueError(
-            f"label values name {max(table.values()) + 1} classes, the recipe has {classes}"
+            f"--label-values names {max(table.values()) + 1} classes, the recipe has {classes};"
+            " name as many values, or change the network with --set classes=N"
         )
 
 
-def _looked_up(
-    array: NDArray[np.int64], table: Mapping[int, int], ignore_label: int | None
-) -> NDArray[np.int64]:
-    """Classes of the values; the ignore label stays."""
+def _looked_up(array: NDArray[np.int64], table: Mapping[int, int]) -> NDArray[np.int64]:
+    """Classes of the values."""
     result = np.zeros_like(array)
     for value, k in table.items():
         result[array == value] = k
-    if ignore_label is not None:
-        result[array == ignore_label] = ignore_label
     return result
+
+
+def _marked(
+    labels: list[NDArray[np.int64]],
+    values: list[NDArray[np.int64]],
+    unlabelled: int | None,
+    ignore_label: int | None,
+) -> list[NDArray[np.int64]]:
+    """Labels with the ignore label where the value says that there is no annotation."""
+    if unlabelled is None or ignore_label is None:
+        return labels
+    return [np.where(v == unlabelled, ignore_label, x) for x, v in zip(labels, values, strict=True)]
 
 
 def _listed(values: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from tiling.faults import InputError
 
@@ -44,33 +45,38 @@ def image_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def pairs(images: Path, labels: Path) -> list[tuple[str, Path, Path]]:
+def pairs(
+    images: Path, labels: Path, *, alone: Literal["refused", "left out"] = "refused"
+) -> list[tuple[str, Path, Path]]:
     """(name, image file, label file) for two folders whose files have the same stems.
 
     Where no stem is the same in both, files are paired by the number their stems end in
-    (t012.tif with man_seg012.tif), if these numbers are unique.
+    (t012.tif with man_seg012.tif), if these numbers are unique. `alone` says what happens to
+    images without labels; labels without their image are always refused.
 
     Raises
     ------
     InputError
-        If a file has no partner; the first few are named.
+        If a file has no partner; the first few are named. If no image has one.
     """
     ours, theirs = image_files(images), image_files(labels)
     if not ours.keys() & theirs.keys():
         by_number = _by_number(ours), _by_number(theirs)
         if by_number[0] and by_number[1]:
             ours, theirs = by_number
-    for folder, here, there, other in (
-        (labels, ours, theirs, "image"),
-        (images, theirs, ours, "label file"),
+    if alone == "left out" and ours.keys() & theirs.keys():
+        ours = {key: path for key, path in ours.items() if key in theirs}
+    for folder, here, there, other, remedy in (
+        (labels, ours, theirs, "image", "; --only-labelled leaves images without labels out"),
+        (images, theirs, ours, "label file", ""),
     ):
-        alone = [here[key].name for key in here if key not in there]
-        if alone:
-            listed = ", ".join(alone[:SHOWN]) + (", ..." if len(alone) > SHOWN else "")
+        lonely = [here[key].name for key in here if key not in there]
+        if lonely:
+            listed = ", ".join(lonely[:SHOWN]) + (", ..." if len(lonely) > SHOWN else "")
             raise InputError(
                 folder,
-                f"has no partner for {len(alone)} {other}{'s' if len(alone) > 1 else ''}"
-                f" ({listed}); partners have the same name up to the ending",
+                f"has no partner for {len(lonely)} {other}{'s' if len(lonely) > 1 else ''}"
+                f" ({listed}); partners have the same name up to the ending{remedy}",
             )
     return [(ours[key].stem, ours[key], theirs[key]) for key in ours]
 

@@ -52,11 +52,12 @@ class Recipe:
     border_weight: bool = True  # [P]; False trains with the class weights alone
     class_weights: Literal["balanced", "per-image", "falk2019", "none"] = "balanced"  # [open]
     where: Literal["background", "everywhere"] = "background"  # [F]
-    separate: Literal["after", "before", "none"] = "after"  # [open] which distances; rule is [F]
+    separate: Literal["after", "before", "watershed", "watershed-before", "none"] = "after"  # [open]
     normalisation: Literal["weights", "mean", "sum"] = "weights"  # [F]; [P] is "sum"
     weights_after_warp: Literal["warped", "recomputed"] = "warped"  # [open]
     ignore_label: int | None = None  # [open]
     unlabelled_border_px: int = 0  # [open] band of Cell Tracking frames without annotation
+    unlabelled_beyond_px: int = 0  # [open] sparse annotation: farther from every cell; 0 = none
     mirrored_weight: float = 1.0  # [open]; [F] gives 0 to pixels mirrored in from outside
     # Optimiser, section 3.
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"  # [P]
@@ -96,6 +97,18 @@ class Recipe:
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"recipe: {name} = {getattr(self, name)!r}; choose one of {', '.join(allowed)}"
+                )
+        if self.ignore_label is not None and 0 <= self.ignore_label < self.classes:
+            raise ValueError(
+                f"recipe: ignore_label = {self.ignore_label} is one of the classes 0 .."
+                f" {self.classes - 1}; use 255, and --ignore {self.ignore_label} where that is the"
+                " value in the files"
+            )
+        for name in ("unlabelled_border_px", "unlabelled_beyond_px"):
+            if getattr(self, name) and self.ignore_label is None:
+                raise ValueError(
+                    f"recipe: {name} = {getattr(self, name)} needs a label for the pixels without"
+                    " annotation; add ignore_label = 255"
                 )
 
     def to_json(self) -> str:
@@ -140,6 +153,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("in_channels", 1, 64), ("classes", 2, 255), ("base_channels", 1, 1024), ("depth", 1, 7),
     ("dropout", 0, 0.999), ("tile_px", 8, 16_384), ("batch", 1, 4096), ("accumulate", 1, 4096),
     ("w0", 0, 1e6), ("sigma_px", 1e-3, 1e4), ("unlabelled_border_px", 0, 10_000),
+    ("unlabelled_beyond_px", 0, 10_000),
     ("mirrored_weight", 0, 1), ("momentum", 0, 0.99999), ("learning_rate", 0, 1e3),
     ("weight_decay", 0, 1), ("warmup_steps", 0, 10**9), ("average_decay", 0, 0.999999),
     ("steps", 1, 10**9), ("displacement_std_px", 0, 1000), ("displacement_grid", 2, 64),
@@ -153,7 +167,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "scale": ("dtype-range", "none"),
     "class_weights": ("balanced", "per-image", "falk2019", "none"),
     "where": ("background", "everywhere"),
-    "separate": ("after", "before", "none"),
+    "separate": ("after", "before", "watershed", "watershed-before", "none"),
     "weights_after_warp": ("warped", "recomputed"),
     "normalisation": ("weights", "mean", "sum"),
     "optimiser": ("sgd", "adam", "adamw"),

@@ -64,6 +64,8 @@ class Run:
         Sentences the command line passes on, e.g. a network stuck at the constant solution.
     constant_evaluations, skipped, skipped_in_row
         Evaluations at the constant solution; fp16 updates left out, in all and just now.
+    validation
+        Held-out slices, if there are any.
     """
 
     out: Path
@@ -84,6 +86,7 @@ class Run:
     constant_evaluations: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
+    validation: Stack | None = None
 
     def warn(self, sentence: str) -> None:
         """Add a warning, once."""
@@ -99,11 +102,15 @@ def check_folder(out: Path, *, resume: bool) -> None:
     WriteError
         If it cannot be made or written, or holds a run that `resume` does not continue.
     """
-    if (out / LAST).exists() and not resume:
-        raise WriteError(out, "already holds a run; add --resume to go on, or name another")
+    _refuse_a_run(out, resume=resume)
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise WriteError(out, f"cannot be made a folder: {nearest} is no folder one can write to")
+
+
+def _refuse_a_run(out: Path, *, resume: bool) -> None:
+    if (out / LAST).exists() and not resume:
+        raise WriteError(out, "already holds a run; add --resume to go on, or name another")
 
 
 @contextmanager
@@ -139,10 +146,9 @@ def opened(run: Run, *, resume: bool) -> Iterator[None]:
 
 def _resume(run: Run, last: Path, *, resume: bool) -> bool:
     """Put back the state of `last`, if there is one; whether there was."""
+    _refuse_a_run(run.out, resume=resume)  # again: now it is locked
     if not last.exists():
         return False
-    if not resume:
-        raise WriteError(run.out, "already holds a run; add --resume to go on, or name another")
     state = checkpoints.load(last)
     _check_same_run(run, state, last)
     checkpoints.copy_weights(run.net, state.weights)

@@ -10,7 +10,7 @@ import numpy as np
 
 from unet2015.stack import Stack
 
-__all__ = ["parse_slices", "split"]
+__all__ = ["held_out_slices", "parse_slices", "split"]
 
 BLOCKS = 2  # a fraction is taken from the end of this many equal parts of the stack
 
@@ -43,13 +43,9 @@ def split(
     >>> ",".join(split(stack, 0.2)[1].names)
     '12,13,14,27,28,29'
     """
-    held = _indices(stack, val)
+    held = held_out_slices(stack, val)
     kept = [i for i in range(len(stack)) if i not in set(held)]
     for part, indices in (("validation", held), ("training", kept)):
-        if not indices:
-            raise ValueError(
-                f"held-out slices {val!r} leave no slice for {part}; the stack has {len(stack)}"
-            )
         _refuse_one_class(stack, indices, part, ignore_label)
     training, validation = stack.take(kept), stack.take(held)
     names_by_hash = dict(zip(training.hashes, training.names, strict=True))
@@ -82,19 +78,37 @@ def parse_slices(text: str, count: int) -> list[int]:
     return found
 
 
-def _indices(stack: Stack, val: str | float | Sequence[int]) -> list[int]:
-    """Checked, ascending slice numbers of the held-out part."""
+def held_out_slices(stack: Stack, val: str | float | Sequence[int]) -> list[int]:
+    """Ascending slice numbers of the held-out part, as `split` takes them.
+
+    Raises
+    ------
+    ValueError
+        If `val` cannot be read, names a slice that is not there or twice, or leaves nothing for
+        one of the parts.
+
+    Examples
+    --------
+    >>> stack = Stack(np.zeros((4, 1, 2, 2), np.uint8), np.zeros((4, 2, 2), np.int64))
+    >>> held_out_slices(stack, "1,3"), held_out_slices(stack, 0.5)
+    ([1, 3], [1, 3])
+    """
     count = len(stack)
     if isinstance(val, str):
         named = {name: i for i, name in enumerate(stack.names)}
         words = [word.strip() for word in val.split(",")]
         if re.fullmatch(r"\s*0?\.[0-9]+\s*", val):
-            return _indices(stack, float(val))
+            return held_out_slices(stack, float(val))
         numbers = all(re.fullmatch(r"[0-9]+(-[0-9]+)?", word) for word in words)
         if not numbers and all(word in named for word in words):
             chosen = [named[word] for word in words]
         else:
-            chosen = parse_slices(val, count)
+            try:
+                chosen = parse_slices(val, count)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; name slices by number or by name, or give a fraction such as 0.2"
+                ) from error
     elif isinstance(val, float):
         if not 0 < val < 1:
             raise ValueError(f"the held-out fraction {val} is not between 0 and 1")
@@ -112,6 +126,11 @@ def _indices(stack: Stack, val: str | float | Sequence[int]) -> list[int]:
             raise ValueError(f"held-out slice {i} is outside 0 .. {count - 1}")
         if chosen.count(i) > 1:
             raise ValueError(f"held-out slice {i} is named twice in {val!r}")
+    if not 0 < len(chosen) < count:
+        part = "training" if chosen else "validation"
+        raise ValueError(
+            f"held-out slices {val!r} leave no slice for {part}; the stack has {count}"
+        )
     return sorted(chosen)
 
 

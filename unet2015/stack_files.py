@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from tiling.faults import InputError
 from tiling.strict_tiff import open_tiff, read_stack
 from unet2015.augment import dtype_range
 from unet2015.label_values import Meaning, as_class_labels
-from unet2015.pairing import cell_mask_folders, pairs
+from unet2015.pairing import cell_mask_folders, image_files, pairs
 from unet2015.stack import Stack
 
 __all__ = ["read_stack_pair"]
@@ -45,6 +45,8 @@ def read_stack_pair(
     meaning: Meaning = "auto",
     label_values: Sequence[int] | Mapping[int, int] | None = None,
     ignore_label: int | None = None,
+    unlabelled_value: int | None = None,
+    alone: Literal["refused", "left out"] = "refused",
 ) -> Stack:
     """Labelled stack from image and label files.
 
@@ -61,8 +63,10 @@ def read_stack_pair(
     channels
         Channels the network wants; colour images with equal channels are then read as grey.
         None takes the images as they are.
-    meaning, label_values, ignore_label
+    meaning, label_values, ignore_label, unlabelled_value
         What the label values mean, see `label_values.as_class_labels`.
+    alone
+        What happens to images of a folder that have no label file.
 
     Returns
     -------
@@ -93,7 +97,7 @@ def read_stack_pair(
         read = _read_samples(samples)
         meaning = "instances"
     elif images.is_dir() or labels.is_dir():
-        read = _read_folders(images, labels)
+        read = _read_folders(images, labels, alone)
     else:
         read = _Read([], [], [], [], [])
         _read_pair(read, "", images, labels)
@@ -101,7 +105,7 @@ def read_stack_pair(
     try:
         classified, ids = as_class_labels(
             read.labels, classes=classes, meaning=meaning, label_values=label_values,
-            ignore_label=ignore_label,
+            ignore_label=ignore_label, unlabelled_value=unlabelled_value,
         )  # fmt: skip
         return Stack(
             arrays, classified, instances=ids, names=read.names, notes=read.notes,
@@ -111,14 +115,18 @@ def read_stack_pair(
         raise InputError(labels, str(error)) from error
 
 
-def _read_folders(images: Path, labels: Path) -> _Read:
+def _read_folders(images: Path, labels: Path, alone: Literal["refused", "left out"]) -> _Read:
     for path, other in ((images, labels), (labels, images)):
         if not path.is_dir():
             raise InputError(path, f"is a file, but {other} is a folder; give two of a kind")
     if images.resolve() == labels.resolve():
         raise InputError(images, "is named as the folder of images and of labels")
     read = _Read([], [], [], [], [])
-    for name, image, label in pairs(images, labels):
+    partners = pairs(images, labels, alone=alone)
+    left_out = len(image_files(images)) - len(partners)
+    if left_out:
+        read.notes.append(f"{images}: {left_out} images without labels are left out")
+    for name, image, label in partners:
         _read_pair(read, name, image, label)
     return read
 

@@ -109,6 +109,7 @@ def train(
     """
     device = torch.device(device)
     run = _new_run(recipe, stack, Path(out), net, device)
+    run.validation = validation
     with opened(run, resume=resume), repeatable(recipe, device):
         shared = shared_network(run)
         losses: list[Tensor] = []

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,13 +16,16 @@ import torch
 from tiling.faults import InputError, UsageFault
 from unet2015.data import Stack, read_stack_pair, split, weigh
 from unet2015.device import choose_device, choose_precision, describe_device
+from unet2015.label_values import Meaning
 from unet2015.progress import Bar, bar
 from unet2015.ranks import joined, ranks_now
 from unet2015.recipe import Recipe
 from unet2015.run_folder import check_folder
 from unet2015.run_report import write_run_report
+from unet2015.splitting import held_out_slices
 from unet2015.train import Run, check_tile, train
 from unet2015.watching import Events, progress_on, require_tensorboard
+from unet2015.weighing import without_unlabelled
 
 __all__ = ["Inputs", "read_inputs", "run_training"]
 
@@ -40,6 +44,12 @@ class Inputs:
         Held-out slices ("12-14,27-29"), a fraction ("0.2"), or None.
     label_values
         Mask values of class 0, 1, ... ("0,255"), or None for the usual ones.
+    meaning
+        What the other label values are, see `label_values.as_class_labels`.
+    unlabelled_value
+        Label value of pixels without annotation, or None for the recipe's ignore label.
+    alone
+        What happens to images of a folder that have no label file.
     """
 
     images: Path
@@ -47,6 +57,9 @@ class Inputs:
     weights: Path | None = None
     val: str | None = None
     label_values: str | None = None
+    meaning: Meaning = "auto"
+    unlabelled_value: int | None = None
+    alone: Literal["refused", "left out"] = "refused"
 
 
 def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
@@ -56,19 +69,31 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
     ------
     InputError
         If files or labels do not fit together or do not fit the recipe.
+    UsageFault
+        If `inputs.val` or `inputs.label_values` cannot be read.
     """
+    if inputs.weights is not None and inputs.unlabelled_value not in (None, recipe.ignore_label):
+        raise UsageFault(
+            f"--ignore {inputs.unlabelled_value}: maps from files mark pixels without annotation"
+            f" with {recipe.ignore_label}; leave --weights out, and the maps are computed"
+        )
     stack = read_stack_pair(
         inputs.images,
         inputs.labels,
         classes=recipe.classes,
         channels=recipe.in_channels,
         label_values=_label_values(inputs.label_values),
+        meaning=inputs.meaning,
         ignore_label=recipe.ignore_label,
+        unlabelled_value=inputs.unlabelled_value,
+        alone=inputs.alone,
     )
     validation: Stack | None = None
+    held_out = _held_out(stack, inputs.val)
     try:
-        if inputs.val is not None:
-            stack, validation = split(stack, inputs.val, ignore_label=recipe.ignore_label)
+        if held_out:
+            stack, validation = split(stack, held_out, ignore_label=recipe.ignore_label)
+            validation = without_unlabelled(validation, recipe)
         if inputs.weights is None:
             stack = weigh(stack, recipe)
     except ValueError as error:
@@ -89,6 +114,15 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
             inputs.weights or inputs.labels, "gives every pixel the weight 0: nothing to learn"
         )
     return stack, validation
+
+
+def _held_out(stack: Stack, val: str | None) -> list[int]:
+    if val is None:
+        return []
+    try:
+        return held_out_slices(stack, val)
+    except ValueError as error:
+        raise UsageFault(f"--val {val}: {error}") from error
 
 
 def _label_values(text: str | None) -> list[int] | None:

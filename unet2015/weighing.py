@@ -18,9 +18,17 @@ from unet2015.recipe import Recipe
 from unet2015.stack import Stack
 
 if TYPE_CHECKING:
-    from unet2015.deformation import Deformation
+    from weightmaps import WeightMapSpec
 
-__all__ = ["annotation", "cell_ids", "recomputed_weights", "weigh"]
+__all__ = [
+    "IGNORED",
+    "annotation",
+    "border_spec",
+    "cell_ids",
+    "weigh",
+    "whole_window",
+    "without_unlabelled",
+]
 
 IGNORED = -1  # id of pixels without annotation, in the instance maps of a weighed stack
 
@@ -84,8 +92,28 @@ def annotation(
     return ids, labels, carved
 
 
+def without_unlabelled(stack: Stack, recipe: Recipe) -> Stack:
+    """The stack with the ignore label where the recipe says there is no annotation.
+
+    Held-out slices are measured on these labels; touching cells keep all their pixels.
+
+    Examples
+    --------
+    >>> from unet2015.recipe import Recipe
+    >>> stack = Stack(np.zeros((1, 1, 1, 6), np.uint8), np.array([[[1, 0, 0, 0, 0, 0]]]))
+    >>> without_unlabelled(stack, Recipe(ignore_label=255, unlabelled_beyond_px=2)).labels[0]
+    array([[  1,   0,   0, 255, 255, 255]])
+    """
+    if not (recipe.unlabelled_border_px or recipe.unlabelled_beyond_px):
+        return stack
+    return replace(stack, labels=annotation(stack, recipe)[1])
+
+
 def cell_ids(stack: Stack, recipe: Recipe) -> list[NDArray[np.int64]]:
-    """Cell ids of each slice, -1 where there is no annotation (ignore label, border band).
+    """Cell ids of each slice, -1 where there is no annotation.
+
+    That is at the ignore label, and in the background of the border band and of whatever lies
+    farther from every cell than `recipe.unlabelled_beyond_px`.
 
     Examples
     --------
@@ -107,57 +135,39 @@ def cell_ids(stack: Stack, recipe: Recipe) -> list[NDArray[np.int64]]:
             inner = np.zeros(label.shape, bool)
             inner[band : label.shape[0] - band, band : label.shape[1] - band] = True
             ids[~inner & (ids == 0)] = IGNORED
+        if recipe.unlabelled_beyond_px:
+            far = _distance_to_cells(ids) > recipe.unlabelled_beyond_px
+            ids[far & (ids == 0)] = IGNORED
         found.append(ids)
     return found
 
 
-def recomputed_weights(
-    tile: tuple[Any, Any, Any],
-    stack: Stack,
-    index: int,
-    recipe: Recipe,
-    deformation: Deformation,
-    centre: tuple[float, float],
-) -> tuple[Any, Any, Any]:
-    """The deformed tile with labels and weights made anew from its deformed cells.
+def _distance_to_cells(ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Euclidean distance to the nearest cell pixel; infinite where there is no cell."""
+    from scipy.ndimage import distance_transform_edt
 
-    Cells are warped with a halo as wide as the border term reaches, separated, and weighed by
-    Eq. 2; the weights of `tile` (1, or less beyond the slice) are factors on the result.
-    """
-    from unet2015.augment import warp_nearest
-
-    image, labels, factors = tile
-    assert stack.instances is not None
-    halo = _spec(recipe).halo_px
-    output = labels.shape[0]
-    ids = warp_nearest(
-        stack.instances[index], deformation, centre=centre, input_px=image.shape[-1],
-        window_px=output + 2 * halo,
-    )  # fmt: skip
-    classes = warp_nearest(
-        stack.labels[index], deformation, centre=centre, input_px=image.shape[-1],
-        window_px=output + 2 * halo,
-    )  # fmt: skip
-    classes = _carved(classes, ids, recipe)
-    balance = None if stack.class_weights is None else np.array(stack.class_weights)
-    window = (slice(halo, halo + output), slice(halo, halo + output))
-    weights = _eq2(classes, ids, recipe, balance)[window]
-    classes = np.ascontiguousarray(classes[window])
-    if isinstance(labels, np.ndarray):
-        return image, classes, weights * factors
-    import torch
-
-    on_device = torch.as_tensor(np.ascontiguousarray(weights), device=image.device)
-    return image, torch.as_tensor(classes, device=image.device), on_device * factors
+    cells = ids > 0
+    if not cells.any():
+        return np.full(ids.shape, np.inf)
+    return np.asarray(distance_transform_edt(~cells))
 
 
-def _spec(recipe: Recipe, class_weights: Any = "none") -> Any:
+def whole_window(
+    classes: NDArray[np.int64], ids: NDArray[Any], recipe: Recipe
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Class labels with touching cells separated, and weights balanced over this window alone."""
+    carved = _carved(classes, ids, recipe)
+    return carved, _eq2(carved, ids, recipe, None)
+
+
+def border_spec(recipe: Recipe) -> WeightMapSpec:
+    """Parameters of the border term; pixels without annotation have id -1."""
     from weightmaps import WeightMapSpec
 
     return WeightMapSpec(
         w0=recipe.w0 if recipe.border_weight else 0.0,
         sigma_px=recipe.sigma_px,
-        class_weights=class_weights,
+        class_weights="none",
         where=recipe.where,
         separate=recipe.separate,
         ignore_label=IGNORED,
@@ -178,11 +188,12 @@ def _components(label: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
 
 def _carved(label: NDArray[np.int64], ids: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
     """Class labels with background where touching cells are separated."""
-    if recipe.separate == "none":
+    method = border_spec(recipe).line
+    if method is None:
         return label
     from weightmaps import separate_touching
 
-    line = (separate_touching(ids, ignore_label=IGNORED) == 0) & (ids > 0)
+    line = (separate_touching(ids, method=method, ignore_label=IGNORED) == 0) & (ids > 0)
     return np.where(line, 0, label)
 
 
@@ -216,7 +227,7 @@ def _eq2(
     """W = w_c + border term of one slice; `label` is carved, `ids` are not."""
     from weightmaps import class_map, class_weights, weight_map
 
-    spec = _spec(recipe)
+    spec = border_spec(recipe)
     common: dict[str, Any] = {
         "w0": spec.w0, "sigma_px": spec.sigma_px, "where": spec.where,
         "separate": spec.separate, "ignore_label": IGNORED,
