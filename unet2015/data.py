@@ -25,7 +25,8 @@ from unet2015.recipe import Recipe
 from unet2015.splitting import split
 from unet2015.stack import Stack, place
 from unet2015.stack_files import read_stack_pair
-from unet2015.weighing import recomputed_weights, weigh
+from unet2015.tile_weights import recomputed_tile
+from unet2015.weighing import weigh
 from unet2015.weight_files import read_weights
 
 if TYPE_CHECKING:
@@ -204,13 +205,16 @@ def _draw(
         deformation = replace(deformation, divisor=dtype_range(stack.images[index].dtype))
     recomputed = recipe.weights_after_warp == "recomputed"
     images, labels, weights, device = held or (stack.images, stack.labels, stack.weights, "cpu")
-    tile = deform(
-        images[index], labels[index], weights[index] if weights and not recomputed else None,
-        deformation, centre=centre, input_px=recipe.tile_px, output_px=output_px(recipe),
-        device=device,
-    )  # fmt: skip
     if recomputed:
-        tile = recomputed_weights(tile, stack, index, recipe, deformation, centre)
+        tile = recomputed_tile(
+            images[index], stack, index, recipe, deformation,
+            centre=centre, output_px=output_px(recipe), device=device,
+        )  # fmt: skip
+    else:
+        tile = deform(
+            images[index], labels[index], weights[index] if weights else None, deformation,
+            centre=centre, input_px=recipe.tile_px, output_px=output_px(recipe), device=device,
+        )  # fmt: skip
     if recipe.ignore_label is not None:
         tile[2][tile[1] == recipe.ignore_label] = 0
     return tile

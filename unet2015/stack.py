@@ -16,7 +16,10 @@ from unet2015.counter import generator
 from unet2015.deformation import POSITION
 from unet2015.recipe import Recipe
 
-__all__ = ["Stack", "place"]
+__all__ = ["PACKED_BITS", "PACKED_IGNORE", "Stack", "place"]
+
+PACKED_BITS = 8
+PACKED_IGNORE = (1 << PACKED_BITS) - 1  # class, among packed ones, of a label that is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,21 @@ class Stack:
         return tuple(_sha256(image) for image in self.images)
 
     @cached_property
+    def packed(self) -> tuple[NDArray[np.int64], ...]:
+        """Cell id and class of each pixel in one number, id << 8 | class; ids are below 2**31.
+
+        Examples
+        --------
+        >>> labels = np.array([[[0, 1, 255]]])
+        >>> stack = Stack(np.zeros((1, 1, 1, 3), np.uint8), labels,
+        ...               instances=np.array([[[0, 5, -1]]]))
+        >>> stack.packed[0]
+        array([[   0, 1281,   -1]])
+        """
+        assert self.instances is not None
+        return tuple(map(_packed, self.instances, self.labels))
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all images, labels and weights: whether a run goes on with the same data."""
         parts = [*self.hashes, *map(_sha256, self.labels), *map(_sha256, self.weights or ())]
@@ -117,6 +135,15 @@ class Stack:
             self.names[place(self, recipe, step, sample)[0]]
             for sample in range(recipe.batch * recipe.accumulate)
         ]
+
+
+def _packed(ids: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    if ids.max() >= 1 << 31:
+        values, number = np.unique(ids, return_inverse=True)
+        ids = np.where(ids > 0, number.reshape(ids.shape) + 1 - np.searchsorted(values, 1), ids)
+    known = (labels >= 0) & (labels < PACKED_IGNORE)
+    shifted = ids.astype(np.int64) << PACKED_BITS
+    return np.asarray(shifted | np.where(known, labels, PACKED_IGNORE))
 
 
 def place(stack: Stack, recipe: Recipe, step: int, sample: int) -> tuple[int, tuple[float, float]]:

@@ -97,11 +97,9 @@ def _blocks(
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         y0, y1 = _context(top, halo, spec), min(height, bottom + halo)
+        inner = ((top - y0, bottom - y0), (0, labels.shape[1]))
         # Nothing here holds the block while the next one is made.
-        yield (
-            top,
-            map_of_slices(_window(band, y0, y1), spec, dtype)[top - y0 : bottom - y0],
-        )
+        yield top, map_of_slices(_window(band, y0, y1), spec, dtype, inner)
 
 
 def _context(top: int, halo: int, spec: WeightMapSpec) -> int:

@@ -6,6 +6,7 @@ memory is bounded by the block, and the result does not depend on the number of 
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ _SCRATCH_BYTES = 1_000_000
 _WIDE_REACH_PX = 130  # from a sigma of 20 px on a block must be larger than that, or be all margin
 _WIDE_SCRATCH_BYTES = 8_000_000
 _MOST_SIDE = 16
+_MOST_WIDE_SIDE = 9999
+_WIDE_BITS = 20  # more cells than a window has pixels
 
 
 class TooManyCellsError(Exception):
@@ -50,75 +53,120 @@ class Plan:
     limits: npt.NDArray[np.int64]
     roots: npt.NDArray[np.float64]
 
+    @property
+    def key(self) -> type[np.signedinteger[Any]]:
+        """Type of the keys: wide ones have no tables."""
+        return np.int32 if self.roots.size else np.int64
 
+
+@dataclass(frozen=True)
+class _Sides:
+    """Squared height and width of a pixel as whole numbers of `unit` squared."""
+
+    high2: int
+    wide2: int
+    unit: float
+
+
+@functools.lru_cache(maxsize=16)
 def plan_for(spec: WeightMapSpec) -> Plan | None:
-    """Return the plan of a weight map, or None where int32 keys cannot hold it.
+    """Return the plan of a weight map, or None where cells are carved by watershed.
 
-    That is so for a sigma of more than about 100 px, for pixels whose sides have no ratio of small
-    whole numbers, and where cells are carved by watershed.
+    Keys are int32 where the sides of a pixel have a ratio of small whole numbers and sigma is below
+    about 100 px, else int64. With int64 squared distances are exact for sides whose ratio has up
+    to four digits; otherwise they are rounded to 40 bits, and terms are within 1e-8 of Eq. 2.
     """
-    sides = _whole_sides(spec.spacing)
-    if sides is None or spec.line == "watershed":
+    if spec.line == "watershed":
         return None
-    high, wide, unit = sides  # of a pixel, in units
-    reach = spec.reach_px / unit
-    cap = math.floor(reach**2) + 1
-    largest = 2 * cap + 2 * math.floor(reach) * max(high, wide) + max(high, wide) ** 2 + 4
-    bits = 31 - largest.bit_length()
-    if bits < 12:
-        return None
-    steps = math.floor(reach / wide)
-    margins = math.floor(reach / high) + 1, steps + 1
+    height, width = spec.spacing or (1.0, 1.0)
+    for sides, key_bits, least in (
+        (_whole_sides(height, width, _MOST_SIDE), 31, 12),
+        (_whole_sides(height, width, _MOST_WIDE_SIDE), 62, _WIDE_BITS),
+        (_rounded_sides(height, width, spec.reach_px), 62, _WIDE_BITS),
+    ):
+        if sides is None:
+            continue
+        reach = spec.reach_px / sides.unit
+        most = math.isqrt(max(sides.high2, sides.wide2)) + 1
+        cap = math.floor(reach**2) + 1
+        largest = 2 * cap + 2 * math.floor(reach + 1) * most + most**2 + 4
+        bits = key_bits - largest.bit_length()
+        if bits >= least:
+            return _planned(spec, (height, width), sides, bits, largest)
+    return None
+
+
+def _planned(
+    spec: WeightMapSpec, size: tuple[float, float], sides: _Sides, bits: int, largest: int
+) -> Plan:
+    height, width = size
+    narrow = bits + largest.bit_length() <= 31
+    reach = spec.reach_px / sides.unit
+    steps = math.floor(spec.reach_px / width)
+    margins = math.floor(spec.reach_px / height) + 1, steps + 1
     memory = _SCRATCH_BYTES if max(margins) <= _WIDE_REACH_PX + 1 else _WIDE_SCRATCH_BYTES
     for rows, columns in _BLOCKS:
-        if _scratch_bytes(rows, columns, margins) < memory:
+        if _scratch_bytes(rows, columns, margins, 4 if narrow else 8) < memory:
             break
-    half = math.floor(reach / 2 / wide) + 1
-    d1 = np.sqrt(np.arange((half * wide) ** 2))
-    limits = np.floor(np.square(reach - d1)).astype(np.int64) + 1
+    half = math.floor(spec.reach_px / 2 / width) + 1
+    roots, limits = np.zeros(0), np.zeros(0, np.int64)
+    if narrow:
+        roots = np.sqrt(np.arange(largest, dtype=np.float64))
+        limits = np.floor(np.square(reach - roots[: half**2 * sides.wide2])).astype(np.int64) + 1
     last_class = 0 if spec.where == "background" else 1
     separate = {"none": 0, "after": 1, "before": 2}[spec.separate]
-    fixed = [bits, steps, half, cap, last_class, kernels.GROUP, high**2, wide**2]
+    cap = math.floor(reach**2) + 1
+    fixed = [bits, steps, half, cap, last_class, kernels.GROUP, sides.high2, sides.wide2]
     numbers = np.array(fixed + [0] * 5, np.int64)
-    scales = np.array([spec.w0, 2 * (spec.sigma_px / unit) ** 2, reach])
-    roots = np.sqrt(np.arange(largest, dtype=np.float64))
+    scales = np.array([spec.w0, 2 * (spec.sigma_px / sides.unit) ** 2, reach])
     return Plan(rows, columns, margins, bits, separate, numbers, scales, limits, roots)
 
 
-def _whole_sides(spacing: tuple[float, ...] | None) -> tuple[int, int, float] | None:
-    """Return height and width of a pixel as small whole numbers, and their unit.
+def _whole_sides(height: float, width: float, most: int) -> _Sides | None:
+    """Return the sides of a pixel as whole numbers up to `most`, or None if there are none.
 
     Examples
     --------
-    >>> _whole_sides((0.75, 0.5)), _whole_sides((3.1416, 1.0))
-    ((3, 2, 0.25), None)
+    >>> _whole_sides(0.75, 0.5, 16)
+    _Sides(high2=9, wide2=4, unit=0.25)
+    >>> _whole_sides(3.1416, 1.0, 16) is None
+    True
     """
-    if spacing is None:
-        return 1, 1, 1.0
-    height, width = spacing
-    ratio = Fraction(height / width).limit_denominator(_MOST_SIDE)
+    ratio = Fraction(height / width).limit_denominator(most)
     high, wide = ratio.numerator, ratio.denominator
-    if not 0 < high <= _MOST_SIDE or abs(height * wide - width * high) > 1e-12 * width * high:
+    if not 0 < high <= most or abs(height * wide - width * high) > 1e-15 * width * high:
         return None
-    return high, wide, width / wide
+    return _Sides(high**2, wide**2, width / wide)
 
 
-def _scratch_bytes(rows: int, columns: int, margins: tuple[int, int]) -> int:
+def _rounded_sides(height: float, width: float, reach_px: float) -> _Sides:
+    """Return squared sides in whole numbers of such a unit that the reach squared has 40 bits."""
+    unit = max(reach_px, height, width) / 2.0**20
+    return _Sides(round((height / unit) ** 2), round((width / unit) ** 2), unit)
+
+
+def _scratch_bytes(rows: int, columns: int, margins: tuple[int, int], key_bytes: int = 4) -> int:
     """Bytes that a thread needs for blocks of this size."""
     wide = columns + 2 * margins[1]
-    return 4 * wide * (rows + 2 * margins[0] + 2 * rows + 6) + rows * columns
+    window = 4 * wide * (rows + 2 * margins[0])
+    return window + key_bytes * wide * (2 * rows + 6) + rows * columns
 
 
 def fast_signed_term(
-    slices: Labels, spec: WeightMapSpec, plan: Plan, dtype: np.dtype[Any]
+    slices: Labels,
+    spec: WeightMapSpec,
+    plan: Plan,
+    dtype: np.dtype[Any],
+    inner: tuple[tuple[int, int], tuple[int, int]] | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Return what `signed_border_term` does, for slices ``(S, H, W)``."""
-    term = np.empty(slices.shape, dtype)
+    (top, bottom), (left, right) = inner or ((0, slices.shape[1]), (0, slices.shape[2]))
+    term = np.empty((len(slices), bottom - top, right - left), dtype)
     counts = np.zeros((len(slices), 2), np.int64)
     highest = int(slices.max())
-    job = _Job(slices, term, counts, spec.ignore_label, highest, plan)
-    workers = min(threads(), max(1, slices.size // THREAD_PIXELS))
-    blocks = _blocks(slices.shape, plan)
+    job = _Job(slices, (top, left), term, counts, spec.ignore_label, highest, plan)
+    workers = min(threads(), max(1, term.size // THREAD_PIXELS))
+    blocks = _blocks(term.shape, plan)
     lock = threading.Lock()
     if workers == 1:
         _work(job, blocks, lock)
@@ -132,9 +180,10 @@ def fast_signed_term(
 
 @dataclass(frozen=True)
 class _Job:
-    """What all threads share."""
+    """What all threads share; `origin` is where the term begins in the slices."""
 
     slices: Labels
+    origin: tuple[int, int]
     term: npt.NDArray[Any]
     counts: npt.NDArray[np.int64]
     ignore_label: int | None
@@ -158,7 +207,7 @@ def _work(job: _Job, blocks: Iterator[tuple[int, int, int, int, int]], lock: Any
     plan, (above, beside) = job.plan, job.plan.margins
     wide = plan.columns + 2 * beside
     window_memory = np.empty((plan.rows + 2 * above) * wide, np.int32)
-    work_memory = np.empty((2 * plan.rows + 6) * wide, np.int32)
+    work_memory = np.empty((2 * plan.rows + 6) * wide, plan.key)
     class_memory = np.empty(plan.rows * plan.columns, np.uint8)
     counts = np.zeros_like(job.counts)
     numbers = plan.numbers.copy()
@@ -168,7 +217,8 @@ def _work(job: _Job, blocks: Iterator[tuple[int, int, int, int, int]], lock: Any
             block = next(blocks, None)
         if block is None:
             break
-        k, y, x, rows, columns = block
+        k, out_y, out_x, rows, columns = block
+        y, x = out_y + job.origin[0], out_x + job.origin[1]
         whole = math.ceil(columns / kernels.GROUP) * kernels.GROUP
         wide = whole + 2 * beside
         top, bottom = max(0, y - above), min(height, y + rows + above)
@@ -178,8 +228,9 @@ def _work(job: _Job, blocks: Iterator[tuple[int, int, int, int, int]], lock: Any
         classes = _shaped(class_memory, rows, whole)
         _fill(window, job.slices[k, top:bottom, left:right], left - (x - beside), job)
         inner = (y - top, beside, columns)
-        meet = windows.prepare(window, plan.separate, *inner, work, classes, counts[k])
-        numbers[kernels.PLACE :] = (*inner, y, x)
+        spare = _shaped(work_memory.view(np.int32), 2, wide)
+        meet = windows.prepare(window, plan.separate, *inner, spare, classes, counts[k])
+        numbers[kernels.PLACE :] = (*inner, out_y, out_x)
         if meet:
             kernels.block_term(
                 window, numbers, plan.scales, plan.limits, plan.roots, work, classes, job.term[k]
@@ -205,7 +256,8 @@ def _fill(window: npt.NDArray[np.int32], labels: Labels, left: int, job: _Job) -
         ids, number = np.unique(labels, return_inverse=True)
         first = int(np.searchsorted(ids, 1))  # the first cell; before it 0 and the ignored
         np.copyto(inner, number.reshape(labels.shape) + (1 - first), casting="unsafe")
-    if job.ignore_label is not None:
+    copied = job.ignore_label == -1 and job.highest < 2**31
+    if job.ignore_label is not None and not copied:
         inner[labels == job.ignore_label] = -1
     if job.highest >= 2**job.plan.bits:
         size = 1 << (2 * window.size).bit_length()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from weightmaps.class_balance import class_weights as balance
 from weightmaps.compiled import available, in_parts
 from weightmaps.labels import as_labels
-from weightmaps.signed_term import signed_border_term
+from weightmaps.signed_term import Inner, cut, signed_border_term
 from weightmaps.spec import (
     EPSILON,
     SIGMA_PX,
@@ -101,12 +101,15 @@ def weight_map(
     return map_of_slices(labels, spec, dtype)
 
 
-def map_of_slices(labels: npt.ArrayLike, spec: WeightMapSpec, dtype: npt.DTypeLike) -> Map:
-    """Return `weight_map` with the parameters of `spec`."""
+def map_of_slices(
+    labels: npt.ArrayLike, spec: WeightMapSpec, dtype: npt.DTypeLike, inner: Inner | None = None
+) -> Map:
+    """Return `weight_map` with the parameters of `spec`, or its inner rows and columns."""
     array = as_labels(labels, ignore_label=spec.ignore_label)
     _check_spacing(spec, 2)
     slices = array[None] if array.ndim == 2 else array
-    return _add_class_term(slices, spec, dtype).reshape(array.shape)
+    found = _add_class_term(slices, spec, dtype, inner)
+    return found.reshape(array.shape[:-2] + found.shape[-2:])
 
 
 def volume_weight_map(
@@ -185,19 +188,26 @@ def _check_spacing(spec: WeightMapSpec, axes: int) -> None:
         raise ValueError(f"spacing {spec.spacing} must be {axes} numbers, one per axis")
 
 
-def _add_class_term(slices: npt.NDArray[Any], spec: WeightMapSpec, dtype: npt.DTypeLike) -> Map:
+def _add_class_term(
+    slices: npt.NDArray[Any],
+    spec: WeightMapSpec,
+    dtype: npt.DTypeLike,
+    inner: Inner | None = None,
+) -> Map:
     """Return w for slices (S, H, W), or for volumes (1, Z, Y, X)."""
     final = np.dtype(dtype)
     if final.kind != "f" or final.itemsize > 8:
         raise TypeError(f"dtype {final} is not one of float16, float32, float64")
     spec.check_range(final)
     working = np.dtype(np.float64) if final.itemsize == 8 else np.dtype(np.float32)
-    term, counts = signed_border_term(slices, spec, working)
-    if spec.class_weights == "falk2019":
+    falk = spec.class_weights == "falk2019"  # its class term reads the signs around each pixel
+    term, counts = signed_border_term(slices, spec, working, None if falk else inner)
+    if falk:
         from weightmaps.nearest_one import add_nearness
 
         for one, labels_of_one in zip(term, slices, strict=True):
             add_nearness(one, labels_of_one, spec)
+        term = cut(term, inner)
     else:
         for one, (background, cell) in zip(term, _pairs(spec, counts), strict=True):
             replace(spec, class_weights=(float(background), float(cell))).check_range(final)

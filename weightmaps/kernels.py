@@ -7,8 +7,9 @@ columns k = 0, 1, 2, ... to both sides and keeps its two best different cells; a
 pixels stops once k^2 is no less than every second-best distance it still needs. A pixel may be
 high and wide by small whole numbers: squared distances are whole numbers all the same.
 
-A candidate is one int32 key: squared distance << bits | cell. Comparing keys compares distances;
-the low bits tell cells apart. All loops run over contiguous rows, so they become vector code.
+A candidate is one key, int32 or int64: squared distance << bits | cell. Comparing keys compares
+distances; the low bits tell cells apart. All loops run over contiguous rows, so they become vector
+code. The wide keys are for pixels whose sides are no small whole numbers.
 """
 
 from __future__ import annotations
@@ -51,16 +52,17 @@ def _scan(row: Any, unit: Any, none: Any, mask: Any, k1: Any, g1: Any, k2: Any, 
     them: (d + 1)^2 = d^2 + (2 d + 1), times `unit`, the square of a pixel's height. Candidates
     beyond the reach become `none` and stay so.
     """
-    two = np.int32(2 * unit)
+    key = k1.dtype.type
+    two = key(2 * unit)
     for x in range(row.size):
-        label = row[x]
-        a = np.int32(k1[x] + g1[x])
-        ga = np.int32(g1[x] + two)
-        ga = ga if a < none else np.int32(0)
+        label = key(row[x])
+        a = key(k1[x] + g1[x])
+        ga = key(g1[x] + two)
+        ga = ga if a < none else key(0)
         a = min(a, none)
-        b = np.int32(k2[x] + g2[x])
-        gb = np.int32(g2[x] + two)
-        gb = gb if b < none else np.int32(0)
+        b = key(k2[x] + g2[x])
+        gb = key(g2[x] + two)
+        gb = gb if b < none else key(0)
         b = min(b, none)
         cell = label != 0
         change = cell & ((a & mask) != label)
@@ -96,8 +98,9 @@ def _begin(a: Any, b: Any, classes: Any, last_class: Any, best: Any, second: Any
 
 
 @compiled
-def _halfway(best: Any, second: Any, square: Any, bits: Any, limits: Any) -> None:
+def _halfway(best: Any, second: Any, square: Any, bits: Any, limits: Any, reach: Any) -> None:
     """Drop pixels whose d1 is beyond half the reach; bound d2 of the others by reach - d1."""
+    key = best.dtype.type
     for x in range(best.size):
         if second[x] == 0:
             continue
@@ -105,17 +108,22 @@ def _halfway(best: Any, second: Any, square: Any, bits: Any, limits: Any) -> Non
         if one >= square:
             second[x] = 0
         else:
-            second[x] = min(second[x], np.int32(limits[one] << bits))
+            left = reach - math.sqrt(one)
+            limit = limits[one] if limits.size > 0 else np.int64(left * left) + 2
+            second[x] = min(second[x], key(limit << bits))
 
 
 @compiled_distinct
-def _search(best: Any, second: Any, a: Any, b: Any, x0: Any, numbers: Any, limits: Any) -> None:
+def _search(
+    best: Any, second: Any, a: Any, b: Any, x0: Any, numbers: Any, limits: Any, reach: Any
+) -> None:
     """Find the two nearest cells of a row of pixels; `a`, `b` are padded by the reach.
 
     Offers the columns at offset -k and k, rank by rank, to all pixels of a group at once.
     """
     bits = numbers[_BITS]
-    mask = np.int32((1 << bits) - 1)
+    key = best.dtype.type
+    mask = key((1 << bits) - 1)
     size = numbers[_GROUP]
     wide2 = numbers[_WIDE2]
     for start in range(0, best.size, size):
@@ -124,31 +132,31 @@ def _search(best: Any, second: Any, a: Any, b: Any, x0: Any, numbers: Any, limit
         for k in range(1, numbers[_REACH] + 1):
             square = k * k * wide2
             if k == numbers[_HALF]:
-                _halfway(firsts, seconds, square, bits, limits)
-            top = np.int32(0)
+                _halfway(firsts, seconds, square, bits, limits, reach)
+            top = key(0)
             for x in range(size):
                 top = max(top, seconds[x])
             if square >= top >> bits:
                 break
-            add = np.int32(square << bits)
+            add = key(square << bits)
             left_a, right_a = a[at - k : at - k + size], a[at + k : at + k + size]
             left_b, right_b = b[at - k : at - k + size], b[at + k : at + k + size]
             for x in range(size):
                 one = firsts[x]
                 two = seconds[x]
-                c = np.int32(left_a[x] + add)
+                c = key(left_a[x] + add)
                 far = max(one, c)
                 two = two if ((one ^ c) & mask) == 0 else min(two, far)
                 one = min(one, c)
-                c = np.int32(left_b[x] + add)
+                c = key(left_b[x] + add)
                 far = max(one, c)
                 two = two if ((one ^ c) & mask) == 0 else min(two, far)
                 one = min(one, c)
-                c = np.int32(right_a[x] + add)
+                c = key(right_a[x] + add)
                 far = max(one, c)
                 two = two if ((one ^ c) & mask) == 0 else min(two, far)
                 one = min(one, c)
-                c = np.int32(right_b[x] + add)
+                c = key(right_b[x] + add)
                 far = max(one, c)
                 seconds[x] = two if ((one ^ c) & mask) == 0 else min(two, far)
                 firsts[x] = min(one, c)
@@ -164,7 +172,8 @@ def _write(
         term = 0.0
         two = second[x] >> bits
         if two > 0:
-            s = roots[best[x] >> bits] + roots[two]
+            one = best[x] >> bits
+            s = roots[one] + roots[two] if roots.size > 0 else math.sqrt(one) + math.sqrt(two)
             if s <= reach:
                 term = w0 * math.exp(-(s * s) / two_sigma2)
         if classes[x] == 1:
@@ -177,9 +186,10 @@ def _write(
 @compiled
 def _scan_down(labels: Any, numbers: Any, state: Any, a: Any, b: Any) -> None:
     """Scan from above; `a`, `b` receive the two nearest cells above each inner pixel."""
-    unit = np.int32(numbers[_HIGH2] << numbers[_BITS])
-    mask = np.int32((1 << numbers[_BITS]) - 1)
-    none = np.int32(numbers[_CAP] << numbers[_BITS])
+    key = a.dtype.type
+    unit = key(numbers[_HIGH2] << numbers[_BITS])
+    mask = key((1 << numbers[_BITS]) - 1)
+    none = key(numbers[_CAP] << numbers[_BITS])
     y0 = numbers[_Y0]
     state[0], state[1], state[2], state[3] = none, 0, none, 0
     for y in range(y0 + a.shape[0]):
@@ -203,10 +213,11 @@ def _rows_up(
     out: Any,
 ) -> None:
     """Scan from below and finish each inner row on the way."""
+    key = a.dtype.type
     bits = numbers[_BITS]
-    unit = np.int32(numbers[_HIGH2] << bits)
-    mask = np.int32((1 << bits) - 1)
-    none = np.int32(numbers[_CAP] << bits)
+    unit = key(numbers[_HIGH2] << bits)
+    mask = key((1 << bits) - 1)
+    none = key(numbers[_CAP] << bits)
     y0, x0, width = numbers[_Y0], numbers[_X0], numbers[_WIDTH]
     best, second = state[4, : classes.shape[1]], state[5, : classes.shape[1]]
     left = numbers[_OUT_X]
@@ -220,7 +231,7 @@ def _rows_up(
         kinds = classes[row]
         near_a, near_b = a[row, x0 : x0 + kinds.size], b[row, x0 : x0 + kinds.size]
         _begin(near_a, near_b, kinds, numbers[_LAST_CLASS], best, second)
-        _search(best, second, a[row], b[row], x0, numbers, limits)
+        _search(best, second, a[row], b[row], x0, numbers, limits, scales[2])
         to = out[numbers[_OUT_Y] + row, left : left + width]
         _write(best, second, kinds, bits, roots, scales, to)
 
@@ -247,11 +258,12 @@ def block_term(
     scales
         float64: w0, 2 sigma^2, reach (the last two in units of distance).
     limits
-        int64: for each squared d1 up to half the reach, the squared d2 that is too far.
+        int64: for each squared d1 up to half the reach, the squared d2 that is too far; empty for
+        wide keys, where it is computed.
     roots
-        float64: square roots of 0, 1, 2, ...
+        float64: square roots of 0, 1, 2, ...; empty for wide keys.
     work
-        int32, (2 * rows + 6, window width).
+        Keys, (2 * rows + 6, window width).
     classes
         uint8, (rows, width rounded up to whole groups): 0 background, 1 cell, 2 ignored, 3 none.
     out

@@ -17,14 +17,15 @@ from weightmaps.compiled import available
 from weightmaps.labels import separate_touching, separate_touching_volume
 from weightmaps.spec import WeightMapSpec
 
-__all__ = ["signed_border_term", "sources"]
+__all__ = ["Inner", "cut", "signed_border_term", "sources"]
 
 Labels: TypeAlias = npt.NDArray[Any]
 Term: TypeAlias = npt.NDArray[np.floating[Any]]
+Inner: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
 
 def signed_border_term(
-    slices: Labels, spec: WeightMapSpec, dtype: np.dtype[Any]
+    slices: Labels, spec: WeightMapSpec, dtype: np.dtype[Any], inner: Inner | None = None
 ) -> tuple[Term, npt.NDArray[np.int64]]:
     """Return the signed border term of each slice, and the pixel counts of the two classes.
 
@@ -36,29 +37,49 @@ def signed_border_term(
         The parameters.
     dtype
         float32 or float64.
+    inner
+        Rows and columns (begin and end of each) to compute, for slices; the rest is context.
 
     Returns
     -------
     term : ndarray of `dtype`
-        Same shape. Background: +term. Cells: -term (-0.0 where the term is 0, so the sign bit
-        always tells the class). Ignored pixels: NaN.
+        Same shape, or that of `inner`. Background: +term. Cells: -term (-0.0 where the term is 0,
+        so the sign bit always tells the class). Ignored pixels: NaN.
     counts : ndarray of int64
         Shape ``(S, 2)``: background and cell pixels of each slice, after carving.
     """
     if available() and slices.ndim == 3:
         if spec.line == "watershed":
-            return _around_line(slices, spec, dtype)
+            return _around_line(slices, spec, dtype, inner)
         from weightmaps.fast_term import TooManyCellsError, fast_signed_term, plan_for
 
         plan = plan_for(spec)
         if plan is not None:
             with contextlib.suppress(TooManyCellsError):
-                return fast_signed_term(slices, spec, plan, dtype)
+                return fast_signed_term(slices, spec, plan, dtype, inner)
     term = np.empty(slices.shape, dtype)
     counts = np.empty((len(slices), 2), np.int64)
     for k, labels in enumerate(slices):
         term[k], counts[k] = _by_arrays(labels, spec, dtype)
-    return term, counts
+    if inner is None:
+        return term, counts
+    part = np.ascontiguousarray(cut(term, inner))
+    return part, np.array([_counts(one) for one in part])
+
+
+def cut(slices: Labels, inner: Inner | None) -> Labels:
+    """Return the inner rows and columns of slices, as a view."""
+    if inner is None:
+        return slices
+    rows, columns = (slice(*ends) for ends in inner)
+    return slices[:, rows, columns]
+
+
+def _counts(term: Term) -> tuple[int, int]:
+    """Background and cell pixels of a signed term."""
+    ignored = np.isnan(term)
+    cells = int(np.count_nonzero(np.signbit(term) & ~ignored))
+    return term.size - cells - int(np.count_nonzero(ignored)), cells
 
 
 def sources(labels: Labels, spec: WeightMapSpec) -> tuple[Labels, Labels]:
@@ -74,15 +95,16 @@ def sources(labels: Labels, spec: WeightMapSpec) -> tuple[Labels, Labels]:
 
 
 def _around_line(
-    slices: Labels, spec: WeightMapSpec, dtype: np.dtype[Any]
+    slices: Labels, spec: WeightMapSpec, dtype: np.dtype[Any], inner: Inner | None
 ) -> tuple[Term, npt.NDArray[np.int64]]:
     """Return the term of cells carved by watershed, which the compiled blocks cannot carve."""
     carved = separate_touching(slices, method="watershed", ignore_label=spec.ignore_label)
     if not spec.uncarved_distances:
-        return signed_border_term(carved, replace(spec, separate="none"), dtype)
+        return signed_border_term(carved, replace(spec, separate="none"), dtype, inner)
     everywhere = replace(spec, separate="none", where="everywhere")
-    term, counts = signed_border_term(slices, everywhere, dtype)
-    for one, labels, left, count in zip(term, slices, carved, counts, strict=True):
+    term, counts = signed_border_term(slices, everywhere, dtype, inner)
+    before, after = cut(slices, inner), cut(carved, inner)
+    for one, labels, left, count in zip(term, before, after, counts, strict=True):
         line = (left == 0) & (labels != 0)
         np.negative(one, out=one, where=line)
         count += np.count_nonzero(line) * np.array([1, -1])
