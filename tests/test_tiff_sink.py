@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.valid_network import geometry, network, one_shot
 from tiling import Geometry, SeamError, SeamRule, open_sink, open_source, read_mirrored, stitch
-from tiling.bigtiff import Layout, directories, header
+from tiling.bigtiff import Layout, Level, directories, header
 from tiling.faults import InputError, UsageFault, WriteError
 from tiling.strict_tiff import open_tiff, read_stack
 
@@ -413,7 +413,7 @@ def test_a_sparse_20_gb_file_starts_at_once(tmp_path):
     counts = np.full((1, tiles), 16_000**2, np.uint32)
     offsets = 4096 + np.arange(tiles, dtype=np.uint64)[None] * 16_000**2
     end = 4096 + tiles * 16_000**2
-    first, blob = directories(layout, offsets, counts, "", None, end)
+    first, blob = directories([Level(layout, offsets, counts)], [""], None, end)
     try:
         with path.open("wb") as file:
             file.write(header(first))

@@ -2,14 +2,15 @@
 
 Pixels come first in the file, in the order they are made; the directories follow, and at last the
 header is pointed at them. So a file can be written in one pass, taken up after an interruption,
-and depends on nothing but its content. Source: TIFF 6.0; BigTIFF as in libtiff 4.
+and depends on nothing but its content. Reduced levels hang below their page as SubIFDs, as
+OME-TIFF has them. Source: TIFF 6.0; BigTIFF as in libtiff 4; OME-TIFF specification 6.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,12 +18,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["HEADER_BYTES", "Layout", "description", "directories", "header"]
+from tiling.meaning import Meaning, Resolution
+from tiling.ome import ome_xml
+
+__all__ = ["HEADER_BYTES", "Layout", "Level", "description", "directories", "header"]
 
 HEADER_BYTES = 16
 COMPRESSIONS = {"none": 1, "deflate": 8, "zstd": 50000}
-_SHORT, _LONG, _ASCII, _RATIONAL, _LONG8 = 3, 4, 2, 5, 16
-_CODES = {_SHORT: "<u2", _LONG: "<u4", _LONG8: "<u8"}
+_SHORT, _LONG, _ASCII, _RATIONAL, _LONG8, _IFD8 = 3, 4, 2, 5, 16, 18
+_CODES = {_SHORT: "<u2", _LONG: "<u4", _LONG8: "<u8", _IFD8: "<u8"}
 _SAMPLE_FORMATS = {"u": 1, "b": 1, "i": 2, "f": 3}
 _PER_CM = {"um": 1e4, "nm": 1e7, "mm": 10.0, "cm": 1.0, "m": 0.01}
 _MAX_DESCRIPTION = 60_000  # what our reader and others are sure to look at
@@ -65,23 +69,66 @@ class Layout:
         return -(-self.shape[-1] // self.tile)
 
 
+@dataclass(frozen=True)
+class Level:
+    """Where the tiles of one level lie.
+
+    Parameters
+    ----------
+    layout
+        How its pixels are stored.
+    offsets, counts
+        Place and length of each tile, (images, down * across).
+    """
+
+    layout: Layout
+    offsets: npt.NDArray[np.uint64]
+    counts: npt.NDArray[np.uint32]
+
+    @classmethod
+    def empty(cls, layout: Layout) -> Level:
+        """A level none of whose tiles is there yet."""
+        tiles = layout.images, layout.down * layout.across
+        return cls(layout, np.zeros(tiles, np.uint64), np.zeros(tiles, np.uint32))
+
+
 def header(directory: int) -> bytes:
     """The 16 bytes a little-endian BigTIFF begins with; `directory` is where page 0 lies."""
     return struct.pack("<2sHHHQ", b"II", 43, 8, 0, directory)
 
 
-def description(shape: tuple[int, ...], axes: str, provenance: Mapping[str, Any]) -> str:
-    """Compact JSON of shape, axes (as tifffile reads them) and what made the file.
+def description(
+    shape: tuple[int, ...],
+    meaning: Meaning,
+    provenance: Mapping[str, Any],
+    *,
+    ome_type: np.dtype[Any] | None = None,
+) -> str:
+    """Compact JSON of shape, axes and channels (as tifffile reads them) and what made the file.
+
+    Parameters
+    ----------
+    shape, meaning, provenance
+        Of the finest level.
+    ome_type
+        Where a type of pixels is given, OME-XML of the same content is returned instead.
 
     Examples
     --------
-    >>> description((2, 5, 7), "CYX", {"seed": 1})
+    >>> description((2, 5, 7), Meaning(axes="CYX"), {"seed": 1})
     '{"shape":[2,5,7],"axes":"CYX","unet2015":{"seed":1}}'
     """
-    found: dict[str, Any] = {"shape": list(shape), "axes": axes}
+    found: dict[str, Any] = {"shape": list(shape), "axes": meaning.axes}
+    if meaning.channels:
+        found["Channel"] = {"Name": list(meaning.channels)}
+    if meaning.z_step and meaning.resolution is not None:
+        found["PhysicalSizeZ"] = meaning.z_step
+        found["PhysicalSizeZUnit"] = meaning.resolution[2]
     if provenance:
         found["unet2015"] = dict(provenance)
     text = json.dumps(found, separators=(",", ":"), allow_nan=False)
+    if ome_type is not None:
+        text = ome_xml(shape, ome_type, meaning, json.dumps(provenance, separators=(",", ":")))
     if len(text) > _MAX_DESCRIPTION:
         raise ValueError(
             f"provenance of {len(text)} characters is more than the {_MAX_DESCRIPTION} that "
@@ -91,34 +138,38 @@ def description(shape: tuple[int, ...], axes: str, provenance: Mapping[str, Any]
 
 
 def directories(
-    layout: Layout,
-    offsets: npt.NDArray[np.uint64],
-    counts: npt.NDArray[np.uint32],
-    text: str,
-    resolution: tuple[float, float, str] | None,
-    start: int,
+    levels: Sequence[Level], texts: Sequence[str], resolution: Resolution | None, start: int
 ) -> tuple[int, bytes]:
     """Where page 0's directory lies, and all bytes that follow the pixels.
 
     Parameters
     ----------
-    layout
-        How pixels lie in the file.
-    offsets, counts
-        Place and length of each tile, (images, down * across).
-    text
-        Image description of page 0.
+    levels
+        The image and its reduced levels, the finest first.
+    texts
+        Image description of page 0 of each level; "" for none.
     resolution
         Pixels per unit in x and y, and the unit ("um", "cm", "inch", ..., "" if unknown).
     start
         Where the pixels end; a multiple of 8.
     """
+    finest = levels[0].layout
     blob = bytearray()
     pages = []
-    for image in range(layout.images):
-        tags = _tags(layout, offsets[image], counts[image], resolution)
-        if image == 0:
-            tags[270] = (_ASCII, text.encode("ascii") + b"\0")
+    for image in range(finest.images):
+        below = []
+        for level, text in zip(levels[1:], texts[1:], strict=True):
+            smaller = _reduced(resolution, finest, level)
+            tags = _tags(level, image, smaller, reduced=1)
+            _describe(tags, text if image == 0 else "")
+            entries = _entries(tags, blob, start)
+            below.append(start + len(blob))
+            blob += struct.pack("<Q", len(entries) // 20) + entries + struct.pack("<Q", 0)
+            blob += b"\0" * (-len(blob) % 8)
+        tags = _tags(levels[0], image, resolution)
+        if below:
+            tags[330] = (_IFD8, below)
+        _describe(tags, texts[0] if image == 0 else "")
         pages.append(_entries(tags, blob, start))
     first = place = start + len(blob)
     for number, entries in enumerate(pages):
@@ -128,16 +179,28 @@ def directories(
     return first, bytes(blob)
 
 
+def _describe(tags: dict[int, tuple[int, Any]], text: str) -> None:
+    if text:
+        tags[270] = (_ASCII, text.encode("utf-8") + b"\0")
+
+
+def _reduced(resolution: Resolution | None, finest: Layout, level: Level) -> Resolution | None:
+    """Pixels per unit of a level: as many fewer as its image is smaller."""
+    if resolution is None:
+        return None
+    x, y, unit = resolution
+    height, width = (a / b for a, b in zip(level.layout.shape[-2:], finest.shape[-2:], strict=True))
+    return x * width, y * height, unit
+
+
 def _tags(
-    layout: Layout,
-    offsets: npt.NDArray[np.uint64],
-    counts: npt.NDArray[np.uint32],
-    resolution: tuple[float, float, str] | None,
+    level: Level, image: int, resolution: Resolution | None, *, reduced: int = 0
 ) -> dict[int, tuple[int, Any]]:
-    """Field type and values of each tag of one page."""
+    """Field type and values of each tag of one page of a level."""
+    layout = level.layout
     kind = np.dtype(layout.dtype)
     tags: dict[int, tuple[int, Any]] = {
-        254: (_LONG, [0]),
+        254: (_LONG, [reduced]),  # 1: a smaller version of another image
         256: (_LONG, [layout.shape[-1]]),
         257: (_LONG, [layout.shape[-2]]),
         258: (_SHORT, [kind.itemsize * 8]),
@@ -148,8 +211,8 @@ def _tags(
         305: (_ASCII, b"unet2015\0"),
         322: (_LONG, [layout.tile]),
         323: (_LONG, [layout.tile]),
-        324: (_LONG8, offsets),
-        325: (_LONG, counts),
+        324: (_LONG8, level.offsets[image]),
+        325: (_LONG, level.counts[image]),
         339: (_SHORT, [_SAMPLE_FORMATS[kind.kind]]),
     }
     if resolution is not None:
@@ -173,7 +236,9 @@ def _entries(tags: dict[int, tuple[int, Any]], blob: bytearray, start: int) -> b
     entries = bytearray()
     for number, (kind, values) in sorted(tags.items()):
         data = values if isinstance(values, bytes) else np.asarray(values, _CODES[kind]).tobytes()
-        count = len(data) // {_RATIONAL: 8, _SHORT: 2, _LONG: 4, _LONG8: 8, _ASCII: 1}[kind]
+        count = (
+            len(data) // {_RATIONAL: 8, _SHORT: 2, _LONG: 4, _LONG8: 8, _IFD8: 8, _ASCII: 1}[kind]
+        )
         place = data.ljust(8, b"\0")
         if len(data) > 8:
             place = struct.pack("<Q", start + len(blob))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiling.disk import StrPath
+from tiling.meaning import Meaning
 from tiling.tiff import TiffSource
 from tiling.tiff_sink import TiffSink
 
@@ -42,7 +44,7 @@ def open_source(path: StrPath, **options: Any) -> TiffSource | ZarrSource:
 
 
 def open_sink(
-    path: StrPath, shape: tuple[int, ...], dtype: npt.DTypeLike, **options: Any
+    path: StrPath, shape: tuple[int, ...], dtype: npt.DTypeLike, *, axes: str = "", **options: Any
 ) -> TiffSink | ZarrSink:
     """An image file to write as a sink for `stitch`: TIFF, or OME-Zarr for `.zarr`.
 
@@ -52,9 +54,12 @@ def open_sink(
         Final name; it appears when the `with` block ends in good order.
     shape, dtype
         (H, W), (K, H, W) or (pages..., K, H, W), and the type of a pixel.
+    axes
+        One letter per axis, ending in "YX" or "CYX".
     **options
-        `axes`, `resolution`, `provenance`, `overwrite`, `resume`; for TIFF also `compression`.
-        See `TiffSink`, `ZarrSink`.
+        `resolution`, `z_step`, `channels` as in `Meaning`, or a `meaning` with all of them;
+        `provenance`, `pyramid`, `overwrite`, `resume`; for TIFF also `compression`. See
+        `TiffSink`, `ZarrSink`.
 
     Returns
     -------
@@ -74,6 +79,11 @@ def open_sink(
      [4 5 6]]
     >>> folder.cleanup()
     """
+    told = {
+        name: options.pop(name) for name in ("resolution", "z_step", "channels") if name in options
+    }
+    if axes or told:
+        options["meaning"] = replace(options.pop("meaning", Meaning()), axes=axes, **told)
     if _is_zarr(path):
         from tiling.zarr_sink import ZarrSink
 

@@ -178,6 +178,16 @@ class Partial:
         self._pending.append(kept)
         self.records.append(kept)
 
+    def note(self, name: str, value: Any) -> None:
+        """Keep a JSON value under a name, beside the records; the last one counts."""
+        self.append({"note": name, "value": value})
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was noted, in this run and in earlier ones."""
+        found = (r for r in self.records if isinstance(r.get("note"), str))
+        return {record["note"]: record.get("value") for record in found}
+
     def sync(self) -> None:
         """Wait for the data, then for the records about them."""
         self.file.flush()

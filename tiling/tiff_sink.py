@@ -1,38 +1,48 @@
 """A tiled BigTIFF as a sink, written in one pass and resumable.
 
-There is one directory per page and channel, so that any reader shows it. The bytes depend on
-nothing but the content, so a run that was interrupted and taken up again ends with the same file
-as one that was not.
+There is one directory per page and channel, so that any reader shows it; reduced levels hang
+below it. The bytes depend on nothing but the content, so a run that was interrupted and taken up
+again ends with the same file as one that was not.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from tiling.bigtiff import COMPRESSIONS, HEADER_BYTES, Layout, description, directories, header
+from tiling.bigtiff import (
+    COMPRESSIONS,
+    HEADER_BYTES,
+    Layout,
+    Level,
+    description,
+    directories,
+    header,
+)
 from tiling.certificate import SeamError
+from tiling.codec import codec
 from tiling.disk import StrPath
 from tiling.faults import UsageFault
 from tiling.journal import numbered_records
+from tiling.meaning import Meaning
+from tiling.ome import checked_for_ome, is_ome_name
 from tiling.paged_rows import PagedRows, PageSink, checked_axes
 from tiling.partial import Partial, discard_partial
+from tiling.pyramid import Pyramid, levels_for
 from tiling.safe_write import check_output
 
 __all__ = ["TILE", "TiffSink"]
 
 TILE = 128
 """Side of a stored tile: it divides the steps of the usual output tiles (388, 516, 772, 1540)."""
-
-_DEFLATE_LEVEL = 1
 
 
 class TiffSink:
@@ -44,17 +54,19 @@ class TiffSink:
     Parameters
     ----------
     path
-        Final name.
+        Final name; one that ends in `.ome.tif` or `.ome.tiff` makes an OME-TIFF.
     shape
         (H, W), (K, H, W) or (pages..., K, H, W).
     dtype
         Type of a pixel; bool is stored as uint8.
-    axes
-        One letter per axis, ending in "YX" or "CYX"; default "YX", "CYX", "ICYX".
-    resolution
-        Pixels per unit in x and y, and the unit, as a source gives them.
+    meaning
+        Axes (one letter per axis, ending in "YX" or "CYX"; default "YX", "CYX", "ICYX"), pixel size
+        and names of the channels.
     provenance
         What made the file: JSON values, written into its description.
+    pyramid
+        How smaller levels are made for viewers, until one has 256 px or less: "mean" of 2 x 2
+        pixels, or their "mode"; "" makes none.
     compression
         "deflate" (default), "zstd" (needs the package imagecodecs) or "none".
     overwrite
@@ -78,9 +90,9 @@ class TiffSink:
         shape: tuple[int, ...],
         dtype: npt.DTypeLike,
         *,
-        axes: str = "",
-        resolution: tuple[float, float, str] | None = None,
+        meaning: Meaning = Meaning(),  # noqa: B008 - frozen
         provenance: Mapping[str, Any] | None = None,
+        pyramid: str = "",
         compression: str = "deflate",
         overwrite: bool = False,
         resume: bool = False,
@@ -93,25 +105,35 @@ class TiffSink:
             raise ValueError(f"compression {compression!r} is unknown; use deflate, zstd or none")
         self.shape = tuple(int(side) for side in shape)
         self.dtype = kind
-        self.axes = checked_axes(self.shape, axes)
+        self.axes = checked_axes(self.shape, meaning.axes)
+        self._meaning = replace(meaning, axes=self.axes)
         self.provenance = dict(provenance or {})
-        self._layout = Layout(self.shape, kind, compression, TILE)
+        self._ome = kind if is_ome_name(os.fsdecode(path)) else None
+        unfit = checked_for_ome(kind, self.axes) if self._ome is not None else ""
+        if unfit:
+            raise UsageFault(f"{os.fsdecode(path)}: {unfit}")
         self._rows = PagedRows(self.shape, self.axes, kind, TILE, self._write_tiles)
-        self._resolution = resolution
-        self._encode = _encoder(compression)
+        self._pyramid = Pyramid(
+            self._rows.size[-2:], TILE, levels=levels_for(self.shape) if pyramid else 0,
+            method=pyramid or "mean",
+        )  # fmt: skip
+        self._levels = [
+            Level.empty(Layout((*self.shape[:-2], *size), kind, compression, TILE))
+            for size in self._pyramid.sizes
+        ]
+        self._encode, self._decode = codec(compression)
+        self._text()
         size = int(np.prod(self.shape, dtype=object)) * kind.itemsize
-        description(self.shape, self.axes, self.provenance)
         check_output(path, overwrite=overwrite, needed_bytes=size if compression == "none" else 0)
         identity = {
-            "shape": self.shape, "dtype": kind.str, "axes": self.axes, "resolution": resolution,
-            "provenance": self.provenance, "compression": compression, "tile": TILE,
+            "shape": self.shape, "dtype": kind.str, "axes": self.axes,
+            "resolution": meaning.resolution, "provenance": self.provenance,
+            "compression": compression, "tile": TILE,
+            "more": [self._pyramid.levels, pyramid, meaning.z_step, meaning.channels],
         }  # fmt: skip
         self._path, self._resume = path, resume
         self._partial = Partial(path, identity=identity, overwrite=overwrite)
         self._end = HEADER_BYTES
-        tiles = (self._layout.images, self._layout.down * self._layout.across)
-        self._counts = np.zeros(tiles, np.uint32)
-        self._offsets = np.zeros(tiles, np.uint64)
 
     @property
     def pages(self) -> int:
@@ -120,12 +142,21 @@ class TiffSink:
 
     def page(self, number: int) -> PageSink:
         """The sink of one page; pages are written one after the other."""
-        return PageSink(self._rows, number, self._write_band)
+        return PageSink(self._rows, number, self._write_band, self._partial.note)
 
     @property
     def rows_done(self) -> int:
         """Rows of the first page that are there already."""
         return self._rows.rows_done(0)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was noted of the pages, under their number and a name."""
+        return self._partial.notes
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep a JSON value with the rows of the first page that are written next."""
+        self.page(0).note(name, value)
 
     def __setitem__(self, key: tuple[Any, slice, slice], block: npt.NDArray[Any]) -> None:
         """Write the next full-width band of the first page."""
@@ -139,15 +170,17 @@ class TiffSink:
         self._partial.sync()
 
     def _write_tiles(self, number: int, group: npt.NDArray[Any]) -> None:
-        """Compress and append one row of tiles of each channel."""
-        across = self._layout.across
-        padded = np.zeros((self._rows.channels, TILE, across * TILE), self.dtype)
-        padded[:, : group.shape[1], : group.shape[2]] = group
-        tiles = [
-            padded[channel, :, TILE * column : TILE * (column + 1)]
-            for channel in range(self._rows.channels)
-            for column in range(across)
-        ]
+        """Compress and append one row of tiles of each channel, and the smaller ones now due."""
+        tiles: list[npt.NDArray[Any]] = []
+        for level, _, pixels in self._pyramid.add(number % self._rows.down, group):
+            across = self._levels[level].layout.across
+            padded = np.zeros((self._rows.channels, TILE, across * TILE), self.dtype)
+            padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+            tiles += [
+                padded[channel, :, TILE * column : TILE * (column + 1)]
+                for channel in range(self._rows.channels)
+                for column in range(across)
+            ]
         digest, counts = hashlib.sha256(), []
         self._partial.file.seek(self._end)
         for data in self._pool.map(self._encode, tiles):
@@ -160,16 +193,38 @@ class TiffSink:
         self._partial.append(record)
         self._enter(record)
 
+    def _places(self, number: int) -> Iterator[tuple[int, tuple[int, int]]]:
+        """(level, (image, tile)) of each tile that is written with one row of tiles, in order."""
+        page, row = divmod(number, self._rows.down)
+        for level, down in self._pyramid.due(row):
+            across = self._levels[level].layout.across
+            for channel in range(self._rows.channels):
+                for column in range(across):
+                    yield level, (page * self._rows.channels + channel, down * across + column)
+
     def _enter(self, record: Mapping[str, Any]) -> None:
         """Note where the tiles of a finished row of tiles lie."""
-        page, row = divmod(record["n"], self._layout.down)
-        across, place = self._layout.across, record["start"]
-        for number, count in enumerate(record["counts"]):
-            channel, column = divmod(number, across)
-            where = page * self._rows.channels + channel, row * across + column
-            self._offsets[where], self._counts[where] = place, count
+        place = record["start"]
+        for (level, where), count in zip(self._places(record["n"]), record["counts"], strict=True):
+            self._levels[level].offsets[where], self._levels[level].counts[where] = place, count
             place += count
         self._end = place
+
+    def _row_of_tiles(self, page: int, number: int, down: int) -> npt.NDArray[Any]:
+        """Pixels (K, h, W) of a row of tiles that is written already."""
+        level = self._levels[number]
+        layout, channels = level.layout, self._rows.channels
+        height, width = layout.shape[-2:]
+        found = np.empty((channels, TILE, layout.across * TILE), self.dtype)
+        for channel in range(channels):
+            for column in range(layout.across):
+                where = page * channels + channel, down * layout.across + column
+                self._partial.file.seek(int(level.offsets[where]))
+                tile = self._decode(self._partial.file.read(int(level.counts[where])))
+                found[channel, :, TILE * column : TILE * (column + 1)] = np.frombuffer(
+                    tile, self.dtype
+                ).reshape(TILE, TILE)
+        return found[:, : min(TILE, height - down * TILE), :width]
 
     def __enter__(self) -> Self:
         if not self._resume:
@@ -189,8 +244,8 @@ class TiffSink:
         if not self._partial.records:
             self._partial.file.seek(0)
             self._partial.file.write(header(0))
-        total = self._rows.pages * self._layout.down
-        for record in numbered_records(self._partial.records, total):
+        total = self._rows.pages * self._rows.down
+        for record in numbered_records([r for r in self._partial.records if "n" in r], total):
             if not self._is_next(record):
                 break
             length = sum(record["counts"])
@@ -198,6 +253,8 @@ class TiffSink:
                 break
             self._enter(record)
             self._rows.done += 1
+        page, row = divmod(self._rows.done, self._rows.down)
+        self._pyramid.take_up(row, lambda level, down: self._row_of_tiles(page, level, down))
 
     def _is_next(self, record: Mapping[str, Any]) -> bool:
         """Whether a record is of the row of tiles that lies where this one must."""
@@ -205,7 +262,7 @@ class TiffSink:
         return (
             record.get("start") == self._end
             and isinstance(counts, list)
-            and len(counts) == self._rows.channels * self._layout.across
+            and len(counts) == sum(1 for _ in self._places(record["n"]))
             and all(type(count) is int and count > 0 for count in counts)
         )
 
@@ -228,32 +285,25 @@ class TiffSink:
         else:
             self._partial.__exit__(kind, error, trace)
 
+    def _text(self) -> str:
+        """Description of the file."""
+        return description(self.shape, self._meaning, self.provenance, ome_type=self._ome)
+
     def _finish(self) -> None:
         self._rows.check_complete()
         file = self._partial.file
         start = self._end + -self._end % 8
-        text = description(self.shape, self.axes, self.provenance)
-        first, blob = directories(
-            self._layout, self._offsets, self._counts, text, self._resolution, start
-        )
+        # tifffile finds the levels by their own shape; OME-TIFF has one text for all of them.
+        axes = Meaning(axes=self.axes)
+        smaller = [
+            "" if self._ome is not None else description(level.layout.shape, axes, {})
+            for level in self._levels[1:]
+        ]
+        texts = [self._text(), *smaller]
+        first, blob = directories(self._levels, texts, self._meaning.resolution, start)
         file.seek(self._end)
         file.write(b"\0" * (start - self._end) + blob)
         file.truncate(start + len(blob))
         file.seek(0)
         file.write(header(first))
         self._partial.publish()
-
-
-def _encoder(compression: str) -> Callable[[npt.NDArray[Any]], bytes]:
-    """Function from one tile to its stored bytes."""
-    if compression == "zstd":
-        try:
-            from imagecodecs import zstd_encode
-        except ImportError as error:
-            raise UsageFault(
-                "zstd needs the package imagecodecs; install it or use deflate"
-            ) from error
-        return lambda tile: bytes(zstd_encode(tile.tobytes(), level=1))
-    if compression == "deflate":
-        return lambda tile: zlib.compress(tile.tobytes(), _DEFLATE_LEVEL)
-    return lambda tile: tile.tobytes()

@@ -22,25 +22,25 @@ import zarr
 from tiling.certificate import SeamError
 from tiling.disk import StrPath, beside, fsync_folder, real_target, writing
 from tiling.journal import numbered_records
+from tiling.meaning import Meaning
+from tiling.ngff import ORDER, ome_attributes
 from tiling.paged_rows import PagedRows, PageSink, checked_axes
 from tiling.partial import Partial, discard_partial
+from tiling.pyramid import Pyramid, levels_for
 from tiling.safe_write import check_zarr_target
 
 __all__ = ["CHUNK", "ZarrSink"]
 
 CHUNK = 128
 _SHARD_COLUMNS = 4096
-_ORDER = "ITCZYX"  # the order that OME-NGFF 0.5 asks for
-_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
-_UNITS = {"um": "micrometer", "nm": "nanometer", "mm": "millimeter", "cm": "centimeter",
-          "m": "meter", "inch": "inch"}  # fmt: skip
 
 
 class ZarrSink:
     """An OME-Zarr 0.5 image (Zarr v3, sharded) that is written band by band.
 
-    Parameters are those of `tiling.tiff.TiffSink`; the axes are stored in the order that OME-NGFF
-    asks for (T, C, Z, Y, X). The pixels are the array "0" in the folder.
+    Parameters are those of `tiling.tiff_sink.TiffSink`; the axes are stored in the order that
+    OME-NGFF asks for (T, C, Z, Y, X). The pixels are the array "0" in the folder, the smaller
+    levels "1", "2", ...
     """
 
     def __init__(
@@ -49,25 +49,31 @@ class ZarrSink:
         shape: tuple[int, ...],
         dtype: npt.DTypeLike,
         *,
-        axes: str = "",
-        resolution: tuple[float, float, str] | None = None,
+        meaning: Meaning = Meaning(),  # noqa: B008 - frozen
         provenance: Mapping[str, Any] | None = None,
+        pyramid: str = "",
         overwrite: bool = False,
         resume: bool = False,
     ) -> None:
         self.shape = tuple(int(side) for side in shape)
         self.dtype = np.dtype(dtype).newbyteorder("=")
-        self.axes = checked_axes(self.shape, axes)
+        self.axes = checked_axes(self.shape, meaning.axes)
+        self._meaning = meaning
         self.provenance = dict(provenance or {})
-        self._resolution = resolution
         self.stored_axes = "".join(sorted(self.axes, key=_place))
         self._rows = PagedRows(self.shape, self.axes, self.dtype, CHUNK, self._write_shards)
+        self._pyramid = Pyramid(
+            self._rows.size[-2:], CHUNK, levels=levels_for(self.shape) if pyramid else 0,
+            method=pyramid or "mean",
+        )  # fmt: skip
+        self._arrays: list[Any] = []
         self.target, self._overwrite, self._resume = real_target(path), overwrite, resume
         self._folder = beside(self.target, ".part.zarr")
         check_zarr_target(self.target, overwrite=overwrite)
         identity = {
             "shape": self.shape, "dtype": self.dtype.str, "axes": self.axes,
-            "resolution": resolution, "provenance": self.provenance, "chunk": CHUNK,
+            "resolution": meaning.resolution, "provenance": self.provenance, "chunk": CHUNK,
+            "more": [self._pyramid.levels, pyramid, meaning.z_step, meaning.channels],
         }  # fmt: skip
         self._partial = Partial(path, identity=identity, overwrite=overwrite)
 
@@ -78,12 +84,21 @@ class ZarrSink:
 
     def page(self, number: int) -> PageSink:
         """The sink of one page; pages are written one after the other."""
-        return PageSink(self._rows, number, self._write_band)
+        return PageSink(self._rows, number, self._write_band, self._partial.note)
 
     @property
     def rows_done(self) -> int:
         """Rows of the first page that are there already."""
         return self._rows.rows_done(0)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was noted of the pages, under their number and a name."""
+        return self._partial.notes
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep a JSON value with the rows of the first page that are written next."""
+        self.page(0).note(name, value)
 
     def __setitem__(self, key: tuple[Any, slice, slice], block: npt.NDArray[Any]) -> None:
         """Write the next full-width band of the first page."""
@@ -96,18 +111,23 @@ class ZarrSink:
         self._partial.sync()
 
     def _write_shards(self, number: int, group: npt.NDArray[Any]) -> None:
-        """Write one row of whole shards of each channel, and note what they hold."""
-        page, down = divmod(number, self._rows.down)
-        rows = slice(down * CHUNK, down * CHUNK + group.shape[1])
-        where = (*self._indices(page, slice(None)), rows, slice(None))
-        files = list(self._shards(number))
+        """Write one row of whole shards of each channel, and the smaller ones that are now due."""
+        page, row = divmod(number, self._rows.down)
         with writing(self.target):
-            self._array[where] = group if "C" in self.axes else group[0]
+            for level, down, pixels in self._pyramid.add(row, group):
+                whole = pixels if "C" in self.axes else pixels[0]
+                self._arrays[level][self._where(page, level, down)] = whole
+            files = list(self._shards(number))
             for file in files:
                 _fsync(file)
             for folder in {file.parent for file in files}:
                 fsync_folder(folder)
         self._partial.append({"n": number, "sha256": _hash(files)})
+
+    def _where(self, page: int, level: int, down: int) -> tuple[Any, ...]:
+        """Place of a row of shards in the array of its level."""
+        rows = slice(down * CHUNK, min((down + 1) * CHUNK, self._pyramid.sizes[level][0]))
+        return (*self._indices(page, slice(None)), rows, slice(None))
 
     def _indices(self, page: int, channels: Any) -> tuple[Any, ...]:
         """Place of a page in the stored axes before rows and columns."""
@@ -116,16 +136,14 @@ class ZarrSink:
         return tuple(channels if a == "C" else int(place[a]) for a in self.stored_axes[:-2])
 
     def _shards(self, number: int) -> Iterator[Path]:
-        """Files of one row of shards."""
-        page, down = divmod(number, self._rows.down)
-        across = -(-self.shape[-1] // self._shard_columns)
-        for channel, column in itertools.product(range(self._rows.channels), range(across)):
-            place = (*self._indices(page, channel), down, column)
-            yield self._folder.joinpath("0", "c", *map(str, place))
-
-    @property
-    def _shard_columns(self) -> int:
-        return -(-min(self.shape[-1], _SHARD_COLUMNS) // CHUNK) * CHUNK
+        """Files that are written with one row of shards of the finest level."""
+        page, row = divmod(number, self._rows.down)
+        for level, down in self._pyramid.due(row):
+            width = self._pyramid.sizes[level][1]
+            across = -(-width // _shard_columns(width))
+            for channel, column in itertools.product(range(self._rows.channels), range(across)):
+                place = (*self._indices(page, channel), down, column)
+                yield self._folder.joinpath(str(level), "c", *map(str, place))
 
     def __enter__(self) -> Self:
         if not self._resume:
@@ -149,29 +167,39 @@ class ZarrSink:
 
     def _take_up(self) -> None:
         """Open the unfinished array, or make a new one, and count the rows that are whole."""
-        latest = numbered_records(self._partial.records, self._rows.pages * self._rows.down)
-        if latest and (self._folder / "0" / "zarr.json").is_file():
+        folders = [self._folder / str(level) for level in range(self._pyramid.levels + 1)]
+        total = self._rows.pages * self._rows.down
+        latest = numbered_records([r for r in self._partial.records if "n" in r], total)
+        if latest and all((folder / "zarr.json").is_file() for folder in folders):
             for torn in list(self._folder.rglob("*.partial")):
                 torn.unlink()  # zarr's temporary files of a run that was killed
-            self._array = zarr.open_array(str(self._folder / "0"), mode="r+")
+            self._arrays = [zarr.open_array(str(folder), mode="r+") for folder in folders]
             for record in latest:
                 if _hash(self._shards(record["n"])) != record.get("sha256"):
                     break
                 self._rows.done += 1
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
-            self._array = self._created()
+            group = zarr.create_group(str(self._folder), zarr_format=3)
+            self._arrays = [self._created(group, level) for level in range(len(folders))]
+        page, row = divmod(self._rows.done, self._rows.down)
+        self._pyramid.take_up(row, lambda level, down: self._read_back(page, level, down))
 
-    def _created(self) -> Any:
+    def _read_back(self, page: int, level: int, down: int) -> npt.NDArray[Any]:
+        """Pixels (K, h, W) of a row of shards that is written already."""
+        found = np.asarray(self._arrays[level][self._where(page, level, down)])
+        return found if "C" in self.axes else found[None]
+
+    def _created(self, group: Any, level: int) -> Any:
         sizes = dict(zip(self.axes, self.shape, strict=True))
         ones = (1,) * (len(self.shape) - 2)
-        group = zarr.create_group(str(self._folder), zarr_format=3)
+        height, width = self._pyramid.sizes[level]
         return group.create_array(
-            "0",
-            shape=tuple(sizes[axis] for axis in self.stored_axes),
+            str(level),
+            shape=(*(sizes[axis] for axis in self.stored_axes[:-2]), height, width),
             dtype=self.dtype,
             chunks=(*ones, CHUNK, CHUNK),
-            shards=(*ones, CHUNK, self._shard_columns),
+            shards=(*ones, CHUNK, _shard_columns(width)),
             dimension_names=tuple(self.stored_axes.lower()),
             config={"write_empty_chunks": True},
         )
@@ -213,24 +241,18 @@ class ZarrSink:
         self._partial.discard()
 
     def _metadata(self) -> dict[str, Any]:
-        """OME-NGFF 0.5 description of the one level."""
-        x, y, unit = self._resolution or (1.0, 1.0, "")
-        axes = []
-        for letter in self.stored_axes:
-            axis = {"name": letter.lower()}
-            if letter in _TYPES:
-                axis["type"] = _TYPES[letter]
-            if letter in "YX" and unit in _UNITS:
-                axis["unit"] = _UNITS[unit]
-            axes.append(axis)
-        scale = [1.0] * (len(self.shape) - 2) + [1 / y, 1 / x]
-        step = {"type": "scale", "scale": scale}
-        level = {"path": "0", "coordinateTransformations": [step]}
-        return {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [level]}]}
+        """OME-NGFF description of the levels."""
+        whole = self.dtype.kind in "ui" and self.dtype.itemsize < 4
+        top = float(np.iinfo(self.dtype).max) if whole else 1.0
+        return ome_attributes(self.stored_axes, self._pyramid.sizes, self._meaning, top)
 
 
 def _place(letter: str) -> int:
-    return _ORDER.find(letter) if letter in _ORDER else 0
+    return ORDER.find(letter) if letter in ORDER else 0
+
+
+def _shard_columns(width: int) -> int:
+    return -(-min(width, _SHARD_COLUMNS) // CHUNK) * CHUNK
 
 
 def _fsync(file: Path) -> None:

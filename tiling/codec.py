@@ -1,0 +1,52 @@
+"""A stored tile and its bytes, by the name of a compression."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy.typing as npt
+
+from tiling.faults import UsageFault
+
+__all__ = ["codec"]
+
+_DEFLATE_LEVEL = 1
+
+
+def codec(
+    compression: str,
+) -> tuple[Callable[[npt.NDArray[Any]], bytes], Callable[[bytes], bytes]]:
+    """Functions from one tile to its stored bytes, and from those to its own.
+
+    Parameters
+    ----------
+    compression
+        "deflate", "zstd" or "none".
+
+    Raises
+    ------
+    UsageFault
+        "zstd" without the package imagecodecs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> encode, decode = codec("deflate")
+    >>> list(decode(encode(np.array([1, 2], np.uint8))))
+    [1, 2]
+    """
+    if compression == "zstd":
+        try:
+            from imagecodecs import zstd_decode, zstd_encode
+        except ImportError as error:
+            raise UsageFault(
+                "zstd needs the package imagecodecs; install it or use deflate"
+            ) from error
+        return lambda tile: bytes(zstd_encode(tile.tobytes(), level=1)), lambda data: bytes(
+            zstd_decode(data)
+        )
+    if compression == "deflate":
+        return lambda tile: zlib.compress(tile.tobytes(), _DEFLATE_LEVEL), zlib.decompress
+    return lambda tile: tile.tobytes(), bytes

@@ -1,0 +1,40 @@
+"""What the pixels of a file mean: names of axes and channels, size of a pixel.
+
+Sources tell it and sinks write it, each in the words of its format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Meaning", "Resolution"]
+
+Resolution = tuple[float, float, str]
+"""Pixels per unit in x and y, and the unit ("um", "cm", "inch", ..., "" if unknown)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """Axes, channels and pixel size of an image.
+
+    Parameters
+    ----------
+    axes
+        One letter per axis, "ZYX", "TCYX", ...; "" leaves them to the number of axes.
+    resolution
+        Pixels per unit in x and y, and the unit; None if unknown.
+    z_step
+        Distance of slices in that unit; 0 if unknown.
+    channels
+        Names of the channels; () if they have none.
+
+    Examples
+    --------
+    >>> Meaning(axes="CYX", channels=("background", "cell")).channels[1]
+    'cell'
+    """
+
+    axes: str = ""
+    resolution: Resolution | None = None
+    z_step: float = 0.0
+    channels: tuple[str, ...] = ()

@@ -1,0 +1,94 @@
+"""OME-NGFF 0.5: what a Zarr group says about the levels, axes and channels of its image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tiling.meaning import Meaning
+
+__all__ = ["ORDER", "channel_labels", "ome_attributes"]
+
+ORDER = "ITCZYX"
+"""Order of the axes that OME-NGFF asks for; pages of unknown meaning come first."""
+
+_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+_UNITS = {"um": "micrometer", "nm": "nanometer", "mm": "millimeter", "cm": "centimeter",
+          "m": "meter", "inch": "inch"}  # fmt: skip
+_COLOURS = ("FFFFFF", "FF7F00", "0080FF", "00C060", "C000C0", "C0C000", "00C0C0")
+_LONGEST = 256
+
+
+def ome_attributes(
+    axes: str, sizes: Sequence[tuple[int, ...]], meaning: Meaning, top: float
+) -> dict[str, Any]:
+    """The attribute "ome" of a group whose arrays "0", "1", ... are the levels of one image.
+
+    Parameters
+    ----------
+    axes
+        Axes as they are stored.
+    sizes
+        (H, W) of each level, the finest first.
+    meaning
+        Pixel size and names of the channels.
+    top
+        Value that a viewer is to show as white.
+
+    Examples
+    --------
+    >>> found = ome_attributes("CYX", [(4, 6), (2, 3)], Meaning(channels=("a", "b")), 255)
+    >>> [level["path"] for level in found["multiscales"][0]["datasets"]]
+    ['0', '1']
+    >>> [channel["label"] for channel in found["omero"]["channels"]]
+    ['a', 'b']
+    """
+    x, y, unit = meaning.resolution or (1.0, 1.0, "")
+    named = []
+    for letter in axes:
+        axis = {"name": letter.lower()}
+        if letter in _TYPES:
+            axis["type"] = _TYPES[letter]
+        if unit in _UNITS and (letter in "YX" or (letter == "Z" and meaning.z_step)):
+            axis["unit"] = _UNITS[unit]
+        named.append(axis)
+    levels = []
+    for number, (height, width) in enumerate(sizes):
+        down, across = sizes[0][0] / height, sizes[0][1] / width
+        slices = [meaning.z_step or 1.0 if letter == "Z" else 1.0 for letter in axes[:-2]]
+        step = {"type": "scale", "scale": [*slices, down / y, across / x]}
+        # The middle of the first pixel lies further in than that of the finest level.
+        shift = [*[0.0] * len(slices), (down - 1) / 2 / y, (across - 1) / 2 / x]
+        moved = [{"type": "translation", "translation": shift}] if number else []
+        levels.append({"path": str(number), "coordinateTransformations": [step, *moved]})
+    found: dict[str, Any] = {
+        "version": "0.5", "multiscales": [{"axes": named, "datasets": levels}],
+    }  # fmt: skip
+    if meaning.channels:
+        window = {"min": 0.0, "start": 0.0, "end": top, "max": top}
+        found["omero"] = {
+            "channels": [
+                {"label": name, "color": _COLOURS[i % len(_COLOURS)], "window": window,
+                 "active": True}
+                for i, name in enumerate(meaning.channels)
+            ]
+        }  # fmt: skip
+    return found
+
+
+def channel_labels(ome: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """Names of `count` channels as the attributes of a group tell them; () where they do not.
+
+    Examples
+    --------
+    >>> channel_labels({"omero": {"channels": [{"label": "DAPI"}]}}, 1)
+    ('DAPI',)
+    """
+    omero = ome.get("omero")
+    channels = omero.get("channels") if isinstance(omero, Mapping) else None
+    if not isinstance(channels, list) or len(channels) != count:
+        return ()
+    names = [c.get("label") if isinstance(c, Mapping) else None for c in channels]
+    if not all(isinstance(name, str) and name for name in names):
+        return ()
+    return tuple(str(name)[:_LONGEST] for name in names)

@@ -1,0 +1,141 @@
+"""OME-XML for the description of an OME-TIFF: axes, pixel size, channel names, history.
+
+Written as text and read back by patterns; no XML parser, so no entities and no other files.
+Source: OME data model 2016-06, OME-TIFF specification 6.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import numpy as np
+
+from tiling.meaning import Meaning
+
+__all__ = ["channel_names", "checked_for_ome", "history", "is_ome_name", "ome_xml"]
+
+_TYPES = {
+    "uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "int8": "int8", "int16": "int16",
+    "int32": "int32", "float32": "float", "float64": "double",
+}  # fmt: skip
+_UNITS = {"um": "", "nm": "nm", "mm": "mm", "cm": "cm", "m": "m", "inch": "in"}  # "": the default
+_MOST_CHANNELS = 1000
+_CHANNEL = re.compile(r"<(?:\w{1,20}:)?Channel\s([^<>]{0,4096})>")
+_NAME = re.compile(r"""\bName\s{0,8}=\s{0,8}(?:"([^"<>]{0,256})"|'([^'<>]{0,256})')""")
+_HISTORY = re.compile(r'Namespace="unet2015"[^<>]{0,80}>\s{0,8}<Value>([^<>]{0,100000})</Value>')
+_END = re.compile(r"</(?:\w{1,20}:)?Pixels>")
+
+
+def is_ome_name(name: str) -> bool:
+    """Whether a file of this name is to be an OME-TIFF."""
+    return name.lower().endswith((".ome.tif", ".ome.tiff"))
+
+
+def checked_for_ome(dtype: np.dtype[Any], axes: str) -> str:
+    """Why an OME-TIFF cannot hold such an image, and what to do; "" where it can.
+
+    Examples
+    --------
+    >>> checked_for_ome(np.dtype("uint8"), "ZYX")
+    ''
+    >>> checked_for_ome(np.dtype("uint8"), "IYX")
+    "an OME-TIFF has no axis 'I'; say what it is with --axes, or use a name without .ome"
+    """
+    odd = [axis for axis in axes if axis not in "TZCYX"]
+    if odd:
+        return (
+            f"an OME-TIFF has no axis {odd[0]!r}; say what it is with --axes, or use a name "
+            "without .ome"
+        )
+    if dtype.name not in _TYPES:
+        return f"an OME-TIFF cannot hold {dtype}; use float32, or a name without .ome"
+    return ""
+
+
+def ome_xml(shape: tuple[int, ...], dtype: np.dtype[Any], meaning: Meaning, note: str) -> str:
+    """OME-XML of one image, whose pages lie in the order of its axes.
+
+    Parameters
+    ----------
+    shape, dtype
+        Of the finest level.
+    meaning
+        Axes of T, Z, C, Y, X, with C right before Y; pixel size; names of the channels.
+    note
+        What made the file, as text.
+
+    Examples
+    --------
+    >>> text = ome_xml((4, 5), np.dtype("uint8"), Meaning(axes="YX"), "{}")
+    >>> 'DimensionOrder="XYCZT"' in text, 'SizeY="4"' in text
+    (True, True)
+    """
+    size = {"T": 1, "Z": 1, "C": 1, **dict(zip(meaning.axes, shape, strict=True))}
+    pages = [axis for axis in meaning.axes[:-2] if axis != "C"]  # the slowest first
+    order = "XYC" + "".join(reversed(pages)) + "".join(a for a in "ZT" if a not in pages)
+    names = meaning.channels if len(meaning.channels) == size["C"] else ("",) * size["C"]
+    channels = "".join(
+        f'<Channel ID="Channel:0:{number}" SamplesPerPixel="1"'
+        + (f' Name="{_escaped(name)}"' if name else "")
+        + "/>"
+        for number, name in enumerate(names)
+    )
+    planes = size["C"] * size["Z"] * size["T"]
+    sizes = "".join(f' Size{axis}="{size[axis]}"' for axis in "XYZCT")
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+        ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
+        ' xsi:schemaLocation="http://www.openmicroscopy.org/Schemas/OME/2016-06'
+        ' http://www.openmicroscopy.org/Schemas/OME/2016-06/ome.xsd" Creator="unet2015">'
+        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="{order}"'
+        f' Type="{_TYPES[dtype.name]}"{sizes}{_physical_size(meaning)} BigEndian="false">'
+        f'{channels}<TiffData IFD="0" PlaneCount="{planes}"/></Pixels></Image>'
+        '<StructuredAnnotations><CommentAnnotation ID="Annotation:0" Namespace="unet2015">'
+        f"<Value>{html.escape(note, quote=False)}</Value></CommentAnnotation>"
+        "</StructuredAnnotations></OME>"
+    )
+
+
+def _physical_size(meaning: Meaning) -> str:
+    """Attributes of the pixel size, "" where its unit is not known."""
+    if meaning.resolution is None or meaning.resolution[2] not in _UNITS:
+        return ""
+    x, y, unit = meaning.resolution
+    lengths = {"X": 1 / x, "Y": 1 / y, "Z": meaning.z_step}
+    return "".join(
+        f' PhysicalSize{axis}="{length!r}"'
+        + (f' PhysicalSize{axis}Unit="{_UNITS[unit]}"' if _UNITS[unit] else "")
+        for axis, length in lengths.items()
+        if length
+    )
+
+
+def _escaped(text: str) -> str:
+    return html.escape("".join(c if c.isprintable() else " " for c in text[:256]))
+
+
+def channel_names(text: str, start: int) -> tuple[str, ...]:
+    """Names of the channels of the `Pixels` element that begins at `start`; () if one has none.
+
+    Examples
+    --------
+    >>> channel_names('<Pixels ><Channel Name="DAPI"/><Channel Name="&#945;-tubulin"/></Pixels>', 0)
+    ('DAPI', 'α-tubulin')
+    """
+    end = _END.search(text, start)
+    found: list[str] = []
+    for element in _CHANNEL.finditer(text, start, end.start() if end else len(text)):
+        name = _NAME.search(element[1])
+        if name is None or len(found) == _MOST_CHANNELS:
+            return ()
+        found.append(html.unescape(name[1] or name[2] or ""))
+    return tuple(found)
+
+
+def history(text: str) -> str:
+    """What made the file, as this module wrote it into OME-XML; "" where it did not."""
+    found = _HISTORY.search(text)
+    return html.unescape(found[1]) if found else ""
