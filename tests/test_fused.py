@@ -31,7 +31,7 @@ def test_fused_is_the_reference_to_the_last_bit(kind, base, depth, more, batch):
     side = 2 * net.margin + net.period - 2 * net.margin % net.period - 4 % net.period
     side += net.period * more + (net.period if side <= 2 * net.margin else 0)
     image = torch.randn(batch, 1, side, side).contiguous(memory_format=torch.channels_last)
-    image = image.expand(2, -1, -1, -1) if batch == 1 else image  # see tile_function._SMALL
+    image = image.expand(2, -1, -1, -1) if batch == 1 else image  # see logits._SMALL
     with torch.inference_mode(), torch.autocast("cpu", kind, enabled=kind != torch.float32):
         assert torch.equal(fused(net)(image), net(image))
 

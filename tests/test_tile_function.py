@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tiling import stitch
-from tiling.faults import MemoryFault, UsageFault
+from tiling.faults import MemoryFault, NumericsError, UsageFault
 from unet2015.fitting import Fitting, is_out_of_memory
 from unet2015.intensity import (
     Scale,
@@ -23,6 +23,7 @@ from unet2015.net import UNet, init_paper_weights
 from unet2015.order_statistics import order_statistics
 from unet2015.predict import geometry_of
 from unet2015.tile_function import Wanted, as_tile_function
+from unet2015.transfer import OnItsWay, _scaled, fetched
 
 SCALE = Scale(gain=1 / 255)
 
@@ -169,8 +170,8 @@ def test_pieces_cover_any_window(output, limit):
         return image[..., 20:-20, 20:-20]
 
     fitting = Fitting(20, 8, torch.device("cpu"), centre)
-    image = torch.rand(2, 1, output + 40, output + 40)
-    assert torch.equal(fitting(image), image[..., 20:-20, 20:-20])
+    image = np.random.default_rng(0).random((2, 1, output + 40, output + 40), np.float32)
+    np.testing.assert_array_equal(fitting(image), image[..., 20:-20, 20:-20])
 
 
 # --- normalisation (fault list C15, C16) ----------------------------------------------------------
@@ -265,3 +266,92 @@ def test_dtype_range_is_the_release_scaling():
     assert scale_for_dtype(bool)(np.array([True])) == 1
     assert scale_for_dtype(np.float32)(np.array([7], np.float32)) == 7
     assert scale_for_dtype(np.uint8, "none")(np.array([7], np.uint8)) == 7
+
+
+# --- results that are on their way (from a device that computes meanwhile) ------------------------
+
+
+@pytest.fixture
+def _elsewhere(monkeypatch):
+    """Results as a device beside the CPU gives them: checked when they are asked for."""
+    monkeypatch.setattr("unet2015.tile_function.fetched", OnItsWay)
+
+
+@pytest.mark.parametrize("limit", [10**9, 2 * 100**2])
+def test_results_on_their_way_are_those_of_the_cpu(monkeypatch, limit):
+    image = np.random.default_rng(0).integers(0, 256, (150, 130), dtype=np.uint8)
+    found = [np.empty((1, 150, 130), np.uint8) for _ in range(2)]
+    for result, way in zip(found, (fetched, OnItsWay), strict=True):
+        monkeypatch.setattr("unet2015.tile_function.fetched", way)
+        net = Limited(network(), limit if way is OnItsWay else 10**9)
+        function = as_tile_function(net, Wanted(dtype="uint8", only=1), scale=SCALE)
+        stitch(image, function, result, geometry_of(net, 60))
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_the_next_tile_is_begun_before_the_last_is_asked_for():
+    events = []
+
+    class Watched(OnItsWay):
+        def __array__(self, *given, **names):
+            events.append("taken")
+            return super().__array__(*given, **names)
+
+    net = network()
+    plain = as_tile_function(net, Wanted(only=0), scale=SCALE)
+
+    def function(tiles):
+        events.append("begun")
+        made = torch.from_numpy(np.asarray(plain(tiles)))
+        return Watched(made, torch.ones(1, dtype=torch.bool), lambda result, _: result)
+
+    image = np.zeros((60, 180), np.uint8)
+    stitch(image, function, np.empty((1, 60, 180), np.float32), geometry_of(net, 60))
+    count = len(events) // 2
+    assert count >= 3
+    assert events == ["begun", *["begun", "taken"] * (count - 1), "taken"]
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_not_a_number_is_told_when_the_result_is_asked_for():
+    net = network()
+    with torch.no_grad():
+        net.score.bias[0] = torch.nan
+    made = as_tile_function(net, scale=SCALE)(tiles())
+    with pytest.raises(NumericsError, match="NaN or Inf"):
+        np.asarray(made)
+
+
+class Overflowing(nn.Module):
+    """A network whose logits overflow half precision where the image is bright."""
+
+    margin, period = 0, 1
+
+    def forward(self, image):
+        half = torch.is_autocast_enabled("cpu")
+        large = torch.where(image > 0.5, 70000.0, 1.0)
+        return torch.cat([large.half().float() if half else large, image], dim=1)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_tile_that_overflows_fp16_is_computed_again_in_fp32(monkeypatch, late):
+    image = np.zeros((3, 1, 8, 8), np.uint8)
+    image[1, 0, 3, 3] = 255
+    wanted = Wanted(save="logits")
+    expected = as_tile_function(Overflowing(), wanted, scale=SCALE)(image)
+    assert expected.max() == 70000
+    if late:
+        monkeypatch.setattr("unet2015.tile_function.fetched", OnItsWay)
+    found = as_tile_function(Overflowing(), wanted, scale=SCALE, precision="fp16")(image)
+    np.testing.assert_array_equal(np.asarray(found), expected)
+
+
+@pytest.mark.parametrize(("dtype", "sent_as"), [(np.uint8, np.uint8), (np.uint16, np.int16)])
+def test_values_scaled_on_a_device_are_those_of_the_cpu(dtype, sent_as):
+    full = np.iinfo(dtype).max
+    values = np.random.default_rng(5).integers(0, full, (2, 2, 30, 30), dtype, endpoint=True)
+    values[0, 0, 0, :2] = 0, full
+    scale = Scale(offset=(3.1, 7.7), gain=(1 / 3, 0.01))
+    found = _scaled(torch.from_numpy(values.view(sent_as)), scale)
+    np.testing.assert_array_equal(found.numpy(), scale(values))

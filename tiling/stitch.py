@@ -105,8 +105,9 @@ def stitch(
     source
         (H, W) or (C, H, W), anything that slices like numpy on its last two axes.
     function
-        (N, C, input, input) of the source's dtype to (N, K, output, output); N is at most `batch`.
-        Called in the caller's thread.
+        (N, C, input, input) of the source's dtype to (N, K, output, output), or to anything that
+        `numpy.asarray` makes that of; N is at most `batch`. Called in the caller's thread. What is
+        no array yet (work on a device, say) is waited for after the next call.
     sink
         (K, h, w) or (h, w), as large as the region.
     geometry

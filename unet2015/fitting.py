@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from tiling.faults import MemoryFault
 
@@ -41,7 +43,7 @@ class Fitting:
     device
         Where `compute` runs.
     compute
-        (N, C, H, W) on the device to (N, K, h, w).
+        Tiles (N, C, H, W) to anything that `numpy.asarray` makes (N, K, h, w) of.
 
     Attributes
     ----------
@@ -54,49 +56,48 @@ class Fitting:
         margin: int,
         period: int,
         device: torch.device,
-        compute: Callable[[Tensor], Tensor],
+        compute: Callable[[NDArray[Any]], Any],
     ) -> None:
         self._margin, self._period, self._device = margin, period, device
         self._compute = compute
         self.failed = 0
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """Result on the CPU for an image on the CPU, (N, C, H, W).
+    def __call__(self, image: NDArray[Any]) -> Any:
+        """What `compute` returns, or the same as an array from smaller windows.
 
         Raises
         ------
         MemoryFault
             If even the smallest legal window does not fit.
         """
-        if not self.failed or image.numel() < self.failed:
+        if not self.failed or image.size < self.failed:
             try:
-                return self._compute(image.to(self._device, non_blocking=True)).cpu()
+                return self._compute(image)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             # Outside the except block, so that the failed attempt's tensors are free.
-            self.failed = image.numel()
+            self.failed = image.size
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
         if image.shape[0] > 1:
-            return torch.cat([self(part) for part in torch.chunk(image, 2)])
+            return np.concatenate([np.asarray(self(part)) for part in np.array_split(image, 2)])
         return self._in_quarters(image)
 
-    def _in_quarters(self, image: Tensor) -> Tensor:
+    def _in_quarters(self, image: NDArray[Any]) -> NDArray[Any]:
         margin = self._margin
-        result: Tensor | None = None
+        result: NDArray[Any] | None = None
         for top, left, height, width in self._pieces(image.shape[-2:]):
-            piece = self(
-                image[..., top : top + height + 2 * margin, left : left + width + 2 * margin]
-            )
+            window = image[..., top : top + height + 2 * margin, left : left + width + 2 * margin]
+            piece = np.asarray(self(window))
             if result is None:
                 sides = [side - 2 * margin for side in image.shape[-2:]]
-                result = piece.new_empty((1, piece.shape[1], *sides))
+                result = np.empty((1, piece.shape[1], *sides), piece.dtype)
             result[..., top : top + height, left : left + width] = piece
         assert result is not None
         return result
 
-    def _pieces(self, shape: torch.Size) -> Iterator[tuple[int, int, int, int]]:
+    def _pieces(self, shape: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
         """Overlapping output windows (top, left, height, width) that halve each side."""
         spans: list[list[tuple[int, int]]] = []
         for side in shape:

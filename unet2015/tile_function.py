@@ -1,36 +1,32 @@
 """A network as a function from tiles to tiles: numpy in, numpy out, all else on the device.
 
-The views of test-time averaging, soft-max, arg-max and quantisation run where the network runs.
-When the device runs out of memory, the same window is computed in smaller legal pieces on the same
-grid (`unet2015.fitting`), so that the result does not change.
-
-On a CPU in fp32 the result of a tile is the same to the last bit whatever the tile size, the batch
-and its neighbours, as long as torch takes the same convolution for all of them. It takes another
-one for a lone tile of which some layer sees 20,480 values or fewer; such a tile is therefore run
-beside a copy of itself.
+Scaling, the views of test-time averaging, soft-max, arg-max and quantisation run where the network
+runs. Beside the CPU nothing is waited for until the result is asked for, so that a device computes
+a tile while the one before is placed. When the device runs out of memory, the same window is
+computed in smaller legal pieces on the same grid (`unet2015.fitting`), and the result is the same.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tiling.faults import NumericsError, UsageFault
 from unet2015.fitting import Fitting
-from unet2015.fused import fused
 from unet2015.intensity import Scale
-from unet2015.tile_checks import refuse_tile_dependence
+from unet2015.logits import Logits, ieee
+from unet2015.transfer import fetched, sent
 
 __all__ = ["AVERAGES", "SAVES", "Wanted", "as_tile_function"]
 
-TileFunction = Callable[[NDArray[Any]], NDArray[Any]]
+TileFunction = Callable[[NDArray[Any]], Any]
 
 # Views of test-time averaging as (quarter turns, mirrored). "flips" are the four of the authors'
 # release; "all" is the whole dihedral group, the only choice that is rotation-equivariant.
@@ -45,7 +41,10 @@ _QUANTA: dict[str, tuple[torch.dtype, int]] = {
     "uint8": (torch.uint8, 255),
     "uint16": (torch.uint16, 65535),
 }
-_SMALL = 20_480  # torch, aten/src/ATen/native/Convolution.cpp, ConvParams::use_mkldnn
+_NOT_FINITE = (
+    "the network's output holds NaN or Inf; check its weights, the image's values and how they are "
+    "normalised"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +101,9 @@ def as_tile_function(
 ) -> TileFunction:
     """Function from image tiles (N, C, H, W) to result tiles (N, K, h, w).
 
+    On a CPU the function returns an array; on another device something that `numpy.asarray` waits
+    for, so that the next tile can be sent meanwhile (`tiling.stitch` does so).
+
     Parameters
     ----------
     net
@@ -141,103 +143,48 @@ def as_tile_function(
             f" {', '.join(AVERAGES)}; mean_of probabilities or logits"
         )
     device = torch.device(device)
-    net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    refuse_tile_dependence(net)
-    logits_of = _Logits(fused(net) if device.type == "cpu" else net, device, precision)
+    as_logits = mean_of == "logits" or wanted.save == "logits"
 
-    def result_of(image: Tensor) -> Tensor:
-        total: Tensor | None = None
-        as_logits = mean_of == "logits" or wanted.save == "logits"
-        for view in AVERAGES[average]:
-            logits = _unturned(logits_of(_turned(image, view)), view)
-            part = logits if as_logits else logits.softmax(dim=1)
-            total = part if total is None else total + part
-        assert total is not None
-        mean = total / len(AVERAGES[average]) if len(AVERAGES[average]) > 1 else total
-        if as_logits and wanted.save != "logits":
-            mean = mean.softmax(dim=1)
-        return _picked(mean, wanted)
+    def fitting(precision: str) -> TileFunction:
+        logits_of = Logits(net, device, precision)
+        in_full = fitting("fp32") if precision == "fp16" else None
 
-    fitting = Fitting(int(net.margin), int(net.period), device, result_of)  # type: ignore[arg-type]
+        def compute(tiles: NDArray[Any]) -> Any:
+            @torch.inference_mode()
+            def check(result: Tensor, finite: Tensor) -> Tensor:
+                if bool(finite.all()):
+                    return result
+                if in_full is None:
+                    raise NumericsError(_NOT_FINITE)
+                again = np.asarray(in_full(tiles[~finite.numpy()]))
+                result[~finite] = torch.from_numpy(again)
+                return result
 
-    def function(tiles: NDArray[Any]) -> NDArray[Any]:
-        with torch.inference_mode(), _ieee(device):
-            return fitting(torch.from_numpy(scale(tiles))).numpy()
+            with torch.inference_mode(), ieee(device):
+                image = sent(tiles, scale, device)
+                mean, finite = _mean(image, logits_of, AVERAGES[average], as_logits=as_logits)
+                if as_logits and wanted.save != "logits":
+                    mean = mean.softmax(dim=1)
+                return fetched(_picked(mean, wanted), finite, check)
 
-    return function
+        return Fitting(int(net.margin), int(net.period), device, compute)  # type: ignore[arg-type]
 
-
-class _Logits:
-    """The network in one number format, in the memory format that is fast."""
-
-    def __init__(self, net: nn.Module, device: torch.device, precision: str) -> None:
-        self._net, self._device = net, device
-        self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-        self._lone: dict[torch.Size, bool] = {}
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Logits float32 (N, K, h, w), finite."""
-        image = image.contiguous(memory_format=torch.channels_last)
-        logits = self._run(image)
-        finite = torch.isfinite(logits.flatten(1)).all(dim=1)
-        if bool(finite.all()):
-            return logits
-        if self._half is torch.float16:  # these tiles overflowed: once more, in full
-            logits[~finite] = self._net(image[~finite]).float()
-        if not bool(torch.isfinite(logits).all()):
-            raise NumericsError(
-                "the network's output holds NaN or Inf; check its weights, the image's values "
-                "and how they are normalised"
-            )
-        return logits
-
-    def _run(self, image: Tensor) -> Tensor:
-        small = self._lone.get(image.shape)
-        if image.shape[0] == 1 and self._device.type == "cpu" and small is None:
-            with _smallest_input(self._net) as sizes:
-                logits = self._in_format(image)
-            small = self._lone[image.shape] = min(sizes, default=_SMALL + 1) <= _SMALL
-            if not small:
-                return logits
-        return self._in_format(image.expand(2, -1, -1, -1))[:1] if small else self._in_format(image)
-
-    def _in_format(self, image: Tensor) -> Tensor:
-        enabled = self._half is not None
-        with torch.autocast(self._device.type, dtype=self._half, enabled=enabled):
-            logits: Tensor = self._net(image)
-        return logits.float()
+    return fitting(precision)
 
 
-@contextlib.contextmanager
-def _smallest_input(net: nn.Module) -> Iterator[list[int]]:
-    """Number of values that each convolution is given while the block runs."""
-    sizes: list[int] = []
-    kinds = (nn.Conv2d, nn.ConvTranspose2d)
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, given: sizes.append(given[0].numel()))
-        for layer in net.modules()
-        if isinstance(layer, kinds)
-    ]
-    try:
-        yield sizes
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@contextlib.contextmanager
-def _ieee(device: torch.device) -> Iterator[None]:
-    """CuDNN without TF32 and without algorithms that differ from run to run."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.conv.fp32_precision
-    cudnn.deterministic, cudnn.conv.fp32_precision = True, "ieee"
-    try:
-        yield
-    finally:
-        cudnn.deterministic, cudnn.conv.fp32_precision = before
+def _mean(
+    image: Tensor, logits_of: Logits, views: tuple[tuple[int, bool], ...], *, as_logits: bool
+) -> tuple[Tensor, Tensor]:
+    """Mean probabilities or logits over the views, and whether each tile's are all finite."""
+    total: Tensor | None = None
+    finite = torch.ones(image.shape[0], dtype=torch.bool, device=image.device)
+    for view in views:
+        logits = _unturned(logits_of(_turned(image, view)), view)
+        finite &= torch.isfinite(logits.flatten(1)).all(dim=1)
+        part = logits if as_logits else logits.softmax(dim=1)
+        total = part if total is None else total + part
+    assert total is not None
+    return total / len(views) if len(views) > 1 else total, finite
 
 
 def _turned(image: Tensor, view: tuple[int, bool]) -> Tensor:
