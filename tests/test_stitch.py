@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.counting_source import Counting
 from tests.valid_network import MARGIN, PERIOD, geometry, network, one_shot
 from tiling import Geometry, SeamError, SeamRule, stitch
+from tiling.certificate import noted
 
 RNG = np.random.default_rng(1)
 SIZES = [
@@ -256,7 +257,63 @@ def test_rows_that_are_there_are_kept(kept):
     np.testing.assert_array_equal(np.asarray(sink)[:, kept:], whole[:, kept:])
     assert summary.rows_kept == kept
     assert summary.pixels == (60 - kept) * 40
-    assert summary.tiles == 4 * (0 if kept == 60 else 5 - min(kept // 12, 4))
+    # The last band that is there runs once more, to compare it with the first new one.
+    assert summary.tiles == 4 * (0 if kept == 60 else 5 - max(0, min(kept // 12, 4) - 1))
+    compared = 0 if kept == 60 else summary.seam_compared
+    assert compared == 0 or kept < 24 or compared > 2 * 2 * 40
+
+
+def test_a_resumed_run_compares_its_first_band_with_the_last_that_was_kept():
+    """The second run has another network: no seam within it tells, only the one above it."""
+    image, rule = image_of(60, 40), SeamRule(tolerance=1e-9, probe=False)
+    calls = []
+
+    def another(x):
+        calls.append(1)
+        return network(x) + (len(calls) > 8)  # after the two rows of tiles that were kept
+
+    sink = np.zeros((2, 60, 40)).view(Kept)
+    sink.rows_done = 36
+    with pytest.raises(SeamError, match="neighbouring tiles differ by up to 1"):
+        stitch(image, another, sink, geometry(14), seams=rule)
+    assert len(calls) == 9
+
+
+def test_labels_may_differ_in_a_share_of_the_pixels():
+    def labels(share):
+        flipped = iter(np.arange(1 << 20) * share % 1 < share)
+
+        def function(x):
+            found = (network(x)[:, :1] > 0).astype(np.uint8)
+            found[..., 0] ^= np.array([next(flipped) for _ in range(found.shape[-1])], np.uint8)
+            return found
+
+        return function
+
+    rule = SeamRule(share=0.01, probe=False)
+    assert (
+        tiled(image_of(60, 60), function=labels(0), channels=1, seams=rule)[1].seam_differing == 0
+    )
+    words = r"differ in \d.* % of the pixels that were computed twice \(accepted 1 %"
+    with pytest.raises(SeamError, match=words):
+        tiled(image_of(60, 60), function=labels(0.2), channels=1, seams=rule)
+    tiled(image_of(60, 60), function=labels(0.2), channels=1, seams=SeamRule(share=0.5))
+
+
+@pytest.mark.parametrize("size", [(60, 40), (14, 40), (40, 14), (10, 10)])
+def test_what_the_bands_note_adds_up_to_the_summary(size):
+    class Noting(np.ndarray):
+        def note(self, name, value):
+            noted_here[f"0 {name}"] = value
+
+    noted_here = {}
+    sink = np.zeros((2, *size)).view(Noting)
+    summary = stitch(image_of(*size), network, sink, geometry(14))
+    seams, probe = noted(noted_here, "seams"), noted(noted_here, "probe")
+    assert (seams.compared, seams.differing) == (summary.seam_compared, summary.seam_differing)
+    assert seams.maximum == summary.seam_max_difference
+    assert probe.maximum == summary.probe_difference
+    assert noted({"0 seams 0": "nonsense", "x": 3, "1 seams": [1]}, "seams").compared == 0
 
 
 def threads():

@@ -198,7 +198,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             run(path, resume=False, fail_at=fail_at)
         assert not path.exists()
-        assert run(path, resume=True) == {1: 11, 6: 7, 9: 7, 11: 3}[fail_at]
+        assert run(path, resume=True) == {1: 11, 6: 9, 9: 9, 11: 5}[fail_at]
         assert content(path) == data
     names = {f.name for f in tmp_path.iterdir()}
     assert names == {"whole.zarr", "1.zarr", "6.zarr", "9.zarr", "11.zarr"}

@@ -8,8 +8,9 @@ period away from image pixel (0, 0), and compared with what was written there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,10 @@ import numpy.typing as npt
 from tiling.faults import Fault
 from tiling.plan import Plan, Tile, Window
 
-__all__ = ["SeamError", "SeamRule", "SeamWatch"]
+__all__ = ["Difference", "SeamError", "SeamRule", "SeamWatch", "noted"]
+
+
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 class SeamError(Fault):
@@ -33,8 +37,11 @@ class SeamRule:
     Parameters
     ----------
     tolerance
-        Largest accepted absolute difference, in units of what the function returns; None only
-        reports the differences.
+        Largest accepted absolute difference, in units of what the function returns; None accepts
+        any.
+    share
+        Largest accepted share of values that differ at all, for labels, of which one is as far from
+        the next as any other; a single value is always accepted. None accepts any share.
     probe
         Whether to run the probe tile (one more tile per run; never for a single tile).
     probe_output
@@ -43,6 +50,7 @@ class SeamRule:
     """
 
     tolerance: float | None = None
+    share: float | None = None
     probe: bool = True
     probe_output: int | None = None
 
@@ -54,6 +62,26 @@ class Difference:
     maximum: float | None = None
     compared: int = 0
     differing: int = 0
+
+    def include(self, other: Difference) -> None:
+        """Take in what another one met."""
+        if other.maximum is not None:
+            self.maximum = max(self.maximum or 0.0, other.maximum)
+        self.compared += other.compared
+        self.differing += other.differing
+
+    def to_json(self) -> list[float | int | None]:
+        """Maximum, compared, differing, of which JSON can hold each."""
+        largest = None if self.maximum is None else min(self.maximum, _LARGEST)
+        return [largest, self.compared, self.differing]
+
+    @classmethod
+    def from_json(cls, value: Any) -> Difference:
+        """What `to_json` made; anything else is no difference met."""
+        usable = isinstance(value, list) and len(value) == 3
+        if not usable or not all(isinstance(n, int | float) for n in value if n is not None):
+            return cls()
+        return cls(value[0], int(value[1] or 0), int(value[2] or 0))
 
     def add(self, one: npt.NDArray[Any], other: npt.NDArray[Any]) -> None:
         """Compare two blocks of one shape; a NaN against a number counts as infinite."""
@@ -91,6 +119,7 @@ class SeamWatch:
         self._bottom: npt.NDArray[Any] | None = None
         self._right: npt.NDArray[Any] | None = None
         self.seams = Difference()
+        self.band = Difference()
         self.probe = Difference()
         self.probe_row = first_row
         self.probe_geometry = plan.geometry.resized(
@@ -143,11 +172,11 @@ class SeamWatch:
         left = x - plan.origin[1]
         if column > 0 and self._right is not None:
             width = min(overlap, plan.region[3] - x)
-            self.seams.add(self._right[:, :rows, :width], result[:, :rows, :width])
+            self.band.add(self._right[:, :rows, :width], result[:, :rows, :width])
         if row > self.probe_row and self._bottom is not None:
             height = min(overlap, plan.region[1] - y)
             above = self._bottom[:, :height, left : left + columns]
-            self.seams.add(above, result[:, :height, :columns])
+            self.band.add(above, result[:, :height, :columns])
         if not last:
             self._right = result[:, :, plan.step :].copy()
         if row + 1 < plan.rows:
@@ -155,23 +184,31 @@ class SeamWatch:
                 width = plan.region[3] - plan.origin[1]
                 self._bottom = np.empty((result.shape[0], overlap, width), result.dtype)
             self._bottom[:, :, left : left + columns] = result[:, plan.step :, :columns]
-        self._judge(self.seams, "neighbouring tiles")
+        self._judge(self.band, "neighbouring tiles", at_end=False)
 
     def see_probe(self, result: npt.NDArray[Any]) -> None:
         """Keep the probe tile's own result (K, output, output)."""
         self._probed = result.copy()
 
-    def finish_band(self, row: int) -> None:
-        """Compare the probe with what was written, once all of that has passed.
+    def finish_band(self, row: int) -> tuple[Difference, Difference | None]:
+        """What this band's seams showed, that to the band above included; and the probe tile.
+
+        The probe is compared once all that it crosses has passed; None with every other band.
 
         Raises
         ------
         SeamError
             If they differ by more than the tolerance.
         """
+        found, self.band = self.band, Difference()
+        self.seams.include(found)
+        self._judge(self.seams, "neighbouring tiles")
+        return found, self.probe if self._finish_probe(row) else None
+
+    def _finish_probe(self, row: int) -> bool:
         due = min(self.probe_row + 1, self._plan.rows - 1)
         if self._probed is None or self._patch is None or row < due:
-            return
+            return False
         y0, x0 = self._probe_origin()
         top, left = max(0, self._plan.region[0] - y0), max(0, self._plan.region[2] - x0)
         end, right = self._patch_end()
@@ -179,6 +216,7 @@ class SeamWatch:
         self.probe.add(self._patch[:, rows, columns], self._probed[:, rows, columns])
         self._patch = self._probed = self.probe_window = None
         self._judge(self.probe, "the probe tile and the tiles it crosses")
+        return True
 
     def _probe_origin(self) -> tuple[int, int]:
         assert self.probe_window is not None
@@ -206,14 +244,44 @@ class SeamWatch:
             :, top - y : bottom - y, left - x : right - x
         ]
 
-    def _judge(self, found: Difference, who: str) -> None:
-        limit = self._rule.tolerance
+    def _judge(self, found: Difference, who: str, *, at_end: bool = True) -> None:
+        """Raise if a difference is above the tolerance, or too many differ at a band's end."""
+        limit, share = self._rule.tolerance, self._rule.share
+        apart = f"{found.differing} of {found.compared} values"
         if limit is not None and found.maximum is not None and not found.maximum <= limit:
-            geometry = self._plan.geometry
-            raise SeamError(
-                f"{who} differ by up to {found.maximum:.4g} where they were computed twice "
-                f"(tolerance {limit:g}; {found.differing} of {found.compared} values): the "
-                f"function does not commute with shifts by {geometry.period} px or needs more "
-                f"than {geometry.margin} px of margin; check both, and that nothing in it "
-                "depends on the tile (batch statistics, per-tile normalisation)"
-            )
+            what = f"by up to {found.maximum:.4g} where they were computed twice"
+            self._refuse(f"{who} differ {what} (tolerance {limit:g}; {apart})")
+        if at_end and share is not None and found.differing > max(1, share * found.compared):
+            percent = 100 * found.differing / found.compared
+            what = f"in {percent:.3g} % of the pixels that were computed twice"
+            self._refuse(f"{who} differ {what} (accepted {100 * share:g} %; {apart})")
+
+    def _refuse(self, text: str) -> NoReturn:
+        geometry = self._plan.geometry
+        raise SeamError(
+            f"{text}: the function does not commute with shifts by {geometry.period} px or needs "
+            f"more than {geometry.margin} px of margin; check both, and that nothing in it depends "
+            "on the tile (batch statistics, per-tile normalisation)"
+        )
+
+
+def noted(notes: Mapping[str, Any], name: str) -> Difference:
+    """All that the bands of a file noted under `name`, in whatever run each was computed.
+
+    Parameters
+    ----------
+    notes
+        Of a file sink: "PAGE NAME BAND" and what `Difference.to_json` made.
+    name
+        "seams" or "probe".
+
+    Examples
+    --------
+    >>> noted({"0 seams 0": [0.5, 10, 1], "0 seams 1": [0, 12, 0], "0 probe 1": [9, 9, 9]}, "seams")
+    Difference(maximum=0.5, compared=22, differing=1)
+    """
+    found = Difference()
+    for key, value in notes.items():
+        if key.split(" ")[1:2] == [name]:
+            found.include(Difference.from_json(value))
+    return found

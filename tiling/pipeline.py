@@ -24,6 +24,7 @@ from tiling.plan import Plan, Tile, Window
 __all__ = ["Pipeline", "Tally"]
 
 Array = npt.NDArray[Any]
+Notes = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,15 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.rows_kept = int(getattr(self.sink, "rows_done", 0))
         done = min(self.rows_kept, self.plan.region[1] - self.plan.region[0] - 1)
-        self.first_row = self.plan.band_of(self.plan.region[0] + done)
+        # The last band that is kept runs once more, for the seam to the first new one.
+        self.first_row = max(0, self.plan.band_of(self.plan.region[0] + done) - 1)
+        self._note: Callable[[str, Any], None] | None = getattr(self.sink, "note", None)
         self.watch = SeamWatch(self.plan, self.seams, self.first_row)
         self.batches: Channel[_Batch] = Channel(1)
-        self.bands: Channel[tuple[int, Array]] = Channel(2)
+        self.bands: Channel[tuple[int, Array, Notes]] = Channel(2)
         self.free: Channel[Array] = Channel(2)
         self.bands_made = 0
+        self.band: Array | None = None
 
     def go(self) -> None:
         """Start the threads, run the function, join the threads whatever happens."""
@@ -133,32 +137,43 @@ class Pipeline:
             yield batch
 
     def _compute(self) -> None:
-        total = (self.plan.rows - self.first_row) * self.plan.columns
-        band: Array | None = None
+        """Call the function, and place what it made while it makes the next, where it can."""
+        before: tuple[_Batch, Any] | None = None
         while True:
             start = perf_counter()
             try:
                 item = self.batches.get()
             except ClosedError:
-                return
-            self.tally.waiting_input += perf_counter() - start
-            start = perf_counter()
-            result = self._checked(self.function(item.array), item)
-            self.tally.computing += perf_counter() - start
-            self.tally.computed += result.shape[0] * result.shape[-1] ** 2
-            self.bands.check()
-            if not item.tiles:
-                self.watch.see_probe(result[0])
-                self.watch.finish_band(item.row)
-                continue
-            band = self._empty_band(result) if band is None else band
-            self._place(item, result, band)
-            if item.column + len(item.tiles) == self.plan.columns:
-                self.watch.finish_band(item.row)
-                self._hand_over(item.row, band)
-                band = None
-            if self.progress is not None:
-                self.progress(self.tally.tiles, total)
+                break
+            now = perf_counter()
+            self.tally.waiting_input += now - start
+            result = self.function(item.array)
+            self.tally.computing += perf_counter() - now
+            if before is not None:
+                self._take(*before)
+            before = item, result
+            if isinstance(result, np.ndarray):  # nothing is on its way: no need to wait
+                self._take(item, result)
+                before = None
+        if before is not None:
+            self._take(*before)
+
+    def _take(self, item: _Batch, made: Any) -> None:
+        start = perf_counter()
+        result = self._checked(made, item)
+        self.tally.computing += perf_counter() - start
+        self.tally.computed += result.shape[0] * result.shape[-1] ** 2
+        self.bands.check()
+        if not item.tiles:
+            self.watch.see_probe(result[0])
+            return
+        self.band = self._empty_band(result) if self.band is None else self.band
+        self._place(item, result, self.band)
+        if item.column + len(item.tiles) == self.plan.columns:
+            self._hand_over(item.row, self.band, self._noted(item.row))
+            self.band = None
+        if self.progress is not None:
+            self.progress(self.tally.tiles, (self.plan.rows - self.first_row) * self.plan.columns)
 
     def _checked(self, result: Any, item: _Batch) -> Array:
         made: Array = np.asarray(result)
@@ -203,16 +218,26 @@ class Pipeline:
             self.tally.tiles += 1
             self.tally.seam_bytes = max(self.tally.seam_bytes, self.watch.nbytes)
 
-    def _hand_over(self, row: int, band: Array) -> None:
+    def _noted(self, row: int) -> Notes:
+        """What the comparisons that end with this band have shown, for the sink to keep."""
+        seams, probe = self.watch.finish_band(row)
+        notes: Notes = {}
+        if row > self.first_row or row == 0:  # else its seam was compared by the run before
+            notes[f"seams {row}"] = seams.to_json()
+        if probe is not None and self.first_row == 0:
+            notes[f"probe {row}"] = probe.to_json()
+        return notes
+
+    def _hand_over(self, row: int, band: Array, notes: Notes) -> None:
         start = perf_counter()
-        self.bands.put((row, band))
+        self.bands.put((row, band, notes))
         self.tally.waiting_output += perf_counter() - start
 
     def _write(self) -> None:
         try:
             flat = len(getattr(self.sink, "shape", (0, 0, 0))) == 2
             top, _, x0, x1 = self.plan.region
-            for row, band in self.bands:
+            for row, band, notes in self.bands:
                 start = perf_counter()
                 y0, y1 = self.plan.band(row)
                 kept = max(0, top + self.rows_kept - y0)
@@ -222,6 +247,9 @@ class Pipeline:
                         f"the function returns {band.shape[0]} channels, the sink holds one; "
                         "give a sink of shape (K, H, W)"
                     )
+                if self._note is not None:
+                    for name, value in notes.items():
+                        self._note(name, value)  # with the band, not after it
                 if block.shape[1]:
                     rows = slice(y0 + kept - top, y1 - top)
                     self.sink[..., rows, 0 : x1 - x0] = block[0] if flat else block
@@ -237,7 +265,7 @@ class Pipeline:
 def _batches(
     source: Source, tiles: Plan, batch: int, watch: SeamWatch, tally: Tally
 ) -> Iterator[_Batch]:
-    """Inputs of the function in the order of the plan, the probe's after the first band."""
+    """Inputs of the function in the order of the plan, the probe's beside the first band."""
     geometry = tiles.geometry
     first, last = tiles.tile(0, 0).read, tiles.tile(0, tiles.columns - 1).read
     across = reflected(first[2], last[3], tiles.shape[1])
@@ -254,11 +282,17 @@ def _batches(
         tally.batch_bytes = max(tally.batch_bytes, array.nbytes)
         return array
 
+    def probing() -> Iterator[_Batch]:
+        if probe is not None:
+            (y0, y1, x0, x1), edge = probe, geometry.margin
+            yield _Batch(probe_row, 0, [], filled([(y0 - edge, y1 + edge, x0 - edge, x1 + edge)]))
+
+    if tiles.rows == probe_row + 1:  # what it is compared with ends with this band
+        yield from probing()
     for row in range(probe_row, tiles.rows):
         for column in range(0, tiles.columns, batch):
             end = min(column + batch, tiles.columns)
             group = [tiles.tile(row, i) for i in range(column, end)]
             yield _Batch(row, column, group, filled([tile.read for tile in group]))
-        if probe is not None and row == probe_row:
-            (y0, y1, x0, x1), edge = probe, geometry.margin
-            yield _Batch(row, 0, [], filled([(y0 - edge, y1 + edge, x0 - edge, x1 + edge)]))
+        if row == probe_row and tiles.rows > row + 1:
+            yield from probing()
