@@ -1,6 +1,8 @@
 """Throughput of file-to-file prediction beside the network alone and MONAI, with peak memory.
 
     python benchmarks/tiling_throughput.py --json benchmarks/results/tiling_throughput.json
+    python benchmarks/tiling_throughput.py --device cuda --base 64 --side 12292 \\
+        --json benchmarks/results/tiling_throughput_gpu.json     # the one command for a GPU
 
 One image (synthetic, uint8, deflate TIFF) and one set of weights for all; each row is a process of
 its own, rows are run in turn `--repeat` times and the fastest of each is kept. `cpu_seconds` (all
@@ -45,9 +47,22 @@ ROWS = (
 )  # fmt: skip
 
 
-def peak_bytes() -> int:
+def peak_bytes(device: Any) -> int:
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def finished(device: Any) -> float:
+    """The time when the device has done what it was given."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def network_of(options: argparse.Namespace) -> Any:
@@ -71,33 +86,38 @@ def one(row: str, options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     if row != "pipeline":  # as the command line does; it is kind to the rivals too
         keep_freed_memory()
-    folder, net = options.folder, network_of(options)
+    folder, net, device = options.folder, network_of(options), torch.device(options.device)
     shape = (options.side, options.side)
     geometry = default_output(net, shape, options.memory << 20, precision=options.precision)
     tiles = len(plan(shape, geometry))
     settings = Settings(
-        output_tile=geometry.output, device="cpu", precision=options.precision, compression="none"
-        if options.no_compression else "deflate", memory_bytes=options.memory << 20,
+        output_tile=geometry.output, device=options.device, precision=options.precision,
+        compression="none" if options.no_compression else "deflate",
+        memory_bytes=options.memory << 20,
     )  # fmt: skip
     result: dict[str, Any] = {"row": row}
     if row == "one pass":
         from unet2015.predict import covering_output
 
         image = _pixels(folder)
-        whole = predict_array(net, image, output=covering_output(net, shape),
-                              precision=options.precision)  # fmt: skip
+        output = covering_output(net, shape) if device.type == "cpu" else 0
+        whole = predict_array(net, image, output=output, precision=options.precision,
+                              device=device)  # fmt: skip
         np.save(folder / "one pass.npy", whole[1])
         return result
-    net.to(memory_format=torch.channels_last)
-    run = _network(fused(net) if row == "network" else net, options.precision)
-    ready = torch.rand((1, 1, geometry.input, geometry.input))
+    net.to(device, memory_format=torch.channels_last)
+    on_cpu = device.type == "cpu"
+    run = _network(fused(net) if row == "network" and on_cpu else net, options.precision, device)
+    ready = torch.rand((1, 1, geometry.input, geometry.input)).to(device)
     if row.startswith("monai"):
         from monai.inferers import sliding_window_inference  # noqa: F401
 
-        image_01 = torch.from_numpy(_pixels(folder))[None, None].float() / 255
-    run(torch.rand((1, 1, geometry.input % geometry.period + 256, 252 + geometry.period)))  # warm
-    before, given = peak_bytes(), tiles * geometry.input**2
-    start, cpu = time.perf_counter(), time.process_time()
+        image_01 = torch.from_numpy(_pixels(folder))[None, None].to(device).float() / 255
+    size = (256, 252 + geometry.period) if on_cpu else (geometry.input, geometry.input)
+    size = (size[0] + geometry.input % geometry.period * on_cpu, size[1])
+    run(torch.rand((1, 1, *size)))
+    before, given = peak_bytes(device), tiles * geometry.input**2
+    start, cpu = finished(device), time.process_time()
     if row == "network":
         for _ in range(tiles):
             run(ready)
@@ -122,14 +142,14 @@ def one(row: str, options: argparse.Namespace) -> dict[str, Any]:
         given = summary.pixels_computed / geometry.output**2 * geometry.input**2
     else:
         found, given = _monai(row, run, image_01, geometry)
-    result["seconds"] = time.perf_counter() - start
+    result["seconds"] = finished(device) - start
     result["cpu_seconds"] = time.process_time() - cpu
-    result["peak_bytes"] = peak_bytes() - before
+    result["peak_bytes"] = peak_bytes(device) - before
     result |= {"pixels_given": given, "tile": geometry.output, "tiles": tiles}
     if row == "ours":
         np.save(folder / "ours.npy", _read(folder / "out.tif").astype(np.float32) / 255)
     elif row.startswith("monai"):
-        np.save(folder / f"{row}.npy", found[0, 1].numpy())
+        np.save(folder / f"{row}.npy", found[0, 1].cpu().numpy())
     return result
 
 
@@ -149,13 +169,18 @@ def _monai(row: str, run: Any, image: Any, geometry: Any) -> tuple[Any, int]:
         return on_our_grid(run, image, geometry)
 
 
-def _network(net: Any, precision: str) -> Any:
+def _network(net: Any, precision: str, device: Any) -> Any:
     """Probabilities float32 of (N, 1, H, W), in the format that is fast."""
     import torch
 
+    from unet2015.logits import ieee
+
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+
     def run(image: Any) -> Any:
-        enabled = precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        autocast = torch.autocast(device.type, half, enabled=half is not None)
+        with torch.inference_mode(), autocast, ieee(device):
+            image = image.to(device)
             return net(image.contiguous(memory_format=torch.channels_last)).float().softmax(1)
 
     return run
@@ -180,15 +205,16 @@ def tile_memory(output: int, options: argparse.Namespace) -> dict[str, Any]:
     from unet2015.predict import geometry_of, tile_bytes
 
     keep_freed_memory()
-    net = network_of(options).to(memory_format=torch.channels_last)
-    run = _network(net, options.precision)
+    device = torch.device(options.device)
+    net = network_of(options).to(device, memory_format=torch.channels_last)
+    run = _network(net, options.precision, device)
     geometry = geometry_of(
         net, geometry_of(net, geometry_of(net, output).smallest).nearest(output)[0]
     )
     run(torch.rand((1, 1, 188, 188)))
-    before = peak_bytes()
+    before = peak_bytes(device)
     run(torch.rand((1, 1, geometry.input, geometry.input)))
-    return {"output": geometry.output, "peak_bytes": peak_bytes() - before,
+    return {"output": geometry.output, "peak_bytes": peak_bytes(device) - before,
             "estimate_bytes": tile_bytes(net, geometry, precision=options.precision)}  # fmt: skip
 
 
@@ -209,7 +235,7 @@ def child(options: argparse.Namespace, folder: Path, *words: str) -> dict[str, A
         sys.executable, __file__, "--folder", str(folder), "--side", str(options.side),
         "--base", str(options.base), "--depth", str(options.depth), "--memory",
         str(options.memory), "--threads", str(options.threads), "--precision", options.precision,
-        *words,
+        "--device", options.device, *words,
     ]  # fmt: skip
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(found.stdout.splitlines()[-1]))
@@ -269,7 +295,8 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=8192, help="MiB")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], help="default: both, where fast")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default: all fast")
     parser.add_argument("--no-compression", action="store_true")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -281,19 +308,19 @@ def main() -> int:
         return 0
     if options.small:
         options.side, options.base, options.repeat = 600, 4, 1
-    import torch
+    from unet2015.device import choose_device, describe_device, has_fast_bf16
 
-    from unet2015.device import has_fast_bf16
-
+    device = choose_device(options.device)
     formats = [options.precision] if options.precision else ["fp32"]
-    if not options.precision and has_fast_bf16(torch.device("cpu")):
-        formats.append("bf16")
+    if not options.precision:
+        formats += ["bf16"] * has_fast_bf16(device) + ["fp16"] * (device.type == "cuda")
     versions = {name: metadata.version(name) for name in ("torch", "monai", "numpy", "tifffile")}
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True,
                             text=True, check=False).stdout.strip()  # fmt: skip
     report: dict[str, Any] = {
         "claim": "as fast as the network alone; MONAI on the same weights and image in one run",
         "commit": commit, "machine": platform.processor() or platform.machine(),
+        "device": describe_device(device),
         "threads": options.threads, "python": platform.python_version(), "versions": versions,
         "side": options.side, "base_channels": options.base, "depth": options.depth,
         "repeat": options.repeat, "formats": {},

@@ -57,7 +57,8 @@ def on_our_grid(network: Predictor, image: Tensor, geometry: Geometry) -> tuple[
     pads = [
         (edge, side - edge - length) for side, length in zip(sides, (height, width), strict=True)
     ]
-    canvas = torch.from_numpy(np.pad(image[0, 0].numpy(), pads, mode="reflect"))[None, None]
+    mirrored = np.pad(image[0, 0].cpu().numpy(), pads, mode="reflect")
+    canvas = torch.from_numpy(mirrored)[None, None].to(image.device)
 
     def surrounded(window: Tensor) -> Tensor:
         nonlocal given
