@@ -14,8 +14,8 @@ Each run (a row and a seed) is added to `benchmarks/results/results_TABLE.json` 
 interrupted table goes on where it stopped. `--runs FOLDER...` counts finished runs of `unet2015
 train` in, where recipe and data are those of a row. On ISBI the slices 12-14 and 27-29 are held out
 and reported apart, because the second half of the stack was taken with more noise. The baselines
-are tuned on the training slices. `--steps`, `--rows` and `--seeds` run less (a smoke test: with
-`--out` elsewhere).
+are tuned on the training slices. `--steps`, `--set`, `--rows` and `--seeds` run less (a smoke test:
+with `--out` elsewhere).
 """
 
 # ruff: noqa: E402 - the environment is set before torch is imported
@@ -41,6 +41,7 @@ import torch
 
 from benchmarks.record import machine, read, write
 from benchmarks.result_tables import TABLES, Table
+from unet2015.cli_train import replace_fields
 from unet2015.data import Stack
 from unet2015.device import choose_device
 from unet2015.recipe import Recipe
@@ -61,7 +62,7 @@ def run_table(name: str, options: argparse.Namespace) -> None:
             continue
         for seed in options.seeds:
             wanted = replace(recipe, seed=seed, validate_every=10**9, checkpoint_every=10**9)
-            wanted = replace(wanted, steps=options.steps or recipe.steps)
+            wanted = replace_fields(wanted, options.set, {"steps": options.steps or None})
             if any(same_training(Recipe.from_dict(r["recipe"]), wanted) for r in record["rows"]):
                 for known in record["rows"]:
                     if same_training(Recipe.from_dict(known["recipe"]), wanted):
@@ -227,15 +228,44 @@ def _below(record: dict[str, Any]) -> str:
 def put_on_page(page: Path, results: Path) -> None:
     """Replace what stands between `<!-- table NAME -->` and `<!-- end -->` by the tables."""
     text = page.read_text("utf-8")
+    bodies = {"time": times(results)}
     for name in TABLES:
         path = results / f"results_{name}.json"
+        missing = {"rows": [], "command": f"{SCRIPT} --table {name}"}
+        bodies[name] = markdown(name, read(path) if path.exists() else missing)
+    for name, body in bodies.items():
         pattern = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
             raise SystemExit(f"{page} has no lines <!-- table {name} --> and <!-- end -->")
-        missing = {"rows": [], "command": f"{SCRIPT} --table {name}"}
-        body = markdown(name, read(path) if path.exists() else missing)
         text = pattern.sub(lambda m, body=body: f"{m[1]}\n{body}\n{m[2]}", text)
     page.write_text(text, "utf-8")
+
+
+def times(results: Path) -> str:
+    """The records of every `time_to_quality_*.json`, as a table."""
+    parts = []
+    for path in sorted(results.glob("time_to_quality_*.json")):
+        found = read(path)
+        about = found["machine"]
+        where = about.get("gpu") or f"{about['processor']}, {about['threads']} threads"
+        lines = ["| measure | target | seconds | steps |", "|---|---|---|---|"]
+        lines += [
+            f"| {r['measure']} | {r['target']:g} | {r['seconds']:.0f} | {r['steps']} |"
+            for r in found["records"]
+        ]
+        seeds = {
+            steps: sum(row["steps"] == steps for row in found["rows"])
+            for steps in sorted({row["steps"] for row in found["rows"]})
+        }
+        runs = ", ".join(f"{count} of {steps} steps" for steps, count in seeds.items())
+        lines += [
+            "",
+            f"`python benchmarks/time_to_quality.py {' '.join(found['command'])}`: runs {runs},"
+            f" recipe `{found['recipe']['name']}`, measured {found['date']} on {where}, torch"
+            f" {about['versions']['torch']}, commit {about['commit']}.",
+        ]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts) or "_Not measured yet._\n"
 
 
 def main() -> None:
@@ -248,6 +278,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=[], help="only rows that hold these words")
     parser.add_argument("--runs", type=Path, nargs="+", default=[], help="folders of finished runs")
     parser.add_argument("--steps", type=int, default=0, help="fewer steps, for a smoke test")
+    parser.add_argument("--set", action="append", default=[], help="recipe field, FIELD=VALUE")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--docs", type=Path, help="page whose tables are replaced")
     parser.add_argument("--list", action="store_true", help="rows of each table")

@@ -13,6 +13,7 @@ from torch import nn
 
 from tiling import plan
 from tiling.safe_write import write_text
+from unet2015.baselines import MEASURES
 from unet2015.data import Stack
 from unet2015.predict import covering_output, geometry_of, predict_array
 from unet2015.provenance import versions
@@ -90,7 +91,7 @@ def run_report(
         lead=f"Recipe {recipe.name}: {run.step} steps on {len(training)} slices.",
         warnings=tuple(run.warnings),
         figure3=_figure3(training),
-        curves=learning_curves(run.log.rows) if run.log.rows else None,
+        curves=_curves(run, validation),
         recipe=recipe.to_dict(),
         versions=versions(),
         provenance={"data_sha256": training.fingerprint},
@@ -127,10 +128,42 @@ def run_report(
             KeyFigure("V_info", best["v_info"], "held out, best threshold"),
         ),
         measures=measures_table(
-            {"best threshold": best, "threshold 0.5": at_half},
+            {
+                "best threshold": best, "threshold 0.5": at_half,
+                "all inside": _all_inside([truths[k] for k in scored]),
+            },
             "Held-out slices; measures as the ISBI 2012 challenge computes them.",
         ),
     ), scores  # fmt: skip
+
+
+def _curves(run: Run, validation: Stack | None) -> bytes | None:
+    """Curves of the log, with the share of wrong pixels of the best constant class."""
+    if not run.log.rows:
+        return None
+    if validation is None:
+        return learning_curves(run.log.rows)
+    counts = np.zeros(run.recipe.classes, np.int64)
+    for label in validation.labels:
+        known = label[label != run.recipe.ignore_label]
+        counts += np.bincount(known.ravel(), minlength=run.recipe.classes)
+    constant = {"constant": float(1 - counts.max() / max(counts.sum(), 1))}
+    return learning_curves(run.log.rows, baselines={BEST_BY: constant})
+
+
+def _all_inside(truths: Sequence[NDArray[Any]]) -> dict[str, float]:
+    """Measures of the constant that calls every pixel inside, by the same means as `_scores`."""
+    alike = len({t.shape for t in truths}) == 1
+    stacks = [np.stack(list(truths))] if alike else [t[None] for t in truths]
+    return {
+        key: float(
+            np.mean([
+                MEASURES[key](np.ones(t.shape, np.float32), t, thresholds=(0.5,)).best
+                for t in stacks
+            ])
+        )
+        for key in COLUMNS
+    }  # fmt: skip
 
 
 def _certificate(
