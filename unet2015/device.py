@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
-
 import torch
 
 from tiling.faults import UsageFault
+from tiling.memory import free_memory
 
 __all__ = [
     "choose_device",
@@ -99,13 +97,4 @@ def memory_at_hand(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] * 4 // 5
-    free: list[int] = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        free += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")]
-    with contextlib.suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text("ascii").strip()
-        used = int((group / "memory.current").read_text("ascii"))
-        free += [int(limit) - used] if limit != "max" else []
-    return max(min(free, default=2 << 30), 1 << 28) * 4 // 5
+    return free_memory()

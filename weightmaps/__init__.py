@@ -6,8 +6,9 @@ array([[ 1.   , 10.231,  1.   ]], dtype=float32)
 
 Annotations to instances: `instances_from_mask`, `merge_instance_masks`, `separate_touching`.
 Distances: `two_nearest_distances`, and the slow `two_nearest_distances_reference`.
-Maps: `weight_map`, `volume_weight_map`, `border_term`; `class_weights`, `class_counts`,
-`class_map`; `WeightMapSpec`, `halo_px`. Larger than memory: `weight_map_blocks`.
+Maps: `weight_map`, `multiclass_weight_map`, `volume_weight_map`, `border_term`;
+`class_weights`, `class_counts`, `class_map`; `WeightMapSpec`, `halo_px`.
+Larger than memory: `weight_map_blocks`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from weightmaps.class_balance import class_counts, class_map, class_weights
 from weightmaps.formula import border_term, volume_weight_map, weight_map
 from weightmaps.labels import instances_from_mask, merge_instance_masks, separate_touching
+from weightmaps.multiclass import multiclass_weight_map
 from weightmaps.nearest_two import two_nearest_distances, volume_two_nearest_distances
 from weightmaps.reference import two_nearest_distances_reference
 from weightmaps.spec import EPSILON, WeightMapSpec, halo_px
@@ -34,6 +36,7 @@ __all__ = [
     "halo_px",
     "instances_from_mask",
     "merge_instance_masks",
+    "multiclass_weight_map",
     "separate_touching",
     "two_nearest_distances",
     "two_nearest_distances_reference",

@@ -21,14 +21,14 @@ from tiling.faults import InputChangedError, InputError
 from tiling.lock import OutputLock
 from tiling.strict_tiff import open_tiff
 from weightmaps.blocks import weight_map_blocks
-from weightmaps.formula import map_of_volume
+from weightmaps.class_balance import class_weights
 from weightmaps.history import FORMAT
 from weightmaps.instance_source import instance_source
 from weightmaps.label_reader import LabelReader
 from weightmaps.map_file import Outcome, packed_strips, pixels_hash, write_maps
 from weightmaps.orders import Order
 from weightmaps.preview import Thumbnail, panel_pages, write_preview
-from weightmaps.survey import volume_of
+from weightmaps.volumes import slab_pages, volume_of, volume_pages
 from weightmaps.workers import ordered_map
 
 __all__ = ["Made", "make_maps"]
@@ -113,8 +113,7 @@ def make_pages(task: PageTask) -> list[Page]:
     pages = []
     with _opened(order) as reader:
         if order.volume:
-            stack = _volume_map(volume_of(reader, order.survey.kind), order)
-            blocks: Iterable[Iterable[npt.NDArray[Any]]] = ([page] for page in stack)
+            blocks: Iterable[Iterable[npt.NDArray[Any]]] = _volume_blocks(reader, order)
         else:
             blocks = (_page_blocks(reader, page, order) for page in range(task.first, task.last))
         for number, rows in zip(range(task.first, task.last), blocks, strict=True):
@@ -149,15 +148,23 @@ def _page_blocks(reader: LabelReader, page: int, order: Order) -> Iterator[npt.N
     source = instance_source(reader, page, survey.kind, survey.rows)
     dtype = survey.shape.dtype
     try:
-        blocks = weight_map_blocks(source, order.spec, block_rows=survey.rows, dtype=dtype)
+        blocks = weight_map_blocks(
+            source, order.spec, classes=source.classes, block_rows=survey.rows, dtype=dtype
+        )
         yield from map(operator.itemgetter(1), blocks)
     except ValueError as error:  # weights of a single image that the type cannot hold
         raise InputError(survey.file.path, str(error), page=page) from error
 
 
-def _volume_map(labels: npt.NDArray[Any], order: Order) -> npt.NDArray[Any]:
+def _volume_blocks(reader: LabelReader, order: Order) -> Iterator[list[npt.NDArray[Any]]]:
+    spec, shape = order.spec, order.survey.shape
+    if spec.class_weights == "per-image":
+        spec = replace(spec, class_weights=tuple(class_weights(order.survey.counts).tolist()))
+    size = shape.pages, shape.height, shape.width
     try:
-        return map_of_volume(labels, order.spec, order.survey.shape.dtype)
+        labels, classes = volume_of(reader, order.survey.kind)
+        for page in volume_pages(labels, classes, spec, shape.dtype, slab_pages(size, spec)):
+            yield [page]
     except ValueError as error:
         raise InputError(order.survey.file.path, str(error)) from error
 

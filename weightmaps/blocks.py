@@ -20,6 +20,7 @@ from tiling.mirror import Source
 from weightmaps.class_balance import class_weights
 from weightmaps.formula import map_of_slices
 from weightmaps.labels import as_labels, separate_touching
+from weightmaps.multiclass import map_of_classes
 from weightmaps.spec import WeightMapSpec
 
 __all__ = ["Census", "census", "weight_map_blocks"]
@@ -34,6 +35,7 @@ def weight_map_blocks(
     labels: Source,
     spec: WeightMapSpec = _PAPER,
     *,
+    classes: Source | None = None,
     block_rows: int | None = None,
     dtype: npt.DTypeLike = np.float32,
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
@@ -48,6 +50,8 @@ def weight_map_blocks(
         ``"per-image"``, which for one image are the same.
     spec
         Parameters. For a data set pass its class weights as numbers: ``class_weights=(1.2, 0.8)``.
+    classes
+        Class of each pixel, as for `multiclass_weight_map`; a source like `labels`.
     block_rows
         Rows of a block; about 2 million pixels if not given. Memory is proportional to it.
     dtype
@@ -82,14 +86,13 @@ def weight_map_blocks(
     if rows < 1:
         raise ValueError(f"block_rows {rows} must be at least 1")
     if spec.class_weights in ("balanced", "per-image"):
-        counts = census(labels, spec, block_rows=rows).counts
-        background, cell = class_weights(counts)
-        spec = replace(spec, class_weights=(float(background), float(cell)))
-    return _blocks(labels, spec, rows, dtype)
+        counts = census(labels, spec, classes=classes, block_rows=rows).counts
+        spec = replace(spec, class_weights=tuple(class_weights(counts).tolist()))
+    return _blocks(labels, spec, classes, rows, dtype)
 
 
 def _blocks(
-    labels: Source, spec: WeightMapSpec, rows: int, dtype: npt.DTypeLike
+    labels: Source, spec: WeightMapSpec, classes: Source | None, rows: int, dtype: npt.DTypeLike
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     height = labels.shape[0]
     halo = spec.halo_px
@@ -99,7 +102,19 @@ def _blocks(
         y0, y1 = _context(top, halo, spec), min(height, bottom + halo)
         inner = ((top - y0, bottom - y0), (0, labels.shape[1]))
         # Nothing here holds the block while the next one is made.
-        yield top, map_of_slices(_window(band, y0, y1), spec, dtype, inner)
+        if classes is None:
+            yield top, map_of_slices(_window(band, y0, y1), spec, dtype, inner)
+        else:
+            window = as_labels(_window(band, y0, y1), ignore_label=spec.ignore_label)
+            kinds = _rows_of(classes, top, bottom)
+            yield top, map_of_classes(window[None], kinds[None], spec, dtype, inner)[0]
+
+
+def _rows_of(source: Source, y0: int, y1: int) -> npt.NDArray[Any]:
+    """Some rows of a source of one image."""
+    width = source.shape[-1]
+    rows: npt.NDArray[Any] = np.asarray(source[..., y0:y1, 0:width]).reshape(y1 - y0, width)
+    return rows
 
 
 def _context(top: int, halo: int, spec: WeightMapSpec) -> int:
@@ -124,7 +139,8 @@ class Census:
     Parameters
     ----------
     counts
-        Background and cell pixels after carving, int64, shape ``(2,)``.
+        Background and cell pixels after carving, int64, shape ``(2,)``; pixels of each class,
+        shape ``(K,)``, where classes were counted.
     ids
         Instance labels that occur, sorted.
     pairs
@@ -137,13 +153,17 @@ class Census:
 
 
 def census(
-    labels: Source, spec: WeightMapSpec = _PAPER, *, block_rows: int | None = None
+    labels: Source,
+    spec: WeightMapSpec = _PAPER,
+    *,
+    classes: Source | None = None,
+    block_rows: int | None = None,
 ) -> Census:
-    """Return the pixels of both classes, the cells and the touching pairs of one image.
+    """Return the pixels of the classes, the cells and the touching pairs of one image.
 
     Parameters
     ----------
-    labels, block_rows
+    labels, classes, block_rows
         As in `weight_map_blocks`.
     spec
         Its `separate` and `ignore_label` decide what is counted.
@@ -164,27 +184,69 @@ def census(
         below = bottom if spec.line != "watershed" else min(height, bottom + reach)
         first = _context(top, reach, spec)
         window = as_labels(_window(band, first, below), ignore_label=spec.ignore_label)
-        total = _added(total, window, slice(top - first, bottom - first), spec)
+        kinds = None if classes is None else _rows_of(classes, top, bottom)
+        total = _added(total, window, slice(top - first, bottom - first), spec, kinds)
     return total
 
 
-def _added(total: Census, window: npt.NDArray[Any], rows: slice, spec: WeightMapSpec) -> Census:
-    cells, ignored = window, 0
+def _added(
+    total: Census,
+    window: npt.NDArray[Any],
+    rows: slice,
+    spec: WeightMapSpec,
+    kinds: npt.NDArray[Any] | None,
+) -> Census:
+    cells, outside = window, np.zeros((), np.bool_)
     if spec.ignore_label is not None:
         outside = window == spec.ignore_label
-        ignored = int(np.count_nonzero(outside[rows]))
         cells = np.where(outside, window.dtype.type(0), window)
     pairs = touching_pairs(cells)
     inside = cells
     if spec.line is not None and len(pairs):
         inside = separate_touching(cells, method=spec.line)
-    size = inside[rows].size
-    inner = int(np.count_nonzero(inside[rows]))
+    ignored = outside[rows] if outside.ndim else None
+    if kinds is None:
+        kinds = inside[rows] != 0
+    else:
+        kinds = np.where((cells[rows] != 0) & (inside[rows] == 0), 0, kinds)
     return Census(
-        total.counts + np.array([size - inner - ignored, inner]),
+        added_counts(total.counts, class_pixels(kinds, ignored)),
         np.union1d(total.ids, _ids(cells)) if len(total.ids) else _ids(cells),
         np.unique(np.concatenate([total.pairs, pairs]), axis=0) if len(total.pairs) else pairs,
     )
+
+
+def class_pixels(
+    kinds: npt.NDArray[Any], ignored: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.int64]:
+    """Return the pixels of each class 0, 1, ... (at least two), those ignored left out.
+
+    Examples
+    --------
+    >>> class_pixels(np.array([[0, 2, 2]]), None)
+    array([1, 0, 2])
+    """
+    if kinds.dtype == np.bool_:
+        counted = kinds.size if ignored is None else int(np.count_nonzero(~ignored))
+        cells = int(np.count_nonzero(kinds))  # an ignored pixel is none
+        return np.array([counted - cells, cells])
+    taken = kinds.ravel() if ignored is None else kinds[~ignored]
+    return np.bincount(taken.astype(np.intp), minlength=2)
+
+
+def added_counts(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return the sum of two rows of counts; the shorter one has zeros beyond its end.
+
+    Examples
+    --------
+    >>> added_counts([1, 2], [1, 0, 5])
+    array([2, 2, 5])
+    """
+    first, second = np.asarray(a, np.int64), np.asarray(b, np.int64)
+    total = np.zeros(max(first.size, second.size), np.int64)
+    total[: first.size] += first
+    total[: second.size] += second
+    return total
 
 
 def _ids(cells: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -16,6 +16,7 @@ from tiling.faults import UsageFault, WriteError
 if TYPE_CHECKING:
     from weightmaps.batch import Made
     from weightmaps.orders import Order
+    from weightmaps.spec import WeightMapSpec
     from weightmaps.survey import Request, Survey
 
 __all__ = ["main", "weights"]
@@ -39,7 +40,8 @@ def weights(
         typer.Option(
             "--class-weights",
             metavar="balanced|per-image|falk2019|none|B,C",
-            help="balanced: over all files named here; B,C: the weights of background and cells",
+            help="balanced: over all files named here; B,C: the weights of background and cells, or"
+            " one number per class with --labels classes",
         ),
     ] = "balanced",
     where: Annotated[
@@ -54,8 +56,12 @@ def weights(
         typer.Option("--border", help="line between touching cells: scan-line rule, or minimal"),
     ] = "authors",
     labels_are: Annotated[
-        Literal["auto", "mask", "instances"],
-        typer.Option("--labels", help="auto: values 0 and one of 1, 255, largest are a mask"),
+        Literal["auto", "mask", "instances", "classes"],
+        typer.Option(
+            "--labels",
+            help="auto: values 0 and one of 1, 255, largest are a mask; classes: values 0 .. K-1,"
+            " cells are the components of each class",
+        ),
     ] = "auto",
     connectivity: Annotated[
         Literal["4", "8"], typer.Option("--connectivity", help="neighbours in one cell of a mask")
@@ -99,12 +105,15 @@ def weights(
     from weightmaps.survey import Request
 
     if volume and block_px is not None:
-        raise UsageFault("--block-px cuts single pages; a volume (--3d) is computed as a whole")
+        raise UsageFault(
+            "--block-px cuts single pages; a volume (--3d) is computed in slabs of pages"
+        )
     try:
         chosen = _class_weights(class_weights)
         apart, size = _separation(separate, border), _spacing(spacing, volume=volume)
         spec = WeightMapSpec(w0, sigma, chosen, where, apart, size, ignore_label)
         spec.check_range(dtype)
+        _check_classes(spec, labels_are)
         rule = LabelRule(labels_are, int(connectivity), inside, threshold, ignore_label)
     except ValueError as error:
         raise UsageFault(str(error)) from error
@@ -176,6 +185,20 @@ def _class_weights(text: str) -> str | tuple[float, ...]:
         ) from None
 
 
+def _check_classes(spec: WeightMapSpec, labels_are: str) -> None:
+    """Refuse class weights that are for another number of classes than the labels have."""
+    if labels_are == "classes":
+        if spec.class_weights == "falk2019":
+            raise UsageFault(
+                "--class-weights falk2019 is for background and cells, not --labels classes"
+            )
+    elif not isinstance(spec.class_weights, str) and len(spec.class_weights) != 2:
+        raise UsageFault(
+            f"--class-weights has {len(spec.class_weights)} numbers, two are wanted: background and"
+            " cells; for more classes say --labels classes"
+        )
+
+
 def _separation(separate: str, border: str) -> str:
     if border == "authors":
         return separate
@@ -201,11 +224,13 @@ def _tell_balance(surveys: Sequence[Survey], todo: Sequence[Order], request: Req
     """Say over what the class weights are balanced."""
     if request.spec.class_weights != "balanced":
         return
-    background, cell = (float(part) for part in todo[0].spec.class_weights)
+    weights = [float(part) for part in todo[0].spec.class_weights]
+    names = ["background", "cells"]
+    if surveys[0].kind == "classes":
+        names = ["background", *(f"class {k}" for k in range(1, len(weights)))]
     files = f"{len(surveys)} files" if len(surveys) > 1 else "1 file"
-    _print(
-        f"class weights balanced over all of {files}: background {background:.4g}, cells {cell:.4g}"
-    )
+    told = ", ".join(f"{n} {w:.4g}" for n, w in zip(names, weights, strict=True))
+    _print(f"class weights balanced over all of {files}: {told}")
 
 
 def _planned(order: Order, request: Request) -> str:

@@ -7,6 +7,7 @@ image at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from tiling.mirror import Source
 
-__all__ = ["ComponentSource"]
+__all__ = ["ClassComponents", "ComponentSource"]
 
 Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
@@ -125,6 +126,31 @@ class ComponentSource:
         order[np.argsort(first_seen)] = np.arange(1, count + 1)
         table: npt.NDArray[np.int64] = order[group]
         return table if count > np.iinfo(np.int32).max else table.astype(np.int32)
+
+
+class ClassComponents:
+    """Source of component numbers of an image of classes: touching classes are different cells.
+
+    Parameters
+    ----------
+    masks
+        One source of booleans per class, none of which overlap.
+    connectivity, band_rows
+        As for `ComponentSource`.
+    """
+
+    def __init__(self, masks: Sequence[Source], connectivity: int, band_rows: int) -> None:
+        self._parts = [ComponentSource(mask, connectivity, band_rows) for mask in masks]
+        numbers = [part.components for part in self._parts]
+        self._before = np.cumsum([0, *numbers]).tolist()
+
+    def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[np.int64]:
+        """Component numbers of some rows and columns."""
+        found: Any = np.int64(0)
+        for part, before in zip(self._parts, self._before, strict=False):
+            numbers = part[key].astype(np.int64)
+            found = found + np.where(numbers > 0, numbers + before, 0)
+        return np.asarray(found)
 
 
 def _counted(row: npt.NDArray[np.int32], start: int) -> npt.NDArray[np.int64]:

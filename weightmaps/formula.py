@@ -198,6 +198,11 @@ def _add_class_term(
     final = np.dtype(dtype)
     if final.kind != "f" or final.itemsize > 8:
         raise TypeError(f"dtype {final} is not one of float16, float32, float64")
+    if not isinstance(spec.class_weights, str) and len(spec.class_weights) != 2:
+        raise ValueError(
+            f"{len(spec.class_weights)} class weights, but cells and background are two classes;"
+            " multiclass_weight_map takes more"
+        )
     spec.check_range(final)
     working = np.dtype(np.float64) if final.itemsize == 8 else np.dtype(np.float32)
     falk = spec.class_weights == "falk2019"  # its class term reads the signs around each pixel

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiling.faults import InputError
+from tiling.mirror import Source
 from weightmaps.label_reader import LabelReader
 from weightmaps.label_rule import ids_of
 from weightmaps.labels import as_labels
@@ -36,6 +37,17 @@ class _Inside(_Values):
         return self._reader.inside(self._page, y0, y1)[:, key[2]]
 
 
+class _OfClass(_Values):
+    """Source of the pixels of one class of one page."""
+
+    def __init__(self, reader: LabelReader, page: int, value: int) -> None:
+        super().__init__(reader, page)
+        self._value = value
+
+    def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
+        return np.asarray(super().__getitem__(key) == self._value)
+
+
 class InstanceSource:
     """Source of the instance labels of one page, whatever they are made from.
 
@@ -45,14 +57,26 @@ class InstanceSource:
     def __init__(self, reader: LabelReader, page: int, kind: str, block_rows: int) -> None:
         self._values, self._reader, self._page = _Values(reader, page), reader, page
         self.shape: tuple[int, ...] = self._values.shape
+        self._kind = kind
         self._components: Any = None
         if kind == "mask":
             from weightmaps.components import ComponentSource
 
             mask = _Inside(reader, page)
             self._components = ComponentSource(mask, reader.rule.connectivity, block_rows)
+        elif kind == "classes":
+            from weightmaps.components import ClassComponents
+
+            foreground = [v for v in reader.values(page) if v not in (0, reader.rule.ignore_label)]
+            masks = [_OfClass(reader, page, v) for v in foreground or [1]]
+            self._components = ClassComponents(masks, reader.rule.connectivity, block_rows)
         sample = self._values[..., 0:1, 0:1]
         self.dtype: np.dtype[Any] = self._ids(sample, (..., slice(0, 1), slice(0, 1))).dtype
+
+    @property
+    def classes(self) -> Source | None:
+        """Source of the classes of the pixels, where the labels are classes."""
+        return self._values if self._kind == "classes" else None
 
     def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
         """Instance labels of some rows and columns."""

@@ -178,9 +178,21 @@ class LabelReader:
             for top in range(0, self.height, step):
                 yield self.rows(page, top, min(self.height, top + step))
 
+    def values(self, page: int) -> list[Any]:
+        """The different values of a page, sorted."""
+        step = band_rows(self.width, _BAND_PX // 4)
+        found: set[Any] = set()
+        for top in range(0, self.height, step):
+            found.update(np.unique(self.rows(page, top, min(self.height, top + step))).tolist())
+        return sorted(found)
+
     def kind(self) -> str:
-        """``"mask"`` or ``"instances"``, decided on the values of all pages."""
+        """``"mask"``, ``"instances"`` or ``"classes"``, decided on the values of all pages."""
         if self.file.container == "masks":
+            if self.rule.kind == "classes":
+                raise InputError(
+                    self.file.path, "holds one mask per cell, not classes; leave out --labels"
+                )
             return "instances"
         inverted = self._tiff is not None and self._tiff.photometric == "miniswhite"
         reason = "stores ids as MinIsWhite, inverted; save it as MinIsBlack"
@@ -188,7 +200,7 @@ class LabelReader:
             kind = self._kind()
         except ValueError as error:
             raise InputError(self.file.path, reason if inverted else str(error)) from error
-        if inverted and kind == "instances":
+        if inverted and kind != "mask":
             raise InputError(self.file.path, reason)
         return kind
 

@@ -15,15 +15,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LabelRule", "ids_of", "inside_of", "looks_like_image", "taken_as", "tally"]
+__all__ = [
+    "MOST_CLASSES",
+    "LabelRule",
+    "ids_of",
+    "inside_of",
+    "looks_like_image",
+    "taken_as",
+    "tally",
+]
 
-KINDS = ("auto", "mask", "instances")
+KINDS = ("auto", "mask", "instances", "classes")
 INSIDES = ("nonzero", "zero")
 MANY = 512  # with more distinct values than this nobody asks what they are
 _TABLE = 1 << 16
 _BRIGHT = 240  # grey levels of JPEG around 255
 _FEW_CODES = 16
 _SMALLEST_IMAGE = 4096
+MOST_CLASSES = 16
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,8 @@ class LabelRule:
     Parameters
     ----------
     kind
-        ``"auto"``, ``"mask"`` or ``"instances"``.
+        ``"auto"``, ``"mask"``, ``"instances"``, or ``"classes"``: the values are classes, 0 =
+        background, and cells are the connected components of each class.
     connectivity
         4 or 8: the neighbours that belong to the same cell of a mask.
     inside
@@ -66,8 +76,10 @@ class LabelRule:
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise ValueError(f"threshold {self.threshold} must be a finite number")
         of_masks = self.inside == "zero" or self.threshold is not None
-        if self.kind == "instances" and of_masks:
-            raise ValueError("inside and threshold are about masks; they do not go with instances")
+        if self.kind in ("instances", "classes") and of_masks:
+            raise ValueError(
+                f"inside and threshold are about masks; they do not go with {self.kind}"
+            )
         if self.ignore_label == 0:
             raise ValueError("ignore label 0 is the background; give ignored pixels another value")
 
@@ -97,7 +109,7 @@ def tally(counts: dict[Any, int] | None, rows: npt.NDArray[Any]) -> dict[Any, in
 
 
 def taken_as(rule: LabelRule, counts: dict[Any, int] | None, dtype: npt.DTypeLike) -> str:
-    """Return ``"mask"`` or ``"instances"`` for a file with these values.
+    """Return ``"mask"``, ``"instances"`` or ``"classes"`` for a file with these values.
 
     Parameters
     ----------
@@ -122,6 +134,9 @@ def taken_as(rule: LabelRule, counts: dict[Any, int] | None, dtype: npt.DTypeLik
     """
     if rule.kind == "instances":
         return "instances"
+    if rule.kind == "classes":
+        _refuse_no_classes(rule, counts)
+        return "classes"
     if rule.threshold is not None:
         return "mask"
     kind = np.dtype(dtype)
@@ -144,6 +159,15 @@ def taken_as(rule: LabelRule, counts: dict[Any, int] | None, dtype: npt.DTypeLik
             "--labels instances if they are ids, or --threshold T to take values >= T as inside"
         )
     return "instances"
+
+
+def _refuse_no_classes(rule: LabelRule, counts: dict[Any, int] | None) -> None:
+    known = None if counts is None else [v for v in counts if v != rule.ignore_label]
+    if known is None or any(v != v or not 0 <= v < MOST_CLASSES or v % 1 for v in known):
+        raise ValueError(
+            f"classes are whole numbers from 0 to {MOST_CLASSES - 1}, this file has"
+            f" {_listed(counts)}; number them 0, 1, 2, ..., or use --labels instances for ids"
+        )
 
 
 def _grey(counts: dict[Any, int], known: set[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from tiling.faults import UsageFault, WriteError
+from tiling.faults import InputError, UsageFault, WriteError
 from tiling.safe_write import check_output
 from weightmaps.annotations import PREVIEW_ENDING
+from weightmaps.blocks import added_counts
 from weightmaps.class_balance import class_weights
 from weightmaps.history import FORMAT
 from weightmaps.label_rule import LabelRule
+from weightmaps.multiclass import class_table
 from weightmaps.spec import WeightMapSpec
 from weightmaps.survey import Request, Survey
 
@@ -79,14 +82,16 @@ def orders(
     """
     spec, parameters = request.spec, request.parameters()
     if spec.class_weights == "balanced":
-        total = np.sum([s.counts for s in surveys], axis=0, dtype=np.int64)
-        background, cell = class_weights(total)
-        spec = replace(spec, class_weights=(float(background), float(cell)))
+        total = functools.reduce(added_counts, (s.counts for s in surveys), np.zeros(2, np.int64))
+        spec = replace(spec, class_weights=tuple(class_weights(total).tolist()))
         parameters["dataset_counts"] = total.tolist()
         try:
             spec.check_range(request.dtype)
         except ValueError as error:
             raise UsageFault(f"{error}, or other --class-weights") from error
+    for one in surveys:
+        if one.kind == "classes":
+            _check_classes(one, spec)
     result = []
     for one in surveys:
         output = request.output(one.file)
@@ -96,6 +101,14 @@ def orders(
             raise WriteError(output, f"exists and {why}; use --overwrite to replace it")
         result.append(Order(one, spec, parameters, output, picture, not why))
     return result
+
+
+def _check_classes(one: Survey, spec: WeightMapSpec) -> None:
+    """Refuse a file with a class that has no weight."""
+    try:
+        class_table(spec, len(one.counts))
+    except ValueError as error:
+        raise InputError(one.file.path, f"{error}; give one number per class") from error
 
 
 def check_outputs(todo: Iterable[Order], *, overwrite: bool) -> None:

@@ -66,8 +66,11 @@ def _packed_bytes(order: Order, reader: LabelReader, page: int, top: int, rows: 
         labels = instances_from_mask(reader.inside(page, y0, y1))
         spec = replace(spec, ignore_label=None)
     else:
-        labels = InstanceSource(reader, page, "instances", rows)[..., y0:y1, 0 : shape.width]
+        source = InstanceSource(reader, page, order.survey.kind, shape.height)
+        labels = source[..., y0:y1, 0 : shape.width]
     spec = spec if spec.spacing is None else replace(spec, spacing=spec.spacing[-2:])
+    if order.survey.kind == "classes":
+        spec = replace(spec, class_weights="none")
     weights = map_of_slices(labels, spec, shape.dtype)[top - y0 : top - y0 + rows]
     band = Shape(1, rows, shape.width, shape.dtype)
     return sum(map(len, packed_strips([weights], band, Outcome())))

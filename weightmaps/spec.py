@@ -96,7 +96,7 @@ class WeightMapSpec:
         2019: 6).
     class_weights
         ``"balanced"``, ``"per-image"``, ``"falk2019"``, ``"none"``, or two numbers: the weights of
-        background and of cells.
+        background and of cells. (`multiclass_weight_map`: one number per class.)
     where
         ``"background"`` or ``"everywhere"``: the pixels that receive the border term.
     separate
@@ -216,17 +216,17 @@ class WeightMapSpec:
 
 
 def weights_of(value: str | Sequence[float] | Mapping[int, float]) -> str | tuple[float, ...]:
-    """Return the name of a class balance, or the two weights (background, cells), checked.
+    """Return the name of a class balance, or one weight per class (background first), checked.
 
     Parameters
     ----------
     value
-        A name, two numbers, or a mapping of the classes 0 and 1 to them.
+        A name, two numbers or more, or a mapping of the classes 0, 1, ... to them.
 
     Raises
     ------
     ValueError
-        For an unknown name, or what are not two finite numbers >= 0.
+        For an unknown name, fewer than two numbers, or what are not finite numbers >= 0.
 
     Examples
     --------
@@ -241,12 +241,13 @@ def weights_of(value: str | Sequence[float] | Mapping[int, float]) -> str | tupl
             )
         return value
     if isinstance(value, Mapping):
-        if set(value) != {0, 1}:
+        if len(value) < 2 or set(value) != set(range(len(value))):
             raise ValueError(f"class_weights needs the classes 0 and 1, not {sorted(value)}")
-        value = (value[0], value[1])
+        value = [value[k] for k in range(len(value))]
     weights = tuple(float(v) for v in value)
-    if len(weights) != 2 or not all(math.isfinite(v) and v >= 0 for v in weights):
+    if len(weights) < 2 or not all(math.isfinite(v) and v >= 0 for v in weights):
         raise ValueError(
             f"class_weights {list(weights)} must be two finite numbers >= 0: background, cells"
+            " (or one per class)"
         )
     return weights

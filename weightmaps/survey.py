@@ -5,26 +5,25 @@ Class weights that balance a whole data set need the counts of all files before 
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from tiling.disk import real_target
 from tiling.faults import InputError, WriteError
 from weightmaps.annotations import MAP_ENDING, LabelFile
-from weightmaps.blocks import Census, census
+from weightmaps.blocks import Census, added_counts, census
 from weightmaps.history import FORMAT
 from weightmaps.instance_source import InstanceSource, instance_source
 from weightmaps.label_reader import LabelReader, band_rows, identity
 from weightmaps.label_rule import LabelRule
 from weightmaps.map_file import Shape, intact
 from weightmaps.spec import LINES, WeightMapSpec
+from weightmaps.volumes import check_memory, volume_census, volume_of
 
-__all__ = ["Request", "Survey", "survey", "volume_of"]
+__all__ = ["Request", "Survey", "survey"]
 
 LARGE_PX = 1 << 26  # pages above 8192 x 8192 pixels are not held in memory as a whole
 
@@ -91,9 +90,9 @@ class Survey:
     identity, sha256
         What tells that the labels are still the same.
     kind
-        ``"mask"`` or ``"instances"``.
+        ``"mask"``, ``"instances"`` or ``"classes"``.
     counts
-        Background and cell pixels after carving.
+        Background and cell pixels after carving, or pixels of each class.
     cells, pairs, overlap_px
         Instances and touching pairs (of all pages), pixels claimed by several masks.
     resolution
@@ -112,7 +111,7 @@ class Survey:
     identity: tuple[tuple[int, ...], ...]
     sha256: str
     kind: str
-    counts: tuple[int, int]
+    counts: tuple[int, ...]
     cells: int
     pairs: int
     overlap_px: int = 0
@@ -162,7 +161,7 @@ def survey(task: tuple[LabelFile, Request]) -> Survey:
         )  # fmt: skip
 
 
-Known = tuple[str, tuple[int, int], int, int, int]
+Known = tuple[str, tuple[int, ...], int, int, int]
 
 
 def _existing(output: Path, file: LabelFile) -> tuple[dict[str, Any] | None, bool]:
@@ -194,74 +193,26 @@ def _counts_in(found: dict[str, Any] | None, digest: str, request: Request) -> K
     if not same_carving or any(old.get(name) != new[name] for name in decisive):
         return None
     try:
-        background, cell = (int(n) for n in labels["counts"])
+        counts = tuple(int(n) for n in labels["counts"])
         numbers = int(found["cells"]), int(found["touching_pairs"]), int(labels["overlap_px"])
-        return str(labels["taken_as"]), (background, cell), *numbers
+        return str(labels["taken_as"]), counts, *numbers
     except (KeyError, TypeError, ValueError):
         return None
 
 
 def _counted(reader: LabelReader, request: Request) -> Known:
     kind = reader.kind()
-    if request.volume:
-        return kind, *_volume_counts(volume_of(reader, kind), request.spec), reader.overlap_px
     rows = request.rows_of(reader)
-    counts, cells, pairs = np.zeros(2, np.int64), 0, 0
-    for page in range(reader.pages):
-        source = instance_source(reader, page, kind, rows)
-        seen = _page_census(source, request, rows)
-        counts += seen.counts
-        cells += len(seen.ids)
-        pairs += len(seen.pairs)
-    return kind, (int(counts[0]), int(counts[1])), cells, pairs, reader.overlap_px
+    if request.volume:
+        check_memory(reader.file.path, (reader.pages, reader.height, reader.width), request.spec)
+        found = [volume_census(*volume_of(reader, kind), request.spec)]
+    else:
+        sources = (instance_source(reader, page, kind, rows) for page in range(reader.pages))
+        found = [_page_census(source, request, rows) for source in sources]
+    counts = functools.reduce(added_counts, (one.counts for one in found))
+    cells, pairs = sum(len(one.ids) for one in found), sum(len(one.pairs) for one in found)
+    return kind, tuple(counts.tolist()), cells, pairs, reader.overlap_px
 
 
 def _page_census(source: InstanceSource, request: Request, rows: int) -> Census:
-    return census(source, request.spec, block_rows=rows)
-
-
-def volume_of(reader: LabelReader, kind: str) -> npt.NDArray[Any]:
-    """Return the instance labels of a true volume ``(Z, Y, X)``; its masks are labelled in 3-D."""
-    from scipy import ndimage
-
-    from weightmaps.label_rule import ids_of
-
-    if kind == "instances":
-        pages = [instance_source(reader, z, kind) for z in range(reader.pages)]
-        return np.stack([p[..., 0 : reader.height, 0 : reader.width] for p in pages])
-    values = np.stack([reader.rows(z, 0, reader.height) for z in range(reader.pages)])
-    reach = 1 if reader.rule.connectivity == 4 else 3
-    structure = ndimage.generate_binary_structure(3, reach)
-    components = np.empty(values.shape, np.int32)
-    inside = np.stack([reader.inside(z, 0, reader.height) for z in range(reader.pages)])
-    ndimage.label(inside, structure=structure, output=components)
-    return ids_of(components, values, reader.rule)
-
-
-def _volume_counts(
-    labels: npt.NDArray[Any], spec: WeightMapSpec
-) -> tuple[tuple[int, int], int, int]:
-    """Counts, cells and touching pairs (26 neighbours) of a volume."""
-    from weightmaps.labels import SCANNED_3D, separate_touching_volume
-
-    ignored = np.zeros(labels.shape, np.bool_)
-    if spec.ignore_label is not None:
-        ignored = labels == spec.ignore_label
-    cells = np.where(ignored, labels.dtype.type(0), labels)
-    carved = cells if spec.line is None else separate_touching_volume(cells, method=spec.line)
-    inner = int(np.count_nonzero(carved))
-    pairs = set()
-    for offset in SCANNED_3D:
-        here, there = (
-            tuple(
-                slice(max(0, s * d), n - max(0, -s * d))
-                for d, n in zip(offset, cells.shape, strict=True)
-            )
-            for s in (-1, 1)
-        )
-        a, b = cells[here], cells[there]
-        meet = (a != b) & (a != 0) & (b != 0)
-        low, high = np.minimum(a[meet], b[meet]), np.maximum(a[meet], b[meet])
-        pairs |= set(zip(low.tolist(), high.tolist(), strict=True))
-    background = cells.size - int(np.count_nonzero(ignored)) - inner
-    return (background, inner), int(np.count_nonzero(np.unique(cells))), len(pairs)
+    return census(source, request.spec, classes=source.classes, block_rows=rows)
