@@ -60,7 +60,7 @@ def test_info_refuses_what_it_cannot_describe_at_once(tmp_path, capsys):
     (tmp_path / "empty.tif").touch()
     for name, reason in (
         ("pipe", "is a pipe or device"),
-        ("photo.jpg", "JPEG image (convert it to TIFF)"),
+        ("photo.jpg", "a JPEG image, whose compression has changed the pixels"),
         ("empty.tif", "is empty"),
         ("absent.tif", "does not exist"),
     ):

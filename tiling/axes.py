@@ -12,6 +12,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from tiling.ome import channel_names
+
 __all__ = ["PageAxes", "page_axes"]
 
 _MAX_JSON = 1 << 16
@@ -21,7 +23,7 @@ _IMAGEJ_LINE = re.compile(r"^(\w{1,20})=(.{0,80})$", re.MULTILINE)
 _AXIS = re.compile(r"[A-Z]{2,8}\Z")
 _UNITS = {
     "um": "um", "µm": "um", "μm": "um", "micron": "um", "microns": "um", "micrometer": "um",
-    "\\u00b5m": "um", "nm": "nm", "mm": "mm", "cm": "cm", "m": "m", "inch": "inch",
+    "\\u00b5m": "um", "nm": "nm", "mm": "mm", "cm": "cm", "m": "m", "inch": "inch", "in": "inch",
 }  # fmt: skip
 
 
@@ -39,6 +41,10 @@ class PageAxes:
         Unit of length in the description, or ''.
     per_unit
         Pixels per unit in x and y, from the description; None where it does not say.
+    z_step
+        Distance of slices and its unit; 0 where it does not say.
+    channels
+        Names of the channels, () where they have none.
     """
 
     letters: str = ""
@@ -46,6 +52,8 @@ class PageAxes:
     images: int = 0
     unit: str = ""
     per_unit: tuple[float, float] | None = None
+    z_step: tuple[float, str] = (0.0, "")
+    channels: tuple[str, ...] = ()
 
 
 def page_axes(description: str, samples: int) -> PageAxes:
@@ -81,7 +89,8 @@ def _imagej(text: str) -> PageAxes:
     letters, shape = _without_ones("TZC", tuple(length.values()))
     if math.prod(shape) != images:
         letters, shape = _without_ones("I", (images,))
-    return PageAxes(letters, shape, images, _UNITS.get(found.get("unit", "").lower(), ""))
+    unit = _UNITS.get(found.get("unit", "").lower(), "")
+    return PageAxes(letters, shape, images, unit, None, (_length(found.get("spacing", "")), unit))
 
 
 def _shaped(text: str, samples: int) -> PageAxes:
@@ -100,15 +109,31 @@ def _shaped(text: str, samples: int) -> PageAxes:
     axes = found.get("axes")
     if not isinstance(axes, str) or not _AXIS.match(axes) or len(axes) != len(shape):
         axes = ""
+    if len(set(axes)) != len(axes):  # a letter twice says nothing
+        axes = ""
     chunky = samples > 1 and shape[-1] == samples and (not axes or axes.endswith("S"))
     planar = samples > 1 and not chunky and len(shape) > 2 and shape[-3] == samples
     pages = tuple(shape[: -3 if chunky or planar else -2])
     images = math.prod(pages)
-    if axes:
+    if axes and not set(axes[: len(pages)]) & set("SXY"):
         letters, pages = _without_ones(axes[: len(pages)], pages)
     else:
         letters, pages = _without_ones("I", (images,))
-    return PageAxes(letters, pages, images if found.get("truncated") is True else 0)
+    depth = _length(str(found.get("PhysicalSizeZ", ""))[:20])
+    return PageAxes(
+        letters, pages, images if found.get("truncated") is True else 0,
+        z_step=(depth, _UNITS.get(str(found.get("PhysicalSizeZUnit", "um"))[:20].lower(), "")),
+        channels=_named(found.get("Channel")),
+    )  # fmt: skip
+
+
+def _named(channel: object) -> tuple[str, ...]:
+    """Names in the JSON of tifffile, {"Name": ["DAPI", "GFP"]}."""
+    names = channel.get("Name") if isinstance(channel, dict) else None
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(name[:256] for name in names[:1000])
 
 
 def _ome(text: str, samples: int) -> PageAxes:
@@ -129,7 +154,9 @@ def _ome(text: str, samples: int) -> PageAxes:
         unit = ""
     x, y = _length(found.get("PhysicalSizeX", "")), _length(found.get("PhysicalSizeY", ""))
     per_unit = (1 / x, 1 / y) if x and y and unit else None
-    return PageAxes(letters, shape, 0, unit, per_unit)
+    z_unit = _UNITS.get(found.get("PhysicalSizeZUnit", "µm").lower(), "")
+    z_step = _length(found.get("PhysicalSizeZ", "")), z_unit
+    return PageAxes(letters, shape, 0, unit, per_unit, z_step, channel_names(text, element.end()))
 
 
 def _without_ones(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
@@ -148,4 +175,4 @@ def _length(text: str) -> float:
         value = float(text)
     except ValueError:
         return 0.0
-    return value if 1e-30 < value < 1e30 else 0.0
+    return value if 1e-9 < value < 1e9 else 0.0

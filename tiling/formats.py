@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiling.disk import StrPath
 from tiling.meaning import Meaning
+from tiling.png_source import PngSource, is_png
 from tiling.tiff import TiffSource
 from tiling.tiff_sink import TiffSink
 
@@ -21,26 +22,27 @@ if TYPE_CHECKING:
 __all__ = ["open_sink", "open_source"]
 
 
-def open_source(path: StrPath, **options: Any) -> TiffSource | ZarrSource:
-    """An image file as a source for `stitch`: TIFF, or Zarr where the name ends in `.zarr`.
+def open_source(path: StrPath, **options: Any) -> TiffSource | PngSource | ZarrSource:
+    """An image file as a source for `stitch`: TIFF or PNG, or Zarr where the name ends in `.zarr`.
 
     Parameters
     ----------
     path
         The file or folder.
     **options
-        `page` (default 0); for TIFF also `limits`. See `TiffSource`, `ZarrSource`.
+        `page` (default 0) and `limits`. See `TiffSource`, `PngSource`, `ZarrSource`.
 
     Returns
     -------
-    TiffSource or ZarrSource
-        A context manager with `.shape`, `.dtype`, `.axes`, `.pages`, `.page(i)`, `.resolution`.
+    TiffSource, PngSource or ZarrSource
+        A context manager with `.shape`, `.dtype`, `.axes`, `.pages`, `.page(i)`, `.resolution`,
+        `.meaning`, `.provenance`.
     """
     if _is_zarr(path):
         from tiling.zarr import ZarrSource
 
         return ZarrSource(path, **options)
-    return TiffSource(path, **options)
+    return PngSource(path, **options) if is_png(path) else TiffSource(path, **options)
 
 
 def open_sink(

@@ -27,7 +27,8 @@ _FIRST_PIXEL_BYTE = 8
 _MAX_TAGS = 4096
 _LOOKS_LIKE = {
     b"\x89PNG": "a PNG image (convert it to TIFF)",
-    b"\xff\xd8\xff": "a JPEG image (convert it to TIFF)",
+    b"\xff\xd8\xff": "a JPEG image, whose compression has changed the pixels (take the original; "
+    "if there is none, convert it to TIFF or PNG)",
     b"GIF8": "a GIF image",
     b"BM": "a BMP image",
     b"\x1f\x8b": "gzip-compressed (unpack it first)",
@@ -163,7 +164,11 @@ def _header(file: InputFile) -> tuple[Literal["<", ">"], bool, int]:
     for beginning, meaning in _LOOKS_LIKE.items():
         if head.lstrip().startswith(beginning[:16]):
             raise InputError(file.path, f"is not a TIFF file but {meaning}")
-    raise InputError(file.path, f"is not a TIFF file (it begins with {head[:4]!r})")
+    raise InputError(
+        file.path,
+        f"is not a TIFF file (it begins with {head[:4]!r}); "
+        "TIFF, PNG and Zarr are read: convert it",
+    )
 
 
 def _directory(

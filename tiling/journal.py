@@ -14,6 +14,7 @@ __all__ = [
     "JOURNAL_FORMAT",
     "MAX_JOURNAL_BYTES",
     "journal_lines",
+    "notes_of",
     "numbered_records",
     "read_journal",
 ]
@@ -59,6 +60,18 @@ def read_journal(data: bytes) -> tuple[list[dict[str, Any]], int, str]:
         records.append(record)
         end, previous = stop + 1, digest
     return records, end, previous
+
+
+def notes_of(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Values that `Partial.note` kept, by their names; the last one counts.
+
+    Examples
+    --------
+    >>> notes_of([{"note": "seams", "value": 1}, {"n": 0}, {"note": "seams", "value": 2}])
+    {'seams': 2}
+    """
+    found = (record for record in records if isinstance(record.get("note"), str))
+    return {record["note"]: record.get("value") for record in found}
 
 
 def numbered_records(records: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

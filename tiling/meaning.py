@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Meaning", "Resolution"]
+__all__ = ["METRES", "Meaning", "Resolution", "in_unit"]
+
+METRES = {"nm": 1e-9, "um": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "inch": 0.0254}
+"""Length of each unit that is known."""
 
 Resolution = tuple[float, float, str]
 """Pixels per unit in x and y, and the unit ("um", "cm", "inch", ..., "" if unknown)."""
@@ -38,3 +41,16 @@ class Meaning:
     resolution: Resolution | None = None
     z_step: float = 0.0
     channels: tuple[str, ...] = ()
+
+
+def in_unit(length: float, unit: str, other: str) -> float:
+    """A length in another unit; 0 where one of the two is not known.
+
+    Examples
+    --------
+    >>> round(in_unit(300, "nm", "um"), 9), in_unit(1, "pixel", "um")
+    (0.3, 0.0)
+    """
+    if unit == other:
+        return length
+    return length * METRES[unit] / METRES[other] if {unit, other} <= set(METRES) else 0.0

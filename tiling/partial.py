@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,8 @@ def unfinished_identity(path: StrPath) -> dict[str, Any] | None:
     """The `identity` that the unfinished output of `path` was begun with; None where none lies."""
     journal = beside(real_target(path), ".part.journal")
     try:
+        if not _ours(journal):
+            return None
         with journal.open("rb") as file:
             records, _, _ = read_journal(file.readline(_MAX_HEADER))
     except OSError:
@@ -57,9 +60,20 @@ def unfinished_identity(path: StrPath) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def _ours(path: Path) -> bool:
+    """Whether an ordinary file lies there: no link to elsewhere, and no pipe that would hang."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 def _discard(target: Path) -> list[Path]:
-    found = [p for p in (beside(target, ".part.journal"), beside(target, ".part")) if p.exists()]
+    names = (beside(target, ".part.journal"), beside(target, ".part"))
+    found = [path for path in names if os.path.lexists(path)]
     for path in found:
+        if path.is_dir() and not path.is_symlink():
+            raise WriteError(target, f"{path.name} is a folder, not an unfinished output; move it")
         remove(path)
     if found:
         fsync_folder(target.parent)
@@ -145,9 +159,10 @@ class Partial:
             if not self._resumable():
                 with writing(self.target):
                     _discard(self.target)
-            self._data = RawFile(self.path, os.O_CREAT, self.target)
+            create = os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            self._data = RawFile(self.path, create, self.target)
             undo.callback(self._data.close)
-            self._journal = RawFile(self.journal_path, os.O_CREAT, self.target)
+            self._journal = RawFile(self.journal_path, create, self.target)
             undo.callback(self._journal.close)
             self.file = cast(BinaryIO, io.BufferedRandom(self._data, _BUFFER))
             self._start()
@@ -181,12 +196,6 @@ class Partial:
     def note(self, name: str, value: Any) -> None:
         """Keep a JSON value under a name, beside the records; the last one counts."""
         self.append({"note": name, "value": value})
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        """What was noted, in this run and in earlier ones."""
-        found = (r for r in self.records if isinstance(r.get("note"), str))
-        return {record["note"]: record.get("value") for record in found}
 
     def sync(self) -> None:
         """Wait for the data, then for the records about them."""
@@ -238,7 +247,7 @@ class Partial:
 
     def _resumable(self) -> bool:
         """Whether data and journal are both there and the journal's first line is whole."""
-        if not (self.path.is_file() and self.journal_path.is_file()):
+        if not (_ours(self.path) and _ours(self.journal_path)):
             return False
         with writing(self.target):
             size = self.journal_path.stat().st_size

@@ -10,6 +10,7 @@ bool; big-endian pixels become native. Palette, YCbCr, CMYK, rotated files are r
 
 from __future__ import annotations
 
+import json
 import math
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,8 @@ from tiling.axes import PageAxes, page_axes
 from tiling.disk import StrPath
 from tiling.ifd import Ifd, Limits, integer, rational, text, walk
 from tiling.input_file import InputFile, as_input_error
+from tiling.meaning import Meaning, in_unit
+from tiling.ome import history
 from tiling.pages import read_page_layout
 from tiling.rows import RowReader, check_bytes
 from tiling.segments import check_pages, promised_pages
@@ -131,6 +134,8 @@ class TiffImage:
         Tiles, not strips.
     resolution : (float, float, str) or None
         Pixels per unit in x and y, and the unit ("um", "cm", "inch", ..., "" if unknown).
+    meaning : Meaning
+        Axes, resolution, distance of slices and names of the channels together.
     description : str
         Image description of the first page, at most a megabyte of it.
     """
@@ -156,6 +161,10 @@ class TiffImage:
             letters, self.page_shape = ("I", (self.pages,)) if self.pages > 1 else ("", ())
         self.axes = f"{letters}YX{'S' if self.samples > 1 else ''}"
         self.resolution = _resolution(file, first, meaning)
+        self.meaning = Meaning(
+            axes=self.axes, resolution=self.resolution, channels=meaning.channels,
+            z_step=in_unit(*meaning.z_step, self.resolution[2] if self.resolution else ""),
+        )  # fmt: skip
         self._rows = RowReader(file, pages, limits)
 
     def read_page(self, page: int) -> npt.NDArray[Any]:
@@ -185,6 +194,16 @@ class TiffImage:
             )
         with as_input_error(self.path, page):
             return self._rows.read(page, start, stop)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What our own sink noted about the making of the file; {} in files of others."""
+        text = self.description
+        try:
+            found = json.loads(text)["unet2015"] if text[:1] == "{" else json.loads(history(text))
+        except (ValueError, KeyError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def sha256(self) -> str:
         """SHA-256 of the whole file, as hex digits."""

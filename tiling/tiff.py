@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tiling.disk import StrPath
 from tiling.faults import InputError
+from tiling.meaning import Meaning
 from tiling.strict_tiff import Limits, TiffImage, open_tiff
 
 __all__ = ["TiffSource"]
@@ -66,6 +67,16 @@ class TiffSource:
     def resolution(self) -> tuple[float, float, str] | None:
         """Pixels per unit in x and y, and the unit."""
         return self.image.resolution
+
+    @property
+    def meaning(self) -> Meaning:
+        """Axes, pixel size and names of the channels."""
+        return self.image.meaning
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made the file, where it is one of ours."""
+        return self.image.provenance
 
     def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
         """Rows and columns of the page."""

@@ -31,7 +31,7 @@ from tiling.certificate import SeamError
 from tiling.codec import codec
 from tiling.disk import StrPath
 from tiling.faults import UsageFault
-from tiling.journal import numbered_records
+from tiling.journal import notes_of, numbered_records
 from tiling.meaning import Meaning
 from tiling.ome import checked_for_ome, is_ome_name
 from tiling.paged_rows import PagedRows, PageSink, checked_axes
@@ -152,7 +152,7 @@ class TiffSink:
     @property
     def notes(self) -> dict[str, Any]:
         """What was noted of the pages, under their number and a name."""
-        return self._partial.notes
+        return notes_of(self._partial.records)
 
     def note(self, name: str, value: Any) -> None:
         """Keep a JSON value with the rows of the first page that are written next."""

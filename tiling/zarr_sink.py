@@ -21,7 +21,8 @@ import zarr
 
 from tiling.certificate import SeamError
 from tiling.disk import StrPath, beside, fsync_folder, real_target, writing
-from tiling.journal import numbered_records
+from tiling.faults import WriteError
+from tiling.journal import notes_of, numbered_records
 from tiling.meaning import Meaning
 from tiling.ngff import ORDER, ome_attributes
 from tiling.paged_rows import PagedRows, PageSink, checked_axes
@@ -94,7 +95,7 @@ class ZarrSink:
     @property
     def notes(self) -> dict[str, Any]:
         """What was noted of the pages, under their number and a name."""
-        return self._partial.notes
+        return notes_of(self._partial.records)
 
     def note(self, name: str, value: Any) -> None:
         """Keep a JSON value with the rows of the first page that are written next."""
@@ -161,6 +162,9 @@ class ZarrSink:
     def _put_back(self) -> None:
         """Give a predecessor its name again if a run was killed between the two renames."""
         old = beside(self.target, ".old.zarr")
+        for folder in (self._folder, old):  # never through a link into somebody else's folder
+            if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+                raise WriteError(self.target, f"{folder.name} beside it is no folder; remove it")
         if old.exists() and not self.target.exists():
             os.replace(old, self.target)  # noqa: PTH105
         check_zarr_target(self.target, overwrite=self._overwrite)

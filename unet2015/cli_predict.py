@@ -19,7 +19,7 @@ __all__ = ["load_model", "predict"]
 
 def predict(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="TIFF or Zarr")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="TIFF, PNG or Zarr")],
     out: Annotated[
         Path, typer.Option("--out", help="file to write; a folder where there are several images")
     ],
@@ -75,7 +75,9 @@ def predict(
         float | None, typer.Option("--nan-to", help="value for NaN and Inf, else refused")
     ] = None,
     axes: Annotated[str, typer.Option("--axes", help="meaning of the axes, e.g. ZYX, CYX")] = "",
-    channel: Annotated[int | None, typer.Option("--channel", help="channel to use")] = None,
+    channel: Annotated[
+        str | None, typer.Option("--channel", help="channel to use: its number or name")
+    ] = None,
     region: Annotated[
         str | None, typer.Option("--region", help="Y0:Y1,X0:X1 instead of the whole image")
     ] = None,
@@ -85,10 +87,26 @@ def predict(
     compression: Annotated[
         Literal["deflate", "zstd", "none"], typer.Option("--compression", help="of the TIFF")
     ] = "deflate",
+    pyramid: Annotated[
+        bool | None,
+        typer.Option(
+            "--pyramid/--no-pyramid", help="smaller levels for viewers; default: above 4096 px"
+        ),
+    ] = None,
+    seam_tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--seam-tolerance",
+            min=0,
+            help="largest difference between tiles; of labels the share of pixels, 0.001 = 0.1 %",
+        ),
+    ] = None,
     overlay: Annotated[
         Path | None, typer.Option("--overlay", help="PNG to look at, of the first plane")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="take up an interrupted run")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="take up an interrupted run; keep a complete one")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the output")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="show what would happen, and stop")] = False,
 ) -> None:
@@ -104,8 +122,9 @@ def predict(
         output_tile=output_tile, step=step, batch=batch, average=average, mean_of=mean_of,
         save=save, dtype=dtype or "", classes=_class(classes), threshold=threshold,
         connectivity=connectivity, device=device, precision=precision, normalise=normalise,
-        nan_to=nan_to, axes=axes, channel=channel, region=_region(region),
-        memory_bytes=int(memory * 2**30), compression=compression,
+        nan_to=nan_to, axes=axes, channel=_channel(channel), region=_region(region),
+        memory_bytes=int(memory * 2**30), compression=compression, pyramid=pyramid,
+        seam_tolerance=seam_tolerance,
     )  # fmt: skip
     targets = _targets(images, out, save)
     if overlay is not None and len(targets) > 1:
@@ -142,7 +161,9 @@ def load_model(checkpoint: Path) -> Model:
     state = load(checkpoint)
     net = build_network(state, use_averaged=bool(state.averaged))
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    return Model(net, str(state.preprocessing.get("scale", "dtype-range")), digest, str(checkpoint))
+    scale = str(state.preprocessing.get("scale", "dtype-range"))
+    names = str((state.recipe or {}).get("class_names", ""))
+    return Model(net, scale, digest, str(checkpoint), tuple(names.split(",")) if names else ())
 
 
 def _class(text: str | None) -> int | None:
@@ -155,6 +176,11 @@ def _class(text: str | None) -> int | None:
     if not text.isdecimal():
         raise UsageFault(f"--class {text}: give a class number or all")
     return int(text)
+
+
+def _channel(text: str | None) -> int | str | None:
+    """A number where it looks like one, else a name."""
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 def _region(text: str | None) -> tuple[int, int, int, int] | None:
@@ -218,10 +244,8 @@ def _predict_one(
             if not isinstance(stop, Exception):
                 stop.add_note(f"to go on: {_resume_command()}")
             raise
-    done = (
-        summary_text(target, begun[0], summaries) if begun else f"{target}: was computed before\n"
-    )
-    sys.stdout.write(done)
+    if begun:
+        sys.stdout.write(summary_text(target, begun[0], summaries))
 
 
 def _resume_command() -> str:

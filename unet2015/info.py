@@ -45,7 +45,9 @@ def print_description(found: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1, default=str) + "\n")
         return
-    sys.stdout.write("".join(_lines(found)))
+    from tiling.command import visible
+
+    sys.stdout.write(visible("".join(_lines(found))))
 
 
 def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
@@ -95,12 +97,10 @@ def _tiff(file: Path) -> dict[str, Any]:
             "layout": "tiles" if image.tiled else "strips",
             "resolution": _resolution(image.resolution),
         }
-        description = image.description
-    try:
-        ours = json.loads(description).get("unet2015") if description.startswith("{") else None
-    except (ValueError, RecursionError, AttributeError):
-        ours = None
-    if isinstance(ours, dict):
+        if image.meaning.channels:
+            found["channels"] = ", ".join(image.meaning.channels)
+        description, ours = image.description, image.provenance
+    if ours:
         found["made by unet2015"] = ours
     elif description:
         found["description"] = " ".join(description.split())[:300]
@@ -126,7 +126,7 @@ def _zarr(folder: Path) -> dict[str, Any]:
     from tiling.zarr import ZarrSource
 
     with ZarrSource(folder) as image:
-        return {
+        found: dict[str, Any] = {
             "kind": "Zarr",
             "axes": image.axes,
             "pages": image.pages,
@@ -134,3 +134,8 @@ def _zarr(folder: Path) -> dict[str, Any]:
             "dtype": str(image.dtype),
             "resolution": _resolution(image.resolution),
         }
+        if image.meaning.channels:
+            found["channels"] = ", ".join(image.meaning.channels)
+        if image.provenance:
+            found["made by unet2015"] = image.provenance
+        return found

@@ -32,6 +32,10 @@ class Planes:
         Letters of the page axes, slowest first, "" for a single image.
     shape : tuple of int
         Their lengths.
+    groups : tuple of tuple of int
+        Pages of the file that make one plane together.
+    picked : tuple of int or None
+        The one channel that is used of each plane's pages; None uses all of them.
     height, width : int
         Pixels of every plane.
     """
@@ -40,7 +44,7 @@ class Planes:
     axes: str
     shape: tuple[int, ...]
     groups: tuple[tuple[int, ...], ...]
-    channel: int | None
+    picked: tuple[int | None, ...]
 
     @property
     def height(self) -> int:
@@ -60,9 +64,9 @@ class Planes:
 
     def __getitem__(self, number: int) -> Source:
         """Plane `number` as a source (H, W) or (C, H, W)."""
-        pages = self.groups[number]
+        pages, picked = self.groups[number], self.picked[number]
         plane = self.source.page(pages[0]) if len(pages) == 1 else self.source.stack(list(pages))
-        return plane if self.channel is None else _Channel(plane, self.channel)
+        return plane if picked is None else _Channel(plane, picked)
 
 
 class _Channel:
@@ -77,7 +81,7 @@ class _Channel:
 
 
 def planes_of(
-    source: Any, path: str, channels: int, *, axes: str = "", channel: int | None = None
+    source: Any, path: str, channels: int, *, axes: str = "", channel: int | str | None = None
 ) -> Planes:
     """Planes of an open file for a network with `channels` input channels.
 
@@ -91,8 +95,9 @@ def planes_of(
         Channels the network takes.
     axes
         Meaning of the axes as the user gives it, e.g. "ZYX" or "CYX"; "" takes the file's word.
+        Slices that a writer stored as planar colours are told by their letter ("ZYX").
     channel
-        The one channel to use of an image with several.
+        The one channel to use of an image with several: its number, or its name in the file.
 
     Raises
     ------
@@ -103,6 +108,8 @@ def planes_of(
         If the axes given do not fit the file.
     """
     letters, lengths = _leading(source, path, axes.upper())
+    if math.prod(lengths) > source.pages:  # the colours are slices
+        return _colours_as_planes(source, path, channels, letters, lengths)
     inside = source.shape[0] if len(source.shape) == 3 else 1  # colour samples, Zarr channels
     numbers = np.arange(math.prod(lengths), dtype=np.int64).reshape(lengths)
     if "C" in letters:
@@ -116,6 +123,12 @@ def planes_of(
     if inside > 1 and across > 1:
         raise InputError(path, f"has both colours and channels ({source.axes}); save one of them")
     found, picked = across * inside, None
+    names = source.meaning.channels if len(source.meaning.channels) == found else ()
+    if isinstance(channel, str):
+        if channel not in names:
+            known = f"channels {', '.join(names)}" if names else "no names of channels"
+            raise UsageFault(f"--channel {channel}: {path} has {known}; give a name or a number")
+        channel = names.index(channel)
     if channel is not None:
         if not 0 <= channel < found:
             raise UsageFault(f"--channel {channel}: {path} has channels 0 to {found - 1}")
@@ -127,7 +140,21 @@ def planes_of(
     if found != channels:
         raise InputError(path, _misfit(source, found, channels, letters))
     groups = tuple(tuple(int(i) for i in row) for row in numbers.reshape(-1, numbers.shape[-1]))
-    return Planes(source, letters, lengths, groups, picked)
+    return Planes(source, letters, lengths, groups, (picked,) * len(groups))
+
+
+def _colours_as_planes(
+    source: Any, path: str, channels: int, letters: str, lengths: tuple[int, ...]
+) -> Planes:
+    """Slices that were stored as the planar colours of fewer pages: a plane each."""
+    if channels != 1:
+        raise InputError(path, f"has 1 channel per slice, the network takes {channels}")
+    inside = source.shape[0]
+    every = range(math.prod(lengths))
+    return Planes(
+        source, letters, lengths, tuple((i // inside,) for i in every),
+        tuple(i % inside for i in every),
+    )  # fmt: skip
 
 
 def _leading(source: Any, path: str, axes: str) -> tuple[str, tuple[int, ...]]:
@@ -140,6 +167,12 @@ def _leading(source: Any, path: str, axes: str) -> tuple[str, tuple[int, ...]]:
         letters, lengths = letters.replace("C", ""), tuple(source.page_shape)
     if axes:
         wanted = axes.replace("S", "")
+        planar = hasattr(source, "image") and source.image.planar
+        if planar and len(wanted) - 2 == len(letters) + 1:  # a letter for the colours, too
+            colours = wanted[-3:-2]
+            wanted = wanted if colours != "C" else wanted[:-3] + wanted[-2:]
+            lengths = (*lengths, source.shape[0]) if colours != "C" else lengths
+            letters += "S" if colours != "C" else ""
         if not wanted.endswith("YX") or len(set(axes)) != len(axes):
             raise UsageFault(f"--axes {axes}: give each axis once, ending in YX (or YXS)")
         if len(wanted) - 2 != len(letters) or not set(wanted[:-2]) <= set(_PAGE_AXES + "C"):
@@ -159,5 +192,13 @@ def _misfit(source: Any, found: int, channels: int, letters: str) -> str:
             " channels; add --axes CYX if the pages are channels"
         )
     if channels == 1:
-        return f"has {found} channels, the network takes 1; choose one with --channel 0"
+        names = source.meaning.channels
+        first = names[0] if len(names) == found else "0"
+        named = f" ({', '.join(names[:8])})" if len(names) == found else ""
+        planar = hasattr(source, "image") and source.image.planar
+        slices = f", or add --axes {letters}ZYX if they are slices" if planar else ""
+        return (
+            f"has {found} channels{named}, the network takes 1; choose one with "
+            f"--channel {first}{slices}"
+        )
     return f"has {found} channel(s), the network takes {channels}; use an image with {channels}"

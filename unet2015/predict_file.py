@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,19 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiling import SeamRule, Summary, label_bands, open_sink, open_source, stitch
-from tiling.disk import beside, real_target, remove
-from tiling.faults import InputError, WriteError
+from tiling import Summary, label_bands, open_sink, open_source, stitch
+from tiling.disk import remove
+from tiling.faults import UsageFault
+from tiling.ome import checked_for_ome, is_ome_name
 from tiling.partial import unfinished_identity
 from tiling.safe_write import check_output
 from unet2015.intensity import Scale
+from unet2015.predict_history import (
+    certificate,
+    classes_file,
+    finished,
+    made_alike,
+    provenance,
+    seam_rule,
+    tile_begun_with,
+)
 from unet2015.predict_job import Job, Model, Settings, prepare
-from unet2015.provenance import versions
 
 __all__ = ["Job", "Model", "Settings", "predict_file", "prepare"]
-
-SAMPLED = 64 << 20  # files up to this size are hashed whole, larger ones at 66 places
-PROBE_OUTPUT = 132  # px
 
 Progress = Callable[[Job, int, int, int], None]
 
@@ -57,7 +61,8 @@ def predict_file(
     overwrite
         Replace an existing output.
     resume
-        Take up the unfinished output of an interrupted run.
+        Take up the unfinished output of an interrupted run. An output that is complete and was made
+        with the same settings is left as it is.
     progress
         Called as `progress(job, plane, tiles_done, tiles_in_all)`.
     say
@@ -66,53 +71,65 @@ def predict_file(
     Returns
     -------
     list of Summary
-        One per plane, with its seam certificate.
+        One per plane, with its seam certificate; none where nothing was left for the network.
 
     Raises
     ------
     InputError, UsageFault, WriteError, MemoryFault, LockedError, InputChangedError, SeamError
         As FAULTS describes; nothing appears under the output's name.
     """
-    settings, name = settings or Settings(), os.fsdecode(image)
-    if not _is_zarr(out):
-        check_output(out, overwrite=overwrite, inputs=[image, *model.files])
-    elif real_target(out) == real_target(name):
-        raise WriteError(out, "is also the input; choose another output name")
+    settings, name, say = settings or Settings(), os.fsdecode(image), say or _nobody
+    _check_name(out)
+    before = finished(out) if resume else None
+    if before is None:
+        check_output(out, overwrite=overwrite, inputs=[name, *model.files])
     if resume and not settings.output_tile:
-        settings = replace(settings, output_tile=_tile_begun_with(out, settings))
+        tile = tile_begun_with(out, instances=settings.save == "instances")
+        settings = replace(settings, output_tile=tile)
     with open_source(image) as source:
         job = prepare(model, source, name, settings)
         scale = job.scale
         made_by = provenance(job, scale)
+        classes = classes_file(out)
+        if before is not None and unfinished_identity(out) is None and made_alike(before, made_by):
+            remove(classes)
+            say(
+                f"{os.fsdecode(out)}: is complete, made with these settings; nothing was left to do"
+            )
+            return []
+        check_output(out, overwrite=overwrite, inputs=[name, *model.files])
+        _check_format(job, out)
         if settings.save != "instances":
             return _write(
                 job, scale, out, made_by, overwrite=overwrite, resume=resume,
                 progress=progress, say=say,
             )  # fmt: skip
-        classes = _classes_file(out)
         summaries: list[Summary] = []
-        if not (resume and _is_complete(classes, made_by)):
+        if not (resume and made_alike(finished(classes), made_by)):
             summaries = _write(
                 job, scale, classes, made_by, overwrite=True, resume=resume,
                 progress=progress, say=say,
             )  # fmt: skip
-        _label(job, classes, out, made_by, overwrite=overwrite, say=say or _nobody)
+        _label(job, classes, out, made_by, overwrite=overwrite, say=say)
         source.check_unchanged()
     remove(classes)
     return summaries
 
 
-def _classes_file(out: str | os.PathLike[str]) -> Path:
-    """Where the classes lie until their objects are numbered."""
-    return beside(real_target(out), ".classes.tif")
+def _check_name(out: str | os.PathLike[str]) -> None:
+    ending = Path(os.fsdecode(out)).suffix.lower()
+    if ending in (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".npy", ".h5", ".hdf5"):
+        raise UsageFault(
+            f"{os.fsdecode(out)}: results are TIFF (.tif, .ome.tif) or OME-Zarr (.zarr), not "
+            f"{ending}; choose one of them (--overlay makes a PNG to look at)"
+        )
 
 
-def _tile_begun_with(out: str | os.PathLike[str], settings: Settings) -> int:
-    """The output tile of an unfinished run, which free memory may not change; 0 for none."""
-    begun = unfinished_identity(_classes_file(out) if settings.save == "instances" else out) or {}
-    made_by = begun.get("provenance")
-    tile = made_by.get("output_tile") if isinstance(made_by, dict) else None
-    return tile if isinstance(tile, int) and tile > 0 else 0
+def _check_format(job: Job, out: str | os.PathLike[str]) -> None:
+    """Refuse what the format cannot hold before the work, not after it."""
+    unfit = checked_for_ome(np.dtype(job.dtype), job.axes) if is_ome_name(os.fsdecode(out)) else ""
+    if unfit:
+        raise UsageFault(f"{os.fsdecode(out)}: {unfit}")
 
 
 def _nobody(_line: str) -> None:
@@ -128,17 +145,16 @@ def _write(
     overwrite: bool,
     resume: bool,
     progress: Progress | None,
-    say: Callable[[str], None] | None,
+    say: Callable[[str], None],
 ) -> list[Summary]:
     """Every plane through the network into `out`."""
     settings, source = job.settings, job.planes.source
     watched = _Watched(job.function(scale))
-    options = {"compression": settings.compression} if not _is_zarr(out) else {}
-    rule = _seam_rule(job)
+    rule = seam_rule(job)
     summaries = []
     with open_sink(
-        out, job.shape, job.wanted.dtype, axes=job.axes, resolution=source.resolution,
-        provenance=made_by, overwrite=overwrite, resume=resume, **options,
+        out, job.shape, job.wanted.dtype, provenance=made_by, overwrite=overwrite, resume=resume,
+        **_options(job, out, pyramid=settings.save != "instances"),
     ) as sink:  # fmt: skip
         for number, plane in enumerate(job.planes):
             summaries.append(
@@ -150,8 +166,8 @@ def _write(
             )  # fmt: skip
         source.check_unchanged()
         # Written only now: a file that exists is one whose seams were compared and held.
-        sink.provenance["seams"] = certificate(job, rule)
-    if watched.constant is not None and say is not None:
+        sink.provenance["seams"] = certificate(job, rule, sink.notes)
+    if watched.constant is not None:
         say(f"{job.image}: every pixel is {watched.constant:g}; the result means little")
     return summaries
 
@@ -166,29 +182,21 @@ def _label(
     say: Callable[[str], None],
 ) -> None:
     """Connected components of the class labels in `classes`, plane by plane, into `out`."""
-    options = {"compression": job.settings.compression} if not _is_zarr(out) else {}
     with open_source(classes) as labels, open_sink(
-        out, job.shape, "uint32", axes=job.axes, resolution=job.planes.source.resolution,
-        provenance=made_by, overwrite=overwrite, **options,
+        out, job.shape, "uint32", provenance=made_by, overwrite=overwrite,
+        **_options(job, out, pyramid=True),
     ) as sink:  # fmt: skip
         for number in range(len(job.planes)):
             eight = job.settings.connectivity == 8
             found = label_bands(labels.page(number), sink.page(number), eight=eight)
             say(f"{os.fsdecode(out)}: plane {number} holds {found} objects")
-        sink.provenance["seams"] = certificate(job, _seam_rule(job))
+        sink.provenance["seams"] = labels.provenance["seams"]
 
 
-def _is_complete(classes: Path, made_by: Mapping[str, Any]) -> bool:
-    """Whether an interrupted run of the same settings had finished its class labels."""
-    if not classes.is_file():
-        return False
-    try:
-        with open_source(classes) as labels:
-            found = json.loads(labels.image.description)["unet2015"]  # type: ignore[union-attr]
-    except (InputError, ValueError, KeyError, TypeError):
-        return False
-    found.pop("seams", None)
-    return bool(found == json.loads(json.dumps(made_by)))
+def _options(job: Job, out: str | os.PathLike[str], *, pyramid: bool) -> dict[str, Any]:
+    """How the file is written, beside its pixels."""
+    found: dict[str, Any] = {"meaning": job.meaning, "pyramid": job.pyramid if pyramid else ""}
+    return found if _is_zarr(out) else found | {"compression": job.settings.compression}
 
 
 class _Watched:
@@ -210,90 +218,6 @@ class _Watched:
     def constant(self) -> float | None:
         """The one value, or None."""
         return None if self._varied else self._low
-
-
-def _seam_rule(job: Job) -> SeamRule:
-    """Tolerance, and a small probe tile: it costs a few percent of a large one."""
-    probe = job.geometry.nearest(min(PROBE_OUTPUT, job.geometry.output))[0]
-    return SeamRule(tolerance=_tolerance(job), probe_output=probe)
-
-
-def _tolerance(job: Job) -> float | None:
-    """Largest difference accepted between tiles where both computed the same pixels."""
-    if job.settings.step == "paper" or job.wanted.save == "label":
-        return None
-    loose = 1e-4 if job.precision == "fp32" else 0.05
-    if job.wanted.save == "logits":
-        return None if job.precision != "fp32" else 1e-2
-    full = {"uint8": 255, "uint16": 65535}.get(job.dtype)
-    return loose if full is None else float(np.ceil(loose * full))
-
-
-def certificate(job: Job, rule: SeamRule) -> dict[str, Any]:
-    """What a finished file says about its seams; the same however often the run was interrupted.
-
-    The largest differences are in the run's summary: an interrupted run would have others.
-    """
-    geometry, exact = job.geometry, job.settings.step == "exact"
-    return {
-        "exact": exact,
-        "step": geometry.step if exact else geometry.output,
-        "margin": geometry.margin,
-        "period": geometry.period,
-        "compared_px": geometry.overlap if exact else 0,
-        "tolerance": rule.tolerance,
-        "held": True if rule.tolerance is not None else None,
-    }
-
-
-def provenance(job: Job, scale: Scale) -> dict[str, Any]:
-    """What made the output, as far as it decides its bytes."""
-    settings, model, wanted = job.settings, job.model, job.wanted
-    found: dict[str, Any] = {
-        "made_by": "unet2015 predict",
-        "model_sha256": model.sha256,
-        "image": Path(job.image).name,
-        "image_sha256": _fingerprint(job.image),
-        "normalise": job.normalise,
-        "offset": scale.offset,
-        "gain": scale.gain,
-        "save": settings.save,
-        "classes": "all" if wanted.only is None else wanted.only,
-        "output_tile": job.geometry.output,
-        "step": settings.step,
-        "batch": settings.batch,
-        "average": settings.average,
-        "mean_of": settings.mean_of,
-        "precision": job.precision,
-        "device": job.device.type,
-        "region": list(job.region),
-        "versions": versions(),
-    }
-    if settings.nan_to is not None:
-        found["nan_to"] = settings.nan_to
-    if settings.threshold is not None:
-        found["threshold"] = settings.threshold
-    if settings.save == "instances":
-        found["connectivity"] = settings.connectivity
-    return found
-
-
-def _fingerprint(path: str) -> str:
-    """SHA-256 of a file; of a large one its size and 66 places; of a folder its metadata."""
-    target = Path(path)
-    if target.is_dir():
-        names = sorted(p for p in target.rglob("zarr.json")) + sorted(target.rglob(".z*"))
-        return hashlib.sha256(b"".join(p.read_bytes() for p in names[:1000])).hexdigest()
-    size = target.stat().st_size
-    digest = hashlib.sha256(str(size).encode() if size > SAMPLED else b"")
-    with target.open("rb") as file:
-        if size <= SAMPLED:
-            digest.update(file.read())
-            return digest.hexdigest()
-        for place in range(66):
-            file.seek((size - (1 << 16)) * place // 65)
-            digest.update(file.read(1 << 16))
-    return digest.hexdigest()
 
 
 def _is_zarr(path: str | os.PathLike[str]) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,73 +13,17 @@ from torch import nn
 
 from tiling import Geometry
 from tiling.faults import InputError, MemoryFault, UsageFault
+from tiling.meaning import Meaning
 from unet2015.device import choose_device, choose_precision, memory_at_hand
 from unet2015.intensity import Scale, blocks_of, check_normalisation, measure_scale
 from unet2015.planes import Planes, planes_of
 from unet2015.predict import default_output, geometry_of, tile_bytes
+from unet2015.predict_settings import SAVES, Settings
 from unet2015.tile_function import TileFunction, Wanted, as_tile_function
 
 __all__ = ["Job", "Model", "Settings", "prepare"]
 
-SAVES = ("probability", "label", "logits", "instances")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to predict; every field is an option of `unet2015 predict`.
-
-    Attributes
-    ----------
-    output_tile
-        Side of the output tile in pixels; 0 chooses the largest that helps and fits.
-    step
-        `exact` (seamless) or `paper` (the output size, out of phase).
-    batch
-        Tiles per call of the network.
-    average, mean_of
-        Views averaged (`none`, `flips`, `rotations`, `all`); `probabilities` or `logits` of them.
-    save, dtype
-        What is written: `probability`, `label`, `logits` or `instances`, and its number type.
-    classes
-        Class whose map is written; -1 writes all. Default: the foreground of two classes, else all.
-    threshold
-        Labels and instances: pixels whose probability of the class is larger; None: the most
-        probable class.
-    connectivity
-        Instances: 4 (sides touch) or 8 (corners too).
-    device, precision
-        Where and in which number format the network runs.
-    axes, channel
-        Meaning of the file's axes where it does not say ("ZYX"); channel to use of several.
-    normalise, nan_to
-        Normalisation as in `unet2015.intensity`, "" as the checkpoint says; value for NaN and Inf.
-    region
-        (y0, y1, x0, x1) to predict instead of the whole image.
-    memory_bytes
-        Memory the run may use; 0 measures what is free.
-    compression
-        Of a TIFF: `deflate`, `zstd` or `none`.
-    """
-
-    output_tile: int = 0
-    step: Literal["exact", "paper"] = "exact"
-    batch: int = 1
-    average: str = "none"
-    mean_of: Literal["probabilities", "logits"] = "probabilities"
-    save: str = "probability"
-    dtype: str = ""
-    classes: int | None = None
-    threshold: float | None = None
-    connectivity: int = 4
-    device: str = "auto"
-    precision: str = "fp32"
-    normalise: str = ""
-    nan_to: float | None = None
-    axes: str = ""
-    channel: int | None = None
-    region: tuple[int, int, int, int] | None = None
-    memory_bytes: int = 0
-    compression: str = "deflate"
+LARGE = 4096  # px; above this a viewer is glad of smaller levels
 
 
 @dataclass(frozen=True)
@@ -94,17 +38,29 @@ class Model:
         The normalisation it was trained with, as text (`unet2015.intensity`).
     sha256, path
         Hash of the checkpoint, for the provenance; its name, for messages.
+    class_names
+        Names of the classes, () where nobody gave them any.
     """
 
     net: nn.Module
     scale: str
     sha256: str
     path: str = "network"
+    class_names: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
         """Number of classes of the logits."""
         return int(self.net.classes)  # type: ignore[arg-type]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each class."""
+        if len(self.class_names) == self.classes:
+            return self.class_names
+        if self.classes == 2:
+            return "background", "foreground"
+        return tuple(f"class {number}" for number in range(self.classes))
 
     @property
     def files(self) -> list[str]:
@@ -132,6 +88,10 @@ class Job:
         The normalisation that is used.
     network_bytes, pipeline_bytes
         Upper estimates of the memory of the network's tiles, and of rows, bands and batches.
+    meaning
+        Axes, pixel size and names of the channels of the file to write.
+    pyramid
+        How its smaller levels are made: "mean", "mode" or "" for none.
     """
 
     image: str
@@ -148,6 +108,8 @@ class Job:
     normalise: str
     network_bytes: int
     pipeline_bytes: int
+    meaning: Meaning
+    pyramid: str
 
     @property
     def region(self) -> tuple[int, int, int, int]:
@@ -247,12 +209,24 @@ def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
             net, size, memory, precision=precision, batch=settings.batch,
             beside=pipeline_bytes if on_cpu else None,
         )  # fmt: skip
+    axes = planes.axes + ("YX" if maps == 1 else "CYX")
+    names = (settings.save,) if wanted.save == "label" else model.names
+    names = names if wanted.only is None or wanted.save == "label" else (names[wanted.only],)
     return Job(
         image, model, planes, geometry, settings, device, precision, wanted, dtype,
         (*planes.shape, *(size if maps == 1 else (maps, *size))),
-        planes.axes + ("YX" if maps == 1 else "CYX"), normalise,
+        axes, normalise,
         tile_bytes(net, geometry, precision=precision) * settings.batch, pipeline_bytes(geometry),
+        replace(source.meaning, axes=axes, channels=names), _pyramid(settings, size),
     )  # fmt: skip
+
+
+def _pyramid(settings: Settings, size: tuple[int, int]) -> str:
+    """How smaller levels are made for viewers: labels are never mixed."""
+    wanted = max(size) > LARGE if settings.pyramid is None else settings.pyramid
+    if not wanted:
+        return ""
+    return "mode" if settings.save in ("label", "instances") else "mean"
 
 
 def _asked_for(net: nn.Module, output: int) -> Geometry:

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from tiling import Summary, plan
+from tiling.pyramid import levels_for
 from unet2015.intensity import Scale
+from unet2015.predict_history import seam_rule
 from unet2015.predict_job import Job
 
 __all__ = ["peak_bytes", "plan_text", "seconds_per_tile", "summary_text", "tile_text"]
@@ -75,7 +77,8 @@ def plan_text(job: Job) -> str:
         f" {', '.join(ladder) or 'none'}\n"
         f"  time        about {_duration(number * seconds_per_tile(job))}"
         f" (one small tile measured now)\n"
-        f"  output      {' x '.join(map(str, job.shape))} {job.dtype}, axes {job.axes}\n"
+        f"  output      {' x '.join(map(str, job.shape))} {job.dtype}, axes {job.axes}"
+        f"{_levels(job)}\n"
     )
 
 
@@ -98,6 +101,7 @@ def summary_text(target: Path, job: Job, summaries: Sequence[Summary]) -> str:
         )
     probe = f"; probe tile {max(probes):.3g}" if probes else ""
     inexact = "; step paper: not seamless" if job.settings.step == "paper" else ""
+    accepted = _accepted(job) if compared or probes else ""
     return (
         f"{target}: {pixels / 1e6:.2f} Mpx in {seconds:.1f} s"
         f" ({pixels / 1e6 / max(seconds, 1e-9):.2f} Mpx/s), {sum(s.tiles for s in summaries)} tiles"
@@ -105,8 +109,22 @@ def summary_text(target: Path, job: Job, summaries: Sequence[Summary]) -> str:
         f"  {100 * (computed / max(pixels, 1) - 1):.0f} % computed twice or outside; waited"
         f" {read:.1f} s for reading, {written:.1f} s for writing; peak memory"
         f" {peak_bytes(job.device) / 2**30:.2f} GiB\n"
-        f"  {seams}{probe}{inexact}\n"
+        f"  {seams}{probe}{accepted}{inexact}\n"
     )
+
+
+def _levels(job: Job) -> str:
+    """The pyramid in words."""
+    number = levels_for(job.shape) if job.pyramid else 0
+    return f", {number} smaller level(s) by {job.pyramid}" if number else ""
+
+
+def _accepted(job: Job) -> str:
+    """The tolerance in words."""
+    rule = seam_rule(job)
+    if rule.share is not None:
+        return f"; accepted: {100 * rule.share:g} % of the pixels"
+    return "" if rule.tolerance is None else f"; accepted: {rule.tolerance:g}"
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -1,0 +1,255 @@
+"""What a prediction keeps, adds and proves: names, pixel sizes, levels, certificate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from PIL import Image
+
+from tests.test_predict_file import SMALL, Stopping, image_of, model, probability
+from tiling import SeamError, open_source
+from tiling.faults import InputError, UsageFault, WriteError
+from tiling.pyramid import halved_mean, halved_mode
+from unet2015.info import describe
+from unet2015.predict_file import predict_file
+
+
+def made(path):
+    with open_source(path) as source:
+        return source.provenance
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """Three slices with a pixel size, as an OME-TIFF."""
+    path = tmp_path / "stack.ome.tif"
+    tifffile.imwrite(
+        path, image_of(3, 130, 300), photometric="minisblack",
+        metadata={"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25, "PhysicalSizeZ": 2.0,
+                  "Channel": {"Name": ["DAPI"]}},
+    )  # fmt: skip
+    return path
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.ome.tif", "out.zarr"])
+@pytest.mark.parametrize("save", ["probability", "instances"])
+def test_axes_and_pixel_sizes_in_three_directions_are_kept(stack, tmp_path, name, save):
+    predict_file(model(), stack, tmp_path / name, replace(SMALL, save=save, classes=None))
+    with open_source(tmp_path / name) as source:
+        assert source.axes == "ZYX"
+        x, y, unit = source.resolution
+        per_um = {"um": 1.0, "cm": 1e-4}[unit]
+        assert (x * per_um, y * per_um) == (pytest.approx(2), pytest.approx(4))
+        assert source.meaning.z_step / per_um == pytest.approx(2)
+        assert source.provenance["channels_in"] == ["DAPI"]
+    if name == "out.ome.tif":
+        pixels = tifffile.xml2dict(tifffile.tiffcomment(tmp_path / name))["OME"]["Image"]["Pixels"]
+        assert (pixels["SizeZ"], pixels["PhysicalSizeZ"], pixels["PhysicalSizeX"]) == (3, 2.0, 0.5)
+        kept = {"probability": "foreground", "instances": "instances"}
+        assert pixels["Channel"]["Name"] == kept[save]
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.ome.tif", "out.zarr"])
+def test_the_maps_bear_the_names_of_the_classes(tmp_path, name):
+    tifffile.imwrite(tmp_path / "in.tif", image_of(90, 130))
+    who = replace(model(classes=3), class_names=("membrane", "µ & <cell>", "gap"))
+    predict_file(who, tmp_path / "in.tif", tmp_path / name, replace(SMALL, dtype="float32"))
+    with open_source(tmp_path / name) as source:
+        assert source.axes == "CYX"
+        assert source.meaning.channels == who.class_names
+    assert describe(tmp_path / name)["channels"] == "membrane, µ & <cell>, gap"
+    if name == "out.zarr":
+        omero = zarr.open_group(tmp_path / name, mode="r").attrs["ome"]["omero"]
+        assert [c["label"] for c in omero["channels"]] == list(who.class_names)
+        assert omero["channels"][0]["window"]["end"] == 1.0
+    predict_file(model(classes=3), tmp_path / "in.tif", tmp_path / "plain.tif", SMALL)
+    with open_source(tmp_path / "plain.tif") as source:
+        assert source.meaning.channels == ("class 0", "class 1", "class 2")
+
+
+def test_a_channel_is_chosen_by_its_name(tmp_path):
+    pixels = image_of(2, 50, 61)
+    tifffile.imwrite(tmp_path / "in.ome.tif", pixels, photometric="minisblack",
+                     metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}})  # fmt: skip
+    with pytest.raises(InputError, match=r"has 2 channels \(DAPI, GFP\).* --channel DAPI"):
+        predict_file(model(), tmp_path / "in.ome.tif", tmp_path / "out.tif", SMALL)
+    with pytest.raises(UsageFault, match=r"--channel RFP: .* has channels DAPI, GFP"):
+        predict_file(model(), tmp_path / "in.ome.tif", tmp_path / "out.tif",
+                     replace(SMALL, channel="RFP"))  # fmt: skip
+    predict_file(model(), tmp_path / "in.ome.tif", tmp_path / "out.tif",
+                 replace(SMALL, channel="GFP"))  # fmt: skip
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), probability(pixels[1]))
+    assert made(tmp_path / "out.tif")["channel"] == "GFP"
+
+
+def test_three_slices_stored_as_planar_colours_are_read_as_slices_when_told_so(tmp_path):
+    pixels = image_of(3, 50, 61)
+    tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="rgb", planarconfig="separate")
+    with pytest.raises(InputError, match=r"choose one with --channel 0, or add --axes ZYX"):
+        predict_file(model(), tmp_path / "in.tif", tmp_path / "out.tif", SMALL)
+    predict_file(model(), tmp_path / "in.tif", tmp_path / "out.tif", replace(SMALL, axes="ZYX"))
+    with open_source(tmp_path / "out.tif") as source:
+        assert (source.axes, source.pages) == ("ZYX", 3)
+        for number in range(3):
+            found = source.page(number)[..., 0:50, 0:61]
+            np.testing.assert_array_equal(found, probability(pixels[number]))
+    colour = model(channels=3)
+    predict_file(colour, tmp_path / "in.tif", tmp_path / "rgb.tif", replace(SMALL, axes="CYX"))
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "rgb.tif"), probability(pixels, colour)
+    )
+    with pytest.raises(InputError, match="has 1 channel per slice, the network takes 3"):
+        predict_file(colour, tmp_path / "in.tif", tmp_path / "z.tif", replace(SMALL, axes="ZYX"))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "rgb", "bool"])
+def test_png_is_an_input(tmp_path, kind):
+    pixels = image_of(50, 61)
+    who = model(channels=3 if kind == "rgb" else 1)
+    if kind == "rgb":
+        pixels = np.stack([pixels, pixels // 2, 255 - pixels])
+        Image.fromarray(np.moveaxis(pixels, 0, 2)).save(tmp_path / "in.png")
+    else:
+        pixels = pixels > 120 if kind == "bool" else pixels.astype(kind) * (kind == "uint16" or 1)
+        Image.fromarray(pixels).save(tmp_path / "in.png")
+    predict_file(who, tmp_path / "in.png", tmp_path / "out.tif", SMALL)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), probability(pixels, who))
+
+
+def test_what_is_no_image_or_no_output_is_refused_with_a_way_on(tmp_path):
+    Image.fromarray(image_of(50, 61)).save(tmp_path / "in.jpg")
+    with pytest.raises(InputError, match="a JPEG image, whose compression has changed the pixels"):
+        predict_file(model(), tmp_path / "in.jpg", tmp_path / "out.tif", SMALL)
+    (tmp_path / "in.xyz").write_bytes(b"something else")
+    with pytest.raises(InputError, match="TIFF, PNG and Zarr are read"):
+        predict_file(model(), tmp_path / "in.xyz", tmp_path / "out.tif", SMALL)
+    tifffile.imwrite(tmp_path / "in.tif", image_of(50, 61))
+    with pytest.raises(UsageFault, match=r"results are TIFF .* not \.png"):
+        predict_file(model(), tmp_path / "in.tif", tmp_path / "out.png", SMALL)
+    tifffile.imwrite(tmp_path / "three.tif", image_of(3, 50, 61), photometric="minisblack",
+                     metadata=None)  # fmt: skip
+    with pytest.raises(UsageFault, match="no axis 'I'; say what it is with --axes"):
+        predict_file(model(), tmp_path / "three.tif", tmp_path / "out.ome.tif", SMALL)
+    half = replace(SMALL, dtype="float16")
+    with pytest.raises(UsageFault, match="cannot hold float16"):
+        predict_file(model(), tmp_path / "in.tif", tmp_path / "out.ome.tif", half)
+    assert not list(tmp_path.glob("*out*"))
+
+
+# --- levels ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.ome.tif", "out.zarr"])
+@pytest.mark.parametrize(
+    ("save", "halve"), [("probability", halved_mean), ("instances", halved_mode)]
+)
+def test_smaller_levels_are_those_of_the_whole_result(stack, tmp_path, name, save, halve):
+    settings = replace(SMALL, save=save, pyramid=True)
+    predict_file(model(), stack, tmp_path / name, settings)
+    if name == "out.zarr":
+        group = zarr.open_group(tmp_path / name, mode="r")
+        found = [group[level][...] for level in ("0", "1")]
+        assert "2" not in group
+    else:
+        with tifffile.TiffFile(tmp_path / name) as tif:
+            found = [
+                np.stack([page.asarray() for page in tif.pages]),
+                np.stack([page.pages[0].asarray() for page in tif.pages]),
+            ]
+            assert len(tif.pages[0].pages) == 1
+    np.testing.assert_array_equal(found[1], halve(found[0]))
+    assert found[1].shape == (3, 65, 150)
+    predict_file(model(), stack, tmp_path / "plain.tif", replace(settings, pyramid=False))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "plain.tif"), found[0])
+    assert made(tmp_path / name)["pyramid"] == ("mode" if save == "instances" else "mean")
+
+
+# --- the certificate ------------------------------------------------------------------------------
+
+
+def test_the_certificate_holds_its_values_however_often_the_run_was_interrupted(stack, tmp_path):
+    settings = replace(SMALL, output_tile=52)
+    summaries = predict_file(model(), stack, tmp_path / "whole.tif", settings)
+    found = made(tmp_path / "whole.tif")["seams"]
+    assert found["values_compared"] == sum(s.seam_compared for s in summaries) > 1000
+    assert found["max_difference"] == max(s.seam_max_difference for s in summaries)
+    assert found["probe_difference"] == max(s.probe_difference for s in summaries)
+    assert found["probe_compared"] > 0
+    out = tmp_path / "out.tif"
+    for after in (9, 14):
+        with pytest.raises(KeyboardInterrupt):
+            predict_file(model(), stack, out, settings, resume=True, progress=Stopping(after))
+    predict_file(model(), stack, out, settings, resume=True)
+    assert out.read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_labels_have_a_tolerance_in_pixels(stack, tmp_path):
+    for save in ("label", "instances"):
+        predict_file(model(), stack, tmp_path / f"{save}.tif", replace(SMALL, save=save))
+        seams = made(tmp_path / f"{save}.tif")["seams"]
+        assert (seams["held"], seams["tolerance"], seams["tolerance_share"]) == (True, None, 0.001)
+        assert seams["values_compared"] > 1000
+
+
+@pytest.mark.parametrize(("tolerance", "held"), [(None, False), (1.0, True)])
+def test_labels_that_do_not_fit_together_stop_the_run(
+    stack, tmp_path, monkeypatch, tolerance, held
+):
+    from unet2015.predict_job import Job
+
+    real = Job.function
+
+    def unlike(job, scale):
+        function, random = real(job, scale), np.random.default_rng(0)
+        return lambda tiles: np.asarray(function(tiles)) ^ (random.random() < 0.4)
+
+    monkeypatch.setattr(Job, "function", unlike)
+    settings = replace(SMALL, save="label", seam_tolerance=tolerance)
+    if held:
+        predict_file(model(), stack, tmp_path / "out.tif", settings)
+        assert made(tmp_path / "out.tif")["seams"]["tolerance_share"] == 1.0
+        return
+    with pytest.raises(SeamError, match=r"differ in .* % of the pixels .*accepted 0\.1 %"):
+        predict_file(model(), stack, tmp_path / "out.tif", settings)
+    assert [p.name for p in tmp_path.iterdir()] == [stack.name]
+
+
+# --- complete already -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.ome.tif", "out.zarr"])
+@pytest.mark.parametrize("save", ["probability", "instances"])
+def test_resuming_a_complete_output_does_nothing(stack, tmp_path, monkeypatch, name, save):
+    settings = replace(SMALL, save=save, region=(0, 60, 0, 70))
+    out, told = tmp_path / name, []
+    predict_file(model(), stack, out, settings, say=told.append)
+    leftover = tmp_path / f".{name}.classes.tif"
+    leftover.write_bytes(b"of a run that was killed at the very end")
+    monkeypatch.setattr("unet2015.predict_file.stitch", lambda *a, **k: 1 / 0)
+    free = replace(settings, output_tile=0)  # then the tile is the one it was made with
+    assert predict_file(model(), stack, out, free, resume=True, say=told.append) == []
+    assert "is complete, made with these settings" in told[-1]
+    assert not leftover.exists()
+    for changes in ({"threshold": 0.4, "save": "label"}, {"compression": "none"}, {"channel": 0}):
+        with pytest.raises(WriteError, match="already exists"):
+            predict_file(model(), stack, out, replace(settings, **changes), resume=True)
+    with pytest.raises(WriteError, match="already exists"):
+        predict_file(replace(model(), sha256="x"), stack, out, settings, resume=True)
+
+
+def test_a_file_of_others_is_not_complete(stack, tmp_path):
+    tifffile.imwrite(tmp_path / "out.tif", image_of(9, 9))
+    with pytest.raises(WriteError, match="already exists"):
+        predict_file(model(), stack, tmp_path / "out.tif", SMALL, resume=True)
+    text = json.dumps({"shape": [9, 9], "unet2015": {"seams": 3}})
+    tifffile.imwrite(tmp_path / "out.tif", image_of(9, 9), description=text, metadata=None)
+    with pytest.raises(WriteError, match="already exists"):
+        predict_file(model(), stack, tmp_path / "out.tif", SMALL, resume=True)

@@ -1,0 +1,116 @@
+"""A PNG file as a source. Unlike a TIFF it is decoded as a whole: its rows cannot be skipped."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import numpy.typing as npt
+
+from tiling.disk import StrPath
+from tiling.faults import InputError
+from tiling.ifd import Limits
+from tiling.input_file import InputFile
+from tiling.meaning import Meaning
+from tiling.png import SIGNATURE, read_png
+
+__all__ = ["PngSource", "is_png"]
+
+_DEFAULT_LIMITS = Limits()
+
+
+def is_png(path: StrPath) -> bool:
+    """Whether the file begins like a PNG, whatever its name.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is not an ordinary one.
+    """
+    with InputFile(path) as file:
+        return file.read(0, min(len(SIGNATURE), file.size)) == SIGNATURE
+
+
+class PngSource:
+    """A PNG as a source for `stitch`: one page, (H, W) or (S, H, W) for colour.
+
+    A context manager, like the other sources. A PNG tells nothing of channels or history, and its
+    pixel size is not read.
+
+    Parameters
+    ----------
+    path
+        The file.
+    page
+        0: there is no other.
+    limits
+        What the file may ask of us.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (H, W) or (S, H, W).
+    dtype : numpy.dtype
+        bool, uint8 or uint16.
+    axes : str
+        "YX", or "YXS" for colour.
+    pages : int
+        1.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or of a kind that is not read.
+    """
+
+    pages = 1
+    page_shape = ()
+    resolution = None
+    provenance: dict[str, Any] = {}  # noqa: RUF012 - empty for every PNG
+
+    def __init__(self, path: StrPath, *, page: int = 0, limits: Limits = _DEFAULT_LIMITS) -> None:
+        self._path = path
+        self._check(page)
+        self._file = InputFile(path)
+        try:
+            pixels = read_png(path, limits=limits)[0]
+        except BaseException:
+            self._file.close()
+            raise
+        self._pixels = pixels
+        self.shape, self.dtype = pixels.shape, pixels.dtype
+        self.axes = "YX" if pixels.ndim == 2 else "YXS"
+        self.meaning = Meaning(axes=self.axes)
+
+    def _check(self, page: int) -> None:
+        if page:
+            raise InputError(self._path, f"has no page {page}; a PNG has one")
+
+    def page(self, number: int) -> PngSource:
+        """The source itself, if `number` is 0."""
+        self._check(number)
+        return self
+
+    def __getitem__(self, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
+        """Rows and columns of the image."""
+        found: npt.NDArray[Any] = self._pixels[key]
+        return found
+
+    def check_unchanged(self) -> None:
+        """Raise `InputChangedError` if the file was touched since it was opened."""
+        self._file.check_unchanged()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,172 @@
+"""What a prediction says about itself: what made it, and how well its seams held."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tiling import SeamRule, open_source
+from tiling.certificate import noted
+from tiling.disk import beside, real_target
+from tiling.faults import InputError
+from tiling.partial import unfinished_identity
+from unet2015.intensity import Scale
+from unet2015.predict_job import Job
+from unet2015.provenance import versions
+
+__all__ = [
+    "certificate", "classes_file", "finished", "made_alike", "provenance", "seam_rule",
+    "tile_begun_with",
+]  # fmt: skip
+
+SAMPLED = 64 << 20  # files up to this size are hashed whole, larger ones at 66 places
+PROBE_OUTPUT = 132  # px
+
+_StrPath = str | os.PathLike[str]
+
+
+def seam_rule(job: Job) -> SeamRule:
+    """Tolerance, and a small probe tile: it costs a few percent of a large one.
+
+    Maps have a largest difference: 1e-4 in probability (0.05 in half precision, one grey level of 8
+    bits at least), 1e-2 in logits. Labels have a largest share of pixels that differ: 0.1 % (5 %).
+    """
+    probe = job.geometry.nearest(min(PROBE_OUTPUT, job.geometry.output))[0]
+    given, full_precision = job.settings.seam_tolerance, job.precision == "fp32"
+    if job.settings.step == "paper":
+        return SeamRule(probe_output=probe)
+    if job.wanted.save == "label":
+        share = given if given is not None else 1e-3 if full_precision else 0.05
+        return SeamRule(share=share, probe_output=probe)
+    if job.wanted.save == "logits":
+        limit = given if given is not None else 1e-2 if full_precision else None
+        return SeamRule(tolerance=limit, probe_output=probe)
+    loose = given if given is not None else 1e-4 if full_precision else 0.05
+    full = {"uint8": 255, "uint16": 65535}.get(job.dtype)
+    limit = loose if full is None else float(np.ceil(loose * full))
+    return SeamRule(tolerance=limit, probe_output=probe)
+
+
+def certificate(job: Job, rule: SeamRule, notes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finished file says about its seams; the same however often the run was interrupted.
+
+    Parameters
+    ----------
+    job, rule
+        What was run, and by which rule it was held.
+    notes
+        Of the sink: what each band found, in whatever run it was computed.
+    """
+    geometry, exact = job.geometry, job.settings.step == "exact"
+    seams, probe = noted(notes, "seams"), noted(notes, "probe")
+    found: dict[str, Any] = {
+        "exact": exact,
+        "step": geometry.step if exact else geometry.output,
+        "margin": geometry.margin,
+        "period": geometry.period,
+        "compared_px": geometry.overlap if exact else 0,
+        "tolerance": rule.tolerance,
+        "held": True if rule.tolerance is not None or rule.share is not None else None,
+        "max_difference": seams.maximum,
+        "values_compared": seams.compared,
+        "values_differing": seams.differing,
+        "probe_difference": probe.maximum,
+        "probe_compared": probe.compared,
+        "probe_differing": probe.differing,
+    }
+    if rule.share is not None:
+        found["tolerance_share"] = rule.share
+    return found
+
+
+def provenance(job: Job, scale: Scale) -> dict[str, Any]:
+    """What made the output, as far as it decides its bytes."""
+    settings, model, wanted = job.settings, job.model, job.wanted
+    found: dict[str, Any] = {
+        "made_by": "unet2015 predict",
+        "model_sha256": model.sha256,
+        "image": Path(job.image).name,
+        "image_sha256": _fingerprint(job.image),
+        "normalise": job.normalise,
+        "offset": scale.offset,
+        "gain": scale.gain,
+        "save": settings.save,
+        "classes": "all" if wanted.only is None else wanted.only,
+        "output_tile": job.geometry.output,
+        "step": settings.step,
+        "batch": settings.batch,
+        "average": settings.average,
+        "mean_of": settings.mean_of,
+        "precision": job.precision,
+        "device": job.device.type,
+        "region": list(job.region),
+        "compression": settings.compression,
+        "versions": versions(),
+    }
+    channels = job.planes.source.meaning.channels
+    optional = {
+        "nan_to": settings.nan_to,
+        "threshold": settings.threshold,
+        "connectivity": settings.connectivity if settings.save == "instances" else None,
+        "axes": settings.axes or None,
+        "channel": settings.channel,
+        "channels_in": list(channels) or None,
+        "pyramid": job.pyramid or None,
+    }
+    return found | {name: value for name, value in optional.items() if value is not None}
+
+
+def finished(out: _StrPath) -> dict[str, Any] | None:
+    """What made the file `out`, without its certificate; None where none of ours is there."""
+    target = real_target(out)
+    if not target.exists():
+        return None
+    try:
+        with open_source(target) as source:
+            found = dict(source.provenance)
+    except InputError:
+        return None
+    return found if found.pop("seams", None) is not None else None
+
+
+def made_alike(found: Mapping[str, Any] | None, made_by: Mapping[str, Any]) -> bool:
+    """Whether a file that says `found` was made in the same way."""
+    return bool(found == json.loads(json.dumps(made_by)))
+
+
+def classes_file(out: _StrPath) -> Path:
+    """Where the classes lie until their objects are numbered."""
+    return beside(real_target(out), ".classes.tif")
+
+
+def tile_begun_with(out: _StrPath, *, instances: bool) -> int:
+    """The output tile of an earlier run, which free memory may not change; 0 for none."""
+    begun = unfinished_identity(classes_file(out) if instances else out)
+    made_by = begun.get("provenance") if begun else finished(out)
+    tile = made_by.get("output_tile") if isinstance(made_by, dict) else None
+    return tile if isinstance(tile, int) and tile > 0 else 0
+
+
+def _fingerprint(path: str) -> str:
+    """SHA-256 of a file; of a large one its size and 66 places; of a folder its metadata."""
+    target = Path(path)
+    if target.is_dir():
+        names = sorted(target.rglob("zarr.json")) + sorted(target.rglob(".z*"))
+        names = [path for path in names if path.is_file()]
+        return hashlib.sha256(b"".join(p.read_bytes() for p in names[:1000])).hexdigest()
+    size = target.stat().st_size
+    digest = hashlib.sha256(str(size).encode() if size > SAMPLED else b"")
+    with target.open("rb") as file:
+        if size <= SAMPLED:
+            digest.update(file.read())
+            return digest.hexdigest()
+        for place in range(66):
+            file.seek((size - (1 << 16)) * place // 65)
+            digest.update(file.read(1 << 16))
+    return digest.hexdigest()
