@@ -22,7 +22,7 @@ from unet2015.data import (
     split,
     weigh,
 )
-from unet2015.label_values import as_class_labels
+from unet2015.label_values import as_class_labels, parse_label_values
 from unet2015.net import UNet
 from unet2015.recipe import dic_hela, isbi2012, quick
 from unet2015.splitting import parse_slices
@@ -225,6 +225,8 @@ def test_meaning_of_label_values_in_digits():
     assert read(ids, np.uint16, ignore_label=255) == ([0, 1, 1, 1], ids)
     assert read([-2, 0, 5, 300], np.int16, ignore_label=-2) == ([-2, 0, 1, 1], [0, 0, 5, 300])
     assert read([0.0, 3.0], np.float32) == ([0, 1], None)
+    ranges = parse_label_values("0-9=0,10-254=2,255=1")
+    assert read([0, 9, 10, 254, 255], classes=3, label_values=ranges) == ([0, 0, 2, 2, 1], None)
     # The value of no annotation may be another one in the files, and any id.
     sparse = {"ignore_label": 255, "unlabelled_value": 0}
     assert read([0, 1, 2], label_values=[1, 2], **sparse) == ([255, 0, 1], None)

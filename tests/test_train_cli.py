@@ -117,7 +117,7 @@ def test_a_finished_run_is_refused_and_resumed(finished):
     ("words", "code", "message"),
     [
         (["--recipe", "huge"], 2, "--recipe huge: unknown; choose isbi2012"),
-        (["--recipe", "no.json"], 3, "is no recipe that can be read"),
+        (["--recipe", "no.json"], 3, "no.json: is no recipe"),
         (["--set", "lr=1"], 2, "--set lr=1: give FIELD=VALUE with a field of recipe.json"),
         (["--set", "momentum=2"], 2, "momentum = 2.0 is outside 0 .. 0.99999"),
         (["--set", "steps=many"], 2, "steps = 'many' is not of type int"),
@@ -136,7 +136,9 @@ def test_a_finished_run_is_refused_and_resumed(finished):
         (["--set", "unlabelled_beyond_px=9"], 2, "add ignore_label = 255"),
         (["--ignore", "7", "--weights", "maps"], 2, "leave --weights out"),
         (["--labels", "classes", "--set", "classes=3", "--ignore", "1"], 3, "name the value of"),
-        (["--label-values", "a,b"], 2, "give whole numbers"),
+        (["--label-values", "a,b"], 2, "'a' is neither a whole number nor VALUE=CLASS"),
+        (["--label-values", "0-9=0,5=1"], 2, "5 is given to the classes 0 and 1"),
+        (["--label-values", "9-0=0"], 2, "names -8 values"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(tmp_path, words, code, message):

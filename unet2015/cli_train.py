@@ -41,7 +41,8 @@ def train(
         typer.Option("--set", help="any recipe field, e.g. --set learning_rate=1e-4"),
     ] = None,
     label_values: Annotated[
-        str | None, typer.Option("--label-values", help="mask values of class 0, 1, ...: 0,255")
+        str | None,
+        typer.Option("--label-values", help="values of class 0, 1, ..: 0,255 or 0-9=0,255=1"),
     ] = None,
     labels_are: Annotated[
         Literal["auto", "mask", "classes", "instances"],
@@ -104,6 +105,8 @@ def find_recipe(name: str) -> Recipe:
         return named[name]()
     if name.endswith(".json"):
         try:
+            if not Path(name).is_file():  # a pipe would hang
+                raise InputError(name, "is no recipe: there is no such file")
             if Path(name).stat().st_size > 1_000_000:
                 raise InputError(name, "is no recipe: larger than 1 MB")
             return recipes.Recipe.from_json(Path(name).read_text("utf-8"))

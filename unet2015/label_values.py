@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Meaning", "as_class_labels", "as_integers"]
+__all__ = ["Meaning", "as_class_labels", "as_integers", "parse_label_values"]
 
 Meaning = Literal["auto", "mask", "classes", "instances"]
 SHOWN = 10  # values listed in a message
+LONGEST = 65_536  # values of one range of `parse_label_values`
 
 
 def as_class_labels(
@@ -104,6 +106,38 @@ def as_class_labels(
     return _marked(labels, integers, unlabelled, ignore_label), None
 
 
+def parse_label_values(text: str) -> list[int] | dict[int, int]:
+    """The `label_values` of "0,255" (the value of class 0, 1, ...) or "0-127=0,128-255=1".
+
+    Raises
+    ------
+    ValueError
+        If the text is neither, a value has two classes, or a range is empty or longer than 65,536.
+
+    Examples
+    --------
+    >>> parse_label_values("0,255")
+    [0, 255]
+    >>> parse_label_values("0-2=0,255=1")
+    {0: 0, 1: 0, 2: 0, 255: 1}
+    """
+    words = [word.strip() for word in text.split(",")]
+    if all(re.fullmatch(r"[0-9]{1,18}", word) for word in words):
+        return [int(word) for word in words]
+    table: dict[int, int] = {}
+    for word in words:
+        match = re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?=([0-9]{1,3})", word)
+        if match is None:
+            raise ValueError(f"{word!r} is neither a whole number nor VALUE=CLASS or FROM-TO=CLASS")
+        first, last, k = int(match[1]), int(match[2] or match[1]), int(match[3])
+        if not 0 <= last - first < LONGEST:
+            raise ValueError(f"{word!r} names {last - first + 1} values, not 1 to {LONGEST}")
+        for value in range(first, last + 1):
+            if table.setdefault(value, k) != k:
+                raise ValueError(f"{value} is given to the classes {table[value]} and {k}")
+    return table
+
+
 def as_integers(array: NDArray[Any], ignore_label: int | None = None) -> NDArray[np.int64]:
     """Label values as int64; floats only where they are whole, bool as 0 and 1.
 
@@ -144,9 +178,10 @@ def _meaning(found: list[int], classes: int, wide: bool) -> Meaning:
         return "instances"
     raise ValueError(
         f"{classes} classes were expected, but the labels hold {_listed(found)}; name the value of"
-        f" each class (e.g. --label-values {','.join(map(str, found[:classes]))}), the value of"
-        " pixels without annotation (--ignore V), or say that the values are cell ids (--labels"
-        " instances); a mask saved as JPEG must be made anew from its source"
+        f" each class (e.g. --label-values {','.join(map(str, found[:classes]))}, or ranges: "
+        f"{found[0]}-{found[0]}=0,{found[0] + 1}-{found[-1]}=1), the value of pixels without"
+        " annotation (--ignore V), or say that the values are cell ids (--labels instances); a mask"
+        " saved as JPEG is better made anew from its source"
     )
 
 
@@ -155,8 +190,8 @@ def _refuse_others(found: list[int], table: Mapping[int, int], classes: int) -> 
     if others:
         raise ValueError(
             f"the labels hold {_listed(others)} besides the values of the {classes} classes"
-            f" ({_listed(sorted(table))}); name the value of each class with --label-values, and"
-            " of pixels without annotation with --ignore"
+            f" ({_listed(sorted(table))}); name the value of each class with --label-values (ranges"
+            " too: 0-127=0,128-255=1), and of pixels without annotation with --ignore"
         )
     if not all(0 <= k < classes for k in table.values()):
         raise ValueError(
@@ -166,11 +201,10 @@ def _refuse_others(found: list[int], table: Mapping[int, int], classes: int) -> 
 
 
 def _looked_up(array: NDArray[np.int64], table: Mapping[int, int]) -> NDArray[np.int64]:
-    """Classes of the values."""
-    result = np.zeros_like(array)
-    for value, k in table.items():
-        result[array == value] = k
-    return result
+    """Classes of the values; 0 for one that is not in the table."""
+    values, where = np.unique(array, return_inverse=True)
+    classes = np.array([table.get(int(value), 0) for value in values], np.int64)
+    return classes[where].reshape(array.shape)
 
 
 def _marked(

@@ -16,7 +16,7 @@ import torch
 from tiling.faults import InputError, UsageFault
 from unet2015.data import Stack, read_stack_pair, split, weigh
 from unet2015.device import choose_device, choose_precision, describe_device
-from unet2015.label_values import Meaning
+from unet2015.label_values import Meaning, parse_label_values
 from unet2015.progress import Bar, bar
 from unet2015.ranks import joined, ranks_now
 from unet2015.recipe import Recipe
@@ -43,7 +43,7 @@ class Inputs:
     val
         Held-out slices ("12-14,27-29"), a fraction ("0.2"), or None.
     label_values
-        Mask values of class 0, 1, ... ("0,255"), or None for the usual ones.
+        Mask values of class 0, 1, ... ("0,255"; "0-127=0,128-255=1"), or None for the usual ones.
     meaning
         What the other label values are, see `label_values.as_class_labels`.
     unlabelled_value
@@ -125,13 +125,15 @@ def _held_out(stack: Stack, val: str | None) -> list[int]:
         raise UsageFault(f"--val {val}: {error}") from error
 
 
-def _label_values(text: str | None) -> list[int] | None:
+def _label_values(text: str | None) -> list[int] | dict[int, int] | None:
     if text is None:
         return None
     try:
-        return [int(part) for part in text.split(",")]
+        return parse_label_values(text)
     except ValueError as error:
-        raise UsageFault(f"--label-values {text}: give whole numbers, e.g. 0,255") from error
+        raise UsageFault(
+            f"--label-values {text}: {error}; give e.g. 0,255 or 0-127=0,128-255=1"
+        ) from error
 
 
 def run_training(
