@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,10 @@ import zarr
 from tiling.disk import StrPath
 from tiling.faults import InputChangedError, InputError
 from tiling.input_file import as_input_error
+from tiling.meaning import Meaning, in_unit
+from tiling.ngff import channel_labels
 from tiling.strict_tiff import Limits
+from tiling.zarr_store import StrictStore
 
 __all__ = ["ZarrSource"]
 
@@ -46,6 +50,10 @@ class ZarrSource:
         Axes of the whole array, "TCZYX", ...; "I" where the file does not say.
     resolution : (float, float, str) or None
         Pixels per unit in x and y, and the unit.
+    meaning : Meaning
+        Axes, resolution, distance of slices and names of the channels together.
+    provenance : dict
+        What made the image, where it is one of ours.
 
     Raises
     ------
@@ -58,7 +66,12 @@ class ZarrSource:
         with as_input_error(path):
             if not Path(self.path).is_dir():
                 raise InputError(path, "is not a Zarr folder")
-            self._array, self.axes, self.resolution = _opened(self.path)
+            store = StrictStore(self.path, limits)
+            self._array, self.meaning, self.provenance = _opened(self.path, store)
+            if np.dtype(self._array.dtype).kind not in "buif":
+                raise InputError(path, f"has pixels of {self._array.dtype}; numbers are read")
+            store.expect(self._array)
+            self.axes, self.resolution = self.meaning.axes, self.meaning.resolution
             self._stamp = self._state()
         self.dtype = np.dtype(self._array.dtype).newbyteorder("=")
         sizes = dict(zip(self.axes, self._array.shape, strict=True))
@@ -68,11 +81,11 @@ class ZarrSource:
         size = tuple(self._array.shape[-2:])
         self.shape = (sizes["C"], *size) if "C" in sizes else size
         held = math.prod(self.shape[:-2]) * self._array.chunks[-2] * size[1] * self.dtype.itemsize
-        if self.dtype.kind not in "buif" or held > limits.max_bytes or min(self.shape) < 1:
+        if held > limits.max_bytes or min(self._array.shape) < 1:
             raise InputError(
                 path,
-                f"has pixels of {self.dtype}, shape {self._array.shape}, {held} bytes in a row of "
-                f"chunks; numbers are read, rows of at most {limits.max_bytes} bytes (max_bytes)",
+                f"has shape {self._array.shape}, {held} bytes in a row of chunks; "
+                f"rows of 1 to {limits.max_bytes} bytes are read (max_bytes)",
             )
         self._held: tuple[int, int, npt.NDArray[Any]] | None = None
         self._number = page
@@ -155,31 +168,43 @@ class _ZarrPage:
         return self._whole.read(self._number, key)
 
 
-def _opened(path: str) -> tuple[Any, str, tuple[float, float, str] | None]:
-    """The array, its axes, and pixels per unit."""
-    node: Any = zarr.open(path, mode="r")
+def _opened(path: str, store: StrictStore) -> tuple[Any, Meaning, dict[str, Any]]:
+    """The array, what its pixels mean, and what made it."""
+    node: Any = zarr.open(store, mode="r")
     if isinstance(node, zarr.Array):
         names = getattr(node.metadata, "dimension_names", None) or ()
-        return node, _letters(path, [str(name) for name in names], node.ndim), None
+        return node, Meaning(axes=_letters(path, [str(name) for name in names], node.ndim)), {}
     attributes = dict(node.attrs)
-    images = attributes.get("ome", attributes).get("multiscales")
+    ome = attributes.get("ome", attributes)
+    images = ome.get("multiscales")
     if not images:
         raise InputError(path, "is a Zarr group without an OME image; name one of its arrays")
     finest = images[0]["datasets"][0]
     array = node[finest["path"]]
+    if not isinstance(array, zarr.Array):
+        raise InputError(path, f"names the group {str(finest['path'])[:80]!r} as its pixels")
     axes = images[0].get("axes", [])
     names = [axis["name"] if isinstance(axis, dict) else str(axis) for axis in axes]
     letters = _letters(path, names, array.ndim)
+    units = [
+        _UNITS.get(axis.get("unit", ""), "") if isinstance(axis, dict) else "" for axis in axes
+    ]
+    made_by = attributes.get("unet2015")
     scales = [
         step["scale"]
         for step in finest.get("coordinateTransformations", [])
         if step.get("type") == "scale"
     ]
-    unit = _UNITS.get(axes[-1].get("unit", ""), "") if axes and isinstance(axes[-1], dict) else ""
-    if not scales or not unit:
-        return array, letters, None
-    y, x = (float(side) for side in scales[0][-2:])
-    return array, letters, (1 / x, 1 / y, unit) if x > 0 and y > 0 else None
+    channels = channel_labels(ome, array.shape[letters.index("C")] if "C" in letters else 1)
+    meaning = Meaning(axes=letters, channels=channels)
+    if scales and units and units[-1]:
+        y, x = (float(side) for side in scales[0][-2:])
+        z = letters.find("Z")
+        deep = in_unit(float(scales[0][z]), units[z], units[-1]) if z >= 0 else 0.0
+        if 1e-9 < x < 1e9 and 1e-9 < y < 1e9:
+            resolution = (1 / x, 1 / y, units[-1])
+            meaning = replace(meaning, resolution=resolution, z_step=max(deep, 0.0))
+    return array, meaning, made_by if isinstance(made_by, dict) else {}
 
 
 def _letters(path: str, names: list[str], dimensions: int) -> str:

@@ -1,0 +1,227 @@
+"""The files of a Zarr folder, read strictly.
+
+Before zarr sees a byte of a file: it is an ordinary file inside the folder (no pipe that hangs, no
+device, no link to somewhere else), its size is sane, and what is compressed in it does not inflate
+to much more than the chunk that it says it is. Only codecs whose inflation can be bounded are read.
+Sources: Zarr v2 and v3 core specifications; RFC 1950, 1952 and 8878; the c-blosc 1 header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
+
+from tiling.faults import InputError
+from tiling.ifd import Limits
+
+__all__ = ["StrictStore", "check_file"]
+
+_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+_MAX_METADATA = 1 << 24
+_SMALL = 1 << 24  # what inflates to no more is no bomb, whatever its ratio
+_LARGER = 4  # times the chunk that a stream may inflate to: filters may change the type
+_DEFLATE_RATIO = 1032  # of deflate at most
+_PLAIN = {"bytes", "transpose", "crc32c", "sharding_indexed", "shuffle", "delta", "crc32"}
+_COMPRESSED = {"gzip", "zlib", "zstd", "blosc", "lz4"}
+
+
+def check_file(root: Path, file: Path) -> None:
+    """Refuse a file of the folder `root` that is no ordinary one, lies elsewhere, or is too large.
+
+    A missing file is no fault: an absent chunk is empty.
+
+    Raises
+    ------
+    InputError
+        As said.
+    """
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(found.st_mode):
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(file, "is a pipe or device, not an ordinary file of a Zarr folder")
+    real = os.path.realpath(file)
+    if os.path.commonpath((real, os.path.realpath(root))) != os.path.realpath(root):
+        raise InputError(file, f"is a link out of its Zarr folder, to {real}; copy the file here")
+    if file.name in _METADATA and found.st_size > _MAX_METADATA:
+        raise InputError(file, f"is Zarr metadata of {found.st_size} bytes, above {_MAX_METADATA}")
+
+
+class StrictStore(LocalStore):
+    """A read-only folder of Zarr chunks, each of them checked before it is decoded.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    limits
+        `max_bytes` bounds one chunk.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], limits: Limits) -> None:
+        super().__init__(os.fspath(root), read_only=True)
+        self._limits = limits
+        self._codecs: frozenset[str] = frozenset()
+        self._ceiling = 0  # bytes; 0: no array is known yet
+        self._inner = 1  # chunks of a shard
+
+    def expect(self, array: Any) -> None:
+        """Check what an array says about its chunks, and hold them to it from now on.
+
+        Raises
+        ------
+        InputError
+            A codec is not among those that are read, or a chunk is far larger than the array.
+        """
+        path = self.root
+        self._codecs = frozenset(_codecs(array.metadata))
+        odd = sorted(self._codecs - _PLAIN - _COMPRESSED)
+        if odd:
+            known = ", ".join(sorted(_COMPRESSED))
+            raise InputError(path, f"is compressed with {odd[0][:40]!r}; {known} are read")
+        item = int(array.dtype.itemsize)
+        chunk = math.prod(array.chunks) * item
+        whole = math.prod(array.shape) * item
+        if min(array.chunks, default=1) < 1 or chunk > self._limits.max_bytes:
+            raise InputError(
+                path, f"has chunks of {tuple(array.chunks)}, {chunk} bytes each; "
+                f"1 to {self._limits.max_bytes} are read (max_bytes)",
+            )  # fmt: skip
+        if chunk > _SMALL and chunk > _LARGER * whole:
+            raise InputError(path, f"has chunks of {chunk} bytes in an array of {whole} bytes")
+        self._ceiling = max(_SMALL, _LARGER * chunk)
+        shards = getattr(array, "shards", None)
+        if shards is not None:
+            self._inner = math.prod(a // b for a, b in zip(shards, array.chunks, strict=True))
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """The bytes of a file, or a part of them; None where there is no such file."""
+        file = self.root / key
+        await asyncio.to_thread(check_file, self.root, file)
+        found = await super().get(key, prototype, byte_range)
+        if found is not None and self._ceiling and file.name not in _METADATA:
+            part = byte_range is not None
+            await asyncio.to_thread(self._check, file, found.to_bytes(), part)
+        return found
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        """Several of them."""
+        return [await self.get(key, prototype, part) for key, part in key_ranges]
+
+    def _check(self, file: Path, data: bytes, part: bool) -> None:
+        for stream in self._streams(data, part):
+            size = max((_inflated(stream, name, self._ceiling) for name in self._codecs), default=0)
+            if size > self._ceiling:
+                raise InputError(
+                    file, f"inflates to more than {self._ceiling} bytes, far more than its chunk"
+                )
+
+    def _streams(self, data: bytes, part: bool) -> Iterator[bytes]:
+        """The compressed streams in a file, or in a part of it that zarr asked for."""
+        if "sharding_indexed" not in self._codecs:
+            yield data
+            return
+        index = 16 * self._inner + 4 * ("crc32c" in self._codecs)
+        if part:  # one chunk of the shard, or the index
+            if len(data) not in (index, 16 * self._inner):
+                yield data
+            return
+        places = np.frombuffer(data[-index:][: 16 * self._inner], "<u8")
+        for start, length in places[: len(places) // 2 * 2].reshape(-1, 2).tolist():
+            if start + length <= len(data):
+                yield data[start : start + length]
+
+
+def _codecs(metadata: Any) -> Iterator[str]:
+    """Names of the codecs of an array, those inside shards too."""
+    if hasattr(metadata, "codecs"):
+        for codec in metadata.codecs:
+            yield from _named(codec.to_dict())
+    else:
+        for codec in (metadata.compressor, *(metadata.filters or ())):
+            if codec is not None:
+                yield str(codec.codec_id)
+
+
+def _named(codec: Any) -> Iterator[str]:
+    yield str(codec["name"])
+    options = codec.get("configuration") or {}
+    for inner in (*options.get("codecs", ()), *options.get("index_codecs", ())):
+        yield from _named(inner if isinstance(inner, dict) else inner.to_dict())
+
+
+def _inflated(data: bytes, codec: str, ceiling: int) -> int:
+    """Bytes that a stream inflates to, or any number above `ceiling`; 0 where it is no such one."""
+    if codec == "blosc":
+        return int.from_bytes(data[4:8], "little") if len(data) >= 16 else 0
+    if codec == "lz4":
+        return int.from_bytes(data[:4], "little")
+    if codec == "zstd":
+        return _zstd_size(data, ceiling)
+    if codec in ("gzip", "zlib") and len(data) * _DEFLATE_RATIO > ceiling:
+        return _deflated_size(data, ceiling)
+    return 0
+
+
+def _deflated_size(data: bytes, ceiling: int) -> int:
+    """Bytes of all deflate streams in `data`, counted without keeping them."""
+    size, rest = 0, data
+    while rest and size <= ceiling:
+        stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # with the header of zlib or of gzip
+        try:
+            while not stream.eof and size <= ceiling:
+                found = len(stream.decompress(rest, 1 << 20))
+                size, rest = size + found, stream.unconsumed_tail
+                if not found and not rest:
+                    break
+        except zlib.error:
+            return size  # zarr's decoder will say so
+        rest = stream.unused_data
+    return size
+
+
+def _zstd_size(data: bytes, ceiling: int) -> int:
+    """Bytes that the header of a Zstandard frame announces."""
+    if data[:4] != b"\x28\xb5\x2f\xfd" or len(data) < 6:
+        return 0
+    flags = data[4]
+    single = flags >> 5 & 1
+    start = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
+    width = (single, 2, 4, 8)[flags >> 6]
+    if not width:  # the frame does not say: it is decoded once to know
+        return _zstd_counted(data, ceiling)
+    return int.from_bytes(data[start : start + width], "little") + 256 * (width == 2)
+
+
+def _zstd_counted(data: bytes, ceiling: int) -> int:
+    try:
+        from imagecodecs import zstd_decode
+    except ImportError:
+        return ceiling + 1
+    try:
+        return len(zstd_decode(data, out=ceiling))
+    except Exception:  # noqa: BLE001 - damaged, or too large: both are refused
+        return ceiling + 1
