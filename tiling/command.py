@@ -25,7 +25,14 @@ from tiling.faults import Fault, UsageFault
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["Terminated", "deferred", "finish", "run_app", "tidy"]
+__all__ = ["Terminated", "deferred", "finish", "run_app", "tidy", "visible"]
+
+# C0 and C1 controls but tab and line feed; marks that turn the direction of writing.
+_STEERING = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F),
+                 *range(0x2066, 0x206A))
+}  # fmt: skip
 
 
 class Terminated(BaseException):
@@ -36,9 +43,22 @@ def _on_sigterm(_signum: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
+def visible(text: str) -> str:
+    r"""The text with what would steer a terminal, or hide in it, written as escapes.
+
+    Names and descriptions come from files, and files are not trusted.
+
+    Examples
+    --------
+    >>> print(visible("a\x1b[2Jb"))
+    a\x1b[2Jb
+    """
+    return text.translate(_STEERING)
+
+
 def _say(program: str, text: str) -> None:
     """One line on standard error that survives any locale and a closed stream."""
-    line = f"{program}: {' '.join(text.split())}\n"
+    line = f"{program}: {' '.join(visible(text).split())}\n"
     try:
         encoding = sys.stderr.encoding or "ascii"
         sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -78,6 +79,10 @@ class OutputLock:
         """Take the lock at once or raise `LockedError`; returns itself."""
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         while not self.held:
+            if os.path.lexists(self.path) and not stat.S_ISREG(self.path.lstat().st_mode):
+                raise WriteError(
+                    self.target, f"{self.path.name} beside it is no lock file of ours; remove it"
+                )
             with writing(self.target):
                 descriptor = os.open(self.path, flags, 0o666)
             try:

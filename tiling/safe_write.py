@@ -222,6 +222,8 @@ def _remove_orphan_journals(directory: Path) -> list[Path]:
     removed = []
     for journal in sorted(directory.glob(".*.part.journal")):
         data = journal.with_suffix("")
+        if not journal.is_file():  # a pipe would hang
+            continue
         with contextlib.suppress(OSError), journal.open("rb") as file:
             head = file.read(256)
             if not data.exists() and JOURNAL_FORMAT.encode("ascii") in head:

@@ -168,7 +168,7 @@ def _resume(run: Run, last: Path, *, resume: bool) -> bool:
     run.constant_evaluations = int(progress.get("constant_evaluations", 0))
     run.skipped = int(progress.get("skipped", 0))
     log = run.out / "log.csv"
-    if log.exists():
+    if log.is_file():
         run.log = Log.from_csv(log.read_text("utf-8", "replace"), up_to=run.step)
     return True
 
