@@ -20,6 +20,7 @@ __all__ = ["RowReader", "check_bytes"]
 
 _STREAMED = 1 << 22  # a deflate strip above this is decoded row by row
 _STREAM_INPUT = 1 << 18
+_SKIP = 1 << 20  # decoded bytes that are passed over at a time
 _PIECE = 1 << 24
 
 
@@ -168,8 +169,9 @@ class RowReader:
             )
             length = layout.segment_rows(down) * layout.row_bytes
             stream = DeflateStream(self._file.path, page, blocks, length)
-            for _ in range(row - down * layout.rows):
-                stream.read(layout.row_bytes)
+            skip = (row - down * layout.rows) * layout.row_bytes
+            while skip:
+                skip -= len(stream.read(min(skip, _SKIP)))
             streams.append(stream)
         self._streams = page, down, row, streams
         return streams

@@ -87,10 +87,11 @@ def _read_map(folder: Path, labels: Path, recipe: Recipe, kind: str) -> NDArray[
     history, whole = found
     if not whole:
         raise InputError(path, "is damaged: its pixels do not have their recorded hash")
+    source = history.get("labels", {})
     with LabelReader(file, LabelRule()) as reader:
-        if history["labels"]["sha256"] != reader.sha256():
+        if source.get("sha256") != reader.sha256():
             raise InputError(path, f"was made from other labels than {labels}; make it anew")
-    made = history["parameters"] | {"labels": history["labels"]["taken_as"]}
+    made = history.get("parameters", {}) | {"labels": source.get("taken_as")}
     wanted = _wanted(recipe) | {"labels": kind}
     if kind == "instances" and (recipe.ignore_label or 0) > 0:
         wanted["ignore_label"] = None  # a positive id is always a cell

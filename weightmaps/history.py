@@ -58,6 +58,8 @@ def told_by(description: str) -> dict[str, Any] | None:
     history = found.get("unet2015") if isinstance(found, dict) else None
     if not isinstance(history, dict) or history.get("format") != FORMAT:
         return None
+    if not all(isinstance(history.get(part, {}), dict) for part in ("labels", "parameters")):
+        return None
     return history
 
 

@@ -197,6 +197,8 @@ def _resolution_tags(resolution: tuple[float, float, str] | None) -> dict[str, A
         return {}
     x, y, unit = resolution
     scale = _PER_CM.get(unit, 1.0)
+    if max(x, y) * scale >= 1 << 32:  # a TIFF cannot say it
+        return {}
     return {"resolution": (x * scale, y * scale), "resolutionunit": _UNITS.get(unit, 1)}
 
 
