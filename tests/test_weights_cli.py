@@ -299,7 +299,7 @@ def test_usage_errors(labels, tmp_path, capsys, options, words):
 
 
 def test_names_with_everything_in_them(tmp_path, capsys):
-    names = ["a b.tif", "ü$_x.tif", "-dash.tif", "st*r[1]?.tif"]
+    names = ["a b.tif", "ü$_x.tif", "-dash.tif", "st*r[1]?.tif", "two\nlines.tif"]
     if sys.platform == "linux":
         names.append(os.fsdecode(b"raw\xff.tif"))
     for k, name in enumerate(names):
@@ -309,7 +309,9 @@ def test_names_with_everything_in_them(tmp_path, capsys):
     assert weights_of("--out", out, "--preview", "--", *arguments) == 0
     assert len(list(out.glob("*.weights.tif"))) == len(names)
     assert len(list(out.glob("*.weights.png"))) == len(names)
-    assert "max weight" in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert sum("max weight" in line for line in told) == len(names) == len(told) - 1
+    assert any("two\\nlines.weights.tif" in line for line in told)
 
 
 def test_the_umask_decides_the_mode(labels, tmp_path):

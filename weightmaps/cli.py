@@ -250,10 +250,16 @@ def _planned(order: Order, request: Request) -> str:
 
 
 def _cells(survey: Survey) -> str:
-    text = f"{survey.cells} cells, {survey.pairs} touching pairs"
+    text = f"{_count(survey.cells, 'cell')}, {_count(survey.pairs, 'touching pair')}"
+    if survey.inverted:
+        text += ", stored as MinIsWhite: its zeros are white (--inside zero for the opposite)"
     if survey.overlap_px:
         text += f", {survey.overlap_px} px in several masks (the first by name has them)"
     return text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _summary(made: Made) -> str:
@@ -269,14 +275,19 @@ def _summary(made: Made) -> str:
 
 
 def _print(line: str) -> None:
-    """One line of result on standard output, whatever its encoding."""
-    encoding = sys.stdout.encoding or "ascii"
-    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    """One line of result on standard output."""
+    sys.stdout.write(_shown(line, sys.stdout.encoding))
 
 
 def _note(line: str) -> None:
-    encoding = sys.stderr.encoding or "ascii"
-    sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stderr.write(_shown(line, sys.stderr.encoding))
+
+
+def _shown(line: str, encoding: str | None) -> str:
+    """One line whatever the encoding and whatever a name holds, a line break for instance."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    known = encoding or "ascii"
+    return text.encode(known, "backslashreplace").decode(known) + "\n"
 
 
 @contextmanager

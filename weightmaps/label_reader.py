@@ -186,6 +186,11 @@ class LabelReader:
             found.update(np.unique(self.rows(page, top, min(self.height, top + step))).tolist())
         return sorted(found)
 
+    @property
+    def inverted(self) -> bool:
+        """Zero is stored as white (MinIsWhite); the values read are turned round."""
+        return self._tiff is not None and self._tiff.photometric == "miniswhite"
+
     def kind(self) -> str:
         """``"mask"``, ``"instances"`` or ``"classes"``, decided on the values of all pages."""
         if self.file.container == "masks":
@@ -194,13 +199,12 @@ class LabelReader:
                     self.file.path, "holds one mask per cell, not classes; leave out --labels"
                 )
             return "instances"
-        inverted = self._tiff is not None and self._tiff.photometric == "miniswhite"
         reason = "stores ids as MinIsWhite, inverted; save it as MinIsBlack"
         try:
             kind = self._kind()
         except ValueError as error:
-            raise InputError(self.file.path, reason if inverted else str(error)) from error
-        if inverted and kind != "mask":
+            raise InputError(self.file.path, reason if self.inverted else str(error)) from error
+        if self.inverted and kind != "mask":
             raise InputError(self.file.path, reason)
         return kind
 

@@ -189,11 +189,15 @@ def _listed(counts: dict[Any, int] | None) -> str:
 def looks_like_image(rows: npt.NDArray[Any]) -> bool:
     """Whether more than half of the horizontal neighbours differ, as in no label image.
 
-    Never for fewer than 4096 pixels.
+    Never for fewer than 4096 pixels. NaN, which differs from itself, is told by its own name later.
     """
     if rows.size < _SMALLEST_IMAGE or rows.shape[1] < 2:
         return False
-    return 2 * int(np.count_nonzero(rows[:, 1:] != rows[:, :-1])) > rows.size
+    left, right = rows[:, :-1], rows[:, 1:]
+    differ = left != right
+    if rows.dtype.kind == "f":
+        differ &= (left == left) & (right == right)
+    return 2 * int(np.count_nonzero(differ)) > rows.size
 
 
 def inside_of(rows: npt.NDArray[Any], rule: LabelRule) -> npt.NDArray[np.bool_]:

@@ -97,6 +97,8 @@ class Survey:
         Instances and touching pairs (of all pages), pixels claimed by several masks.
     resolution
         Pixels per unit of the label file.
+    inverted
+        The file is a mask stored as MinIsWhite, zero being white and hence inside.
     found
         History of the map that is already there, or None.
     damaged
@@ -116,6 +118,7 @@ class Survey:
     pairs: int
     overlap_px: int = 0
     resolution: tuple[float, float, str] | None = None
+    inverted: bool = False
     found: dict[str, Any] | None = field(default=None, compare=False)
     damaged: bool = False
     seconds: float = 0.0
@@ -156,8 +159,8 @@ def survey(task: tuple[LabelFile, Request]) -> Survey:
         reader.check_unchanged()
         return Survey(
             file, shape, request.rows_of(reader), before, digest, *known,
-            resolution=reader.resolution, found=found, damaged=damaged,
-            seconds=time.perf_counter() - start,
+            resolution=reader.resolution, inverted=reader.inverted and known[0] == "mask",
+            found=found, damaged=damaged, seconds=time.perf_counter() - start,
         )  # fmt: skip
 
 

@@ -89,6 +89,12 @@ def test_c15_nan_in_a_mask_is_refused_with_its_place(refused):
     assert "page 1: holds NaN at (3, 2)" in error
 
 
+def test_c15_nan_among_ids_is_refused_as_what_it_is(refused):
+    values = np.zeros((80, 80), np.float32)
+    values[7:, :] = np.nan
+    assert "page 0: label nan at (7, 0) is not a whole number" in refused(values)
+
+
 def test_a_rare_class_whose_weight_float16_cannot_hold_is_refused(refused, tmp_path):
     labels = np.zeros((400, 400), np.uint16)
     labels[7, 7] = 3
@@ -191,6 +197,13 @@ def test_c12_inverted_ids_are_refused_inverted_masks_are_not(refused, tmp_path):
         stored = file.pages[0].asarray()
     inside = stored == 0  # white
     assert ((read_labels(path)[0] > 0) == inside).all()
+
+
+def test_c12_an_inverted_mask_is_said_to_be_one(tmp_path, capsys):
+    tifffile.imwrite(tmp_path / "m.tif", CELLS == 1)  # this writer stores True as black
+    assert main([str(tmp_path / "m.tif"), "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert " 1 cell, 0 touching pairs, stored as MinIsWhite: its zeros are white" in told
 
 
 def test_c1_c23_broken_and_foreign_files(tmp_path, refused):
