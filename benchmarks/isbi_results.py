@@ -23,11 +23,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +39,7 @@ import torch
 
 from benchmarks.record import machine, read, write
 from benchmarks.result_tables import TABLES, Table
+from benchmarks.results_page import markdown, put_on_page, with_table
 from unet2015.cli_train import replace_fields
 from unet2015.data import Stack
 from unet2015.device import choose_device
@@ -75,7 +74,7 @@ def run_table(name: str, options: argparse.Namespace) -> None:
             write(path, record)
             print(f"{name}: {row}, seed {seed}: {_line(entry, table)}", flush=True)
     record["baselines"] = stored_baselines(table, options.out / "results_baselines.json")
-    write(path, record)
+    write(path, with_table(name, record))
     print("\n" + markdown(name, record))
 
 
@@ -177,95 +176,6 @@ def _line(entry: dict[str, Any], table: Table) -> str:
         f"{m} {scores[m]['best']:.4f} ({scores[m]['at_0.5']:.4f} at 0.5)" for m in table.measures
     )
     return f"{figures}; {entry['seconds']:.0f} s"
-
-
-def markdown(name: str, record: dict[str, Any]) -> str:
-    """The table as it stands on the page: medians over the seeds, best and at 0.5."""
-    table, runs = TABLES[name], record["rows"]
-    if not runs:
-        return f"_No run of `{record.get('command', name)}` yet._\n"
-    heads = ["", "held out", *(m.replace("_", " ") for m in table.measures), "seeds", "seconds"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for kind, by_part in record.get("baselines", {}).items():
-        for part, scores in by_part.items():
-            cells = [f"{scores[m]['best']:.4f}" for m in table.measures]
-            lines.append(f"| {kind} | {part} | {' | '.join(cells)} | | |")
-    for row in table.rows:
-        lines += _rows_of(row, [r for r in runs if r["row"] == row], table)
-    return "\n".join([*lines, "", _below(record)]) + "\n"
-
-
-def _rows_of(row: str, runs: list[dict[str, Any]], table: Table) -> Iterator[str]:
-    """Lines of one row of the table, one for each held-out part."""
-    for part in runs[0]["scores"] if runs else ():
-        cells = []
-        for m in table.measures:
-            best, half = (
-                float(np.median([r["scores"][part][m][k] for r in runs]))
-                for k in ("best", "at_0.5")
-            )
-            cells.append(f"{best:.4f} ({half:.4f})")
-        seeds = ", ".join(str(r["seed"]) for r in sorted(runs, key=lambda r: r["seed"]))
-        seconds = float(np.median([r["seconds"] for r in runs]))
-        yield f"| {row} | {part} | {' | '.join(cells)} | {seeds} | {seconds:.0f} |"
-
-
-def _below(record: dict[str, Any]) -> str:
-    """What was measured, when, where and by which command."""
-    runs = record["rows"]
-    about = runs[-1]["machine"]
-    where = about.get("gpu") or f"{about['processor']}, {about['threads']} threads"
-    dates = sorted({r["date"] for r in runs})
-    commits = list(dict.fromkeys(r["machine"]["commit"] for r in runs))
-    return (
-        "Median of the seeds: best over the thresholds, in brackets at 0.5; seconds of training,"
-        f" on a machine that others used too. `{record['command']}`, measured"
-        f" {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {where}, torch"
-        f" {about['versions']['torch']}, commit {', '.join(commits)}."
-    )
-
-
-def put_on_page(page: Path, results: Path) -> None:
-    """Replace what stands between `<!-- table NAME -->` and `<!-- end -->` by the tables."""
-    text = page.read_text("utf-8")
-    bodies = {"time": times(results)}
-    for name in TABLES:
-        path = results / f"results_{name}.json"
-        missing = {"rows": [], "command": f"{SCRIPT} --table {name}"}
-        bodies[name] = markdown(name, read(path) if path.exists() else missing)
-    for name, body in bodies.items():
-        pattern = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not pattern.search(text):
-            raise SystemExit(f"{page} has no lines <!-- table {name} --> and <!-- end -->")
-        text = pattern.sub(lambda m, body=body: f"{m[1]}\n{body}\n{m[2]}", text)
-    page.write_text(text, "utf-8")
-
-
-def times(results: Path) -> str:
-    """The records of every `time_to_quality_*.json`, as a table."""
-    parts = []
-    for path in sorted(results.glob("time_to_quality_*.json")):
-        found = read(path)
-        about = found["machine"]
-        where = about.get("gpu") or f"{about['processor']}, {about['threads']} threads"
-        lines = ["| measure | target | seconds | steps |", "|---|---|---|---|"]
-        lines += [
-            f"| {r['measure']} | {r['target']:g} | {r['seconds']:.0f} | {r['steps']} |"
-            for r in found["records"]
-        ]
-        seeds = {
-            steps: sum(row["steps"] == steps for row in found["rows"])
-            for steps in sorted({row["steps"] for row in found["rows"]})
-        }
-        runs = ", ".join(f"{count} of {steps} steps" for steps, count in seeds.items())
-        lines += [
-            "",
-            f"`python benchmarks/time_to_quality.py {' '.join(found['command'])}`: runs {runs},"
-            f" recipe `{found['recipe']['name']}`, measured {found['date']} on {where}, torch"
-            f" {about['versions']['torch']}, commit {about['commit']}.",
-        ]
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts) or "_Not measured yet._\n"
 
 
 def main() -> None:

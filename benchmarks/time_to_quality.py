@@ -1,6 +1,7 @@
 """Seconds until held-out slices are this good: the records of time to quality.
 
     python benchmarks/time_to_quality.py --also benchmarks/results/results_quick.json \\
+        benchmarks/results/results_optimiser.json \\
         --json benchmarks/results/time_to_quality_cpu.json
     python benchmarks/time_to_quality.py --recipe isbi2012-modern --device cuda --workers 4 \\
         --json benchmarks/results/time_to_quality_gpu.json       # the one command for a GPU
@@ -108,6 +109,12 @@ def records(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def shown(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rows as a table of benchmarks/README.md."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return {"columns": columns, "rows": [[row.get(c, "") for c in columns] for row in rows]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="quick")
@@ -118,7 +125,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the result here; what it has is kept")
-    parser.add_argument("--also", type=Path, help="results_NAME.json whose runs count too")
+    parser.add_argument(
+        "--also", type=Path, nargs="+", default=[], help="results_NAME.json whose runs count too"
+    )
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -127,7 +136,9 @@ def main() -> None:
     base = replace(base, validate_every=10**9, checkpoint_every=10**9)
     rows = read(options.json)["rows"] if options.json else []
     rows = [row for row in rows if "from" not in row]
-    rows += of_table(options.also, base) if options.also else []
+    for path in options.also:
+        rows += of_table(path, base)
+    rows = list({(row["steps"], row["seed"]): row for row in rows}.values())
     known = {(row["steps"], row["seed"]) for row in rows}
     for steps in options.steps:
         for seed in options.seeds:
@@ -141,7 +152,8 @@ def main() -> None:
                     {
                         "machine": machine(device), "command": sys.argv[1:],
                         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-                        "recipe": base.to_dict(), "records": records(rows), "rows": rows,
+                        "recipe": base.to_dict(), "rows": rows, "records": records(rows),
+                        "tables": [shown(records(rows)), shown(rows)],
                     },
                 )  # fmt: skip
     for record in records(rows):
