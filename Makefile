@@ -9,12 +9,13 @@ BIN    := $(VENV)/bin
 DEMO   ?= demo
 JOBS   ?= 2
 MINUTES ?= 20
+TARGET  ?= tiff
 INPUTS := pyproject.toml constraints.txt
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint format bench soak fuzz reliability docs clean
+.PHONY: help demo test lint format bench soak fuzz fuzz-guided audit reliability clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,8 +23,10 @@ help:
 	@echo "make test    environment, then lint, types and tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   every benchmark, JSON into benchmarks/results"
-	@echo "make soak    the long property and kill tests;  make fuzz   long fuzzing (MINUTES=20)"
-	@echo "make reliability   the fault tests alone; all three write docs/reliability.md"
+	@echo "make soak    the long property and kill tests;  make fuzz   long fuzzing (both: MINUTES=20)"
+	@echo "make fuzz-guided   coverage-guided fuzzing of one reader with atheris (TARGET=tiff MINUTES=20)"
+	@echo "make audit   the installed packages against known advisories"
+	@echo "make reliability   audit and fault tests; these, soak and fuzz are told in docs/reliability.md"
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -69,12 +72,23 @@ bench: $(STAMPS)/bench
 	$(BIN)/python -m benchmarks
 
 soak: $(STAMPS)/test
-	$(BIN)/python -m tests.faults.reliability --soak -- -n $(JOBS)
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --jobs $(JOBS)
 
 fuzz: $(STAMPS)/test
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --record
 
+# atheris has no wheels for every Python: where it cannot be had, this says so and does nothing.
+fuzz-guided: $(STAMPS)/test
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) --only-binary :all: atheris || \
+	  { echo "SKIPPED: atheris cannot be installed for $$($(BIN)/python --version)" >&2; exit 0; }; \
+	$(BIN)/python -c 'import atheris' 2>/dev/null && \
+	$(BIN)/python -m tests.fuzz.atheris_target $(TARGET) --minutes $(MINUTES)
+
+audit: $(STAMPS)/test
+	$(BIN)/python -m tests.audit
+
 reliability: $(STAMPS)/test
+	-$(BIN)/python -m tests.audit --record
 	$(BIN)/python -m tests.faults.reliability -- -n $(JOBS)
 
 clean:

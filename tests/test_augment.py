@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.faults.invariants import invariant
 from unet2015.augment import (
     Deformation,
     deform,
@@ -177,7 +178,7 @@ def test_tile_is_deformed_the_same_whatever_the_layout():
 # Check 28: one field for all, no new ids, no folding.
 
 
-@settings(max_examples=20)
+@invariant("augmentation", "image, labels and weights are warped by one field")
 @given(seed=st.integers(0, 10_000))
 def test_image_labels_and_weights_share_one_field(seed):
     # A smooth slice that holds its own coordinates tells where each pixel was read.
@@ -196,7 +197,7 @@ def test_image_labels_and_weights_share_one_field(seed):
     assert (weight == read[1]).all()
 
 
-@settings(max_examples=20)
+@invariant("augmentation", "labels stay a subset of the labels of the slice")
 @given(seed=st.integers(0, 10_000), big=st.booleans())
 def test_labels_stay_among_the_labels_of_the_slice(seed, big):
     image, labels, weights = random_slice(seed, 37, 41)
@@ -233,7 +234,7 @@ def test_window_beyond_the_tile_continues_it():
 # Check 29: never zeros, seeded.
 
 
-@settings(max_examples=20)
+@invariant("augmentation", "context is mirrored, never zero")
 @given(seed=st.integers(0, 10_000), height=st.integers(1, 30), width=st.integers(1, 30))
 def test_context_is_mirrored_never_zero(seed, height, width):
     image = np.random.default_rng(seed).integers(100, 256, (1, height, width), dtype=np.uint8)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.faults.invariants import invariant
 from tests.label_maps import label_maps, some
 from weightmaps import class_counts, class_map, class_weights, separate_touching, weight_map
 
@@ -18,6 +19,7 @@ def test_by_hand():
     assert class_weights([50, 30, 20]).tolist() == [100 / 150, 100 / 90, 100 / 60]
 
 
+@invariant("weight map", "class weights have mean one and are finite")
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=8))
 def test_the_mean_is_one_and_every_weight_finite(counts):
     weights = class_weights(counts)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.faults.invariants import invariant
 from unet2015.energy import energy
 from unet2015.net import UNet
 
@@ -70,8 +71,8 @@ def test_one_pixel_by_hand():
     assert float(energy(logits, torch.tensor([[[1]]]))) == pytest.approx(math.log(4 / 3))
 
 
+@invariant("loss", "gradient = softmax - one-hot, weighted")
 @given(st.integers(0, 10_000), st.sampled_from(NORMALISATIONS))
-@settings(max_examples=20)
 def test_gradient_is_weighted_softmax_minus_one_hot(seed, normalisation):
     logits, labels, weights = sample(seed)
     logits.requires_grad_()
@@ -82,8 +83,8 @@ def test_gradient_is_weighted_softmax_minus_one_hot(seed, normalisation):
     assert torch.allclose(logits.grad, expected, rtol=1e-10, atol=1e-14)
 
 
+@invariant("loss", "w = 1 equals plain cross-entropy, and pixels have no order")
 @given(st.integers(0, 10_000))
-@settings(max_examples=20)
 def test_without_weights_it_is_plain_cross_entropy_and_pixels_have_no_order(seed):
     logits, labels, weights = sample(seed)
     plain = torch.nn.functional.cross_entropy(logits, labels)

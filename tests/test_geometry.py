@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.faults.invariants import invariant
 from tiling import Geometry
 
 
@@ -77,6 +78,7 @@ def test_padded_network_and_other_remainders():
     assert Geometry(1, 1, 7).step == 7
 
 
+@invariant("tiling", "tile sizes offered are legal, and the nearest ones")
 @given(st.integers(0, 200), st.sampled_from([1, 2, 4, 8, 16, 32]), st.integers(1, 3000))
 def test_nearest_legal_tiles_and_ladder(margin, period, wanted):
     smallest = Geometry(margin, period, period + -margin % period)

@@ -10,10 +10,12 @@ from scipy import ndimage
 from skimage.measure import label
 
 from tests.counting_source import Counting
+from tests.faults.invariants import invariant
 from tiling import open_sink, open_source
 from tiling.instances import Components, label_bands
 
 
+@invariant("tiling", "objects labelled band by band are those of the whole image")
 @given(
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 45), st.booleans(),
     st.sampled_from([0.2, 0.5, 0.6, 0.95]), st.integers(1, 3), st.integers(0, 2**32),

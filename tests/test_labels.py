@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.faults.invariants import invariant
 from tests.label_maps import label_maps, some
 from weightmaps import instances_from_mask, merge_instance_masks, separate_touching
 from weightmaps.labels import as_labels, separate_touching_volume
@@ -49,14 +50,14 @@ def test_the_rule_looks_at_north_east():
     assert separate_touching([[0, 1], [2, 0]]).tolist() == [[0, 1], [0, 0]]
 
 
-@some(60)
+@invariant("labels", "the authors' carving equals its slow loop")
 @given(label_maps)
 def test_the_authors_rule_equals_its_loop(labels):
     np.testing.assert_array_equal(separate_touching(labels), authors_rule(labels))
 
 
+@invariant("labels", "after carving no two neighbours differ")
 @pytest.mark.parametrize("method", METHODS)
-@some(40)
 @given(labels=label_maps)
 def test_afterwards_no_two_neighbours_differ(method, labels):
     carved = separate_touching(labels, method=method)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.counting_source import Counting
+from tests.faults.invariants import invariant
 from tiling import read_mirrored
 from tiling.band import RowBand
 from tiling.mirror import reflected
@@ -20,6 +21,7 @@ def test_edge_pixel_is_not_repeated():
     )
 
 
+@invariant("tiling", "mirroring equals numpy's reflection, also of images smaller than the margin")
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 40), st.integers(0, 40))
 def test_equals_numpy_reflect_padding(height, width, before, after):
     image = np.arange(2 * height * width).reshape(2, height, width)
@@ -34,6 +36,7 @@ def test_one_pixel_and_one_row():
     np.testing.assert_array_equal(block, [[[1, 2], [1, 2], [1, 2]]])
 
 
+@invariant("tiling", "mirroring reads no more than the window")
 @given(st.integers(-99, 99), st.integers(0, 50), st.integers(1, 30))
 def test_reflection_reads_no_more_than_the_window(start, extent, length):
     found = reflected(start, start + extent, length)
@@ -52,6 +55,7 @@ def test_only_the_window_is_read():
     assert source.reads[480:].max() == 0
 
 
+@invariant("tiling", "a band of kept rows gives what the source gives")
 @given(
     st.integers(1, 60), st.integers(1, 9), st.integers(1, 20), st.lists(st.integers(0, 60)),
     st.integers(0, 20),

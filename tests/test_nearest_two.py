@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.faults.invariants import invariant
 from tests.label_maps import label_maps, random_labels, some, voronoi_cells
 from weightmaps import (
     compiled,
@@ -40,7 +41,7 @@ def test_diagonal_distances_are_euclidean_not_chamfer():
     assert d2[1, 1] == np.sqrt(40)
 
 
-@some(150)
+@invariant("weight map", "nearest two distances equal one transform per cell")
 @given(label_maps)
 def test_equals_one_transform_per_instance(labels):
     expected = two_nearest_distances_reference(labels)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.faults.invariants import invariant
 from tiling import Geometry, plan
 
 SIDES = st.integers(1, 1500)
@@ -21,6 +22,7 @@ def cases(draw):
     return (height, width), geometry, draw(st.none() | st.just(region))
 
 
+@invariant("tiling", "a plan covers each pixel exactly once")
 @given(cases(), st.sampled_from(["exact", "paper"]))
 def test_each_pixel_is_written_exactly_once(case, step):
     shape, geometry, region = case
@@ -36,6 +38,7 @@ def test_each_pixel_is_written_exactly_once(case, step):
     assert count.sum() == (y1 - y0) * (x1 - x0)
 
 
+@invariant("tiling", "offsets of exact tiles are multiples of the period")
 @given(cases())
 def test_exact_tiles_begin_at_multiples_of_the_period(case):
     shape, geometry, region = case
@@ -46,6 +49,7 @@ def test_exact_tiles_begin_at_multiples_of_the_period(case):
             assert low + geometry.margin <= first < high - geometry.margin
 
 
+@invariant("tiling", "a plan is a sequence of full-width bands")
 @given(cases())
 def test_a_plan_is_a_sequence_of_bands(case):
     shape, geometry, region = case

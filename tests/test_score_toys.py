@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage import metrics
 
+from tests.faults.invariants import invariant
+from tests.label_maps import some
 from unet2015 import score, segments, thinning, warping
 from unet2015.objects import ctc_jaccards, dsb_image_ap
 from unet2015.score_reference import (
@@ -202,6 +204,7 @@ def test_simple_table_equals_counting_components_for_all_512_patches():
     assert simple_table().sum() == 116
 
 
+@invariant("metrics", "thinning equals its slow reference")
 @given(masks(st.tuples(st.integers(1, 14), st.integers(1, 14))))
 def test_thin_equals_the_reference_flood(mask):
     labels = cells(mask)
@@ -209,6 +212,7 @@ def test_thin_equals_the_reference_flood(mask):
     assert np.array_equal(thin(labels), thin_reference(labels))
 
 
+@invariant("metrics", "pair scores equal visiting all pairs of pixels")
 @given(pairs_of_labels.filter(lambda pair: pair[0].any()))
 def test_pair_scores_equal_visiting_all_pairs_of_pixels(pair):
     truth, proposal = pair
@@ -219,6 +223,7 @@ def test_pair_scores_equal_visiting_all_pairs_of_pixels(pair):
     assert information_f(counts) == pytest.approx(expected, abs=1e-12)
 
 
+@invariant("metrics", "relaxation (warping) equals its slow reference")
 @given(maps_and_truths, st.sampled_from(score.SWEEP))
 def test_relaxation_equals_the_reference(pair, threshold):
     probability, truth = pair
@@ -226,6 +231,7 @@ def test_relaxation_equals_the_reference(pair, threshold):
     assert np.array_equal(relax(probability, truth, threshold), expected)
 
 
+@invariant("metrics", "split and merge classes equal their slow reference")
 @given(maps_and_truths, st.sampled_from(score.SWEEP), st.integers(1, 4))
 def test_mismatch_classes_equal_the_reference(pair, threshold, radius_px):
     probability, truth = pair
@@ -237,6 +243,7 @@ def test_mismatch_classes_equal_the_reference(pair, threshold, radius_px):
 # --- another program ------------------------------------------------------------------------
 
 
+@invariant("metrics", "pair counts equal the contingency table of scikit-image")
 @given(pairs_of_labels)
 def test_pairs_equal_the_contingency_table_of_skimage(pair):
     truth, proposal = pair
@@ -249,6 +256,7 @@ def test_pairs_equal_the_contingency_table_of_skimage(pair):
     assert np.array_equal(dense[1:], table[1:])
 
 
+@invariant("metrics", "Rand and information scores relate to those of scikit-image")
 @given(pairs_of_labels)
 def test_scores_without_membrane_relate_to_skimage(pair):
     truth, proposal = pair[0] + 1, pair[1] + 1
@@ -273,6 +281,7 @@ def test_scores_without_membrane_relate_to_skimage(pair):
 # --- symmetries and bounds ------------------------------------------------------------------
 
 
+@invariant("metrics", "a perfect map has error 0 and score 1")
 @given(masks(shapes).filter(lambda mask: mask.any()))
 def test_a_perfect_map_has_no_error(mask):
     scores = score.isbi_scores(mask, mask)
@@ -283,12 +292,14 @@ def test_a_perfect_map_has_no_error(mask):
     assert scores["v_info"].best == pytest.approx(1.0, abs=1e-12)
 
 
+@invariant("metrics", "thinning never changes a cell")
 @given(masks(shapes))
 def test_thinning_never_changes_a_cell(mask):
     labels = cells(mask)
     assert np.array_equal(thin(labels)[mask], labels[mask])
 
 
+@invariant("metrics", "scores stay within their bounds")
 @given(maps_and_truths.filter(lambda pair: pair[1].any()))
 def test_scores_stay_within_their_bounds(pair):
     scores = score.isbi_scores(*pair)
@@ -302,6 +313,7 @@ def test_scores_stay_within_their_bounds(pair):
     assert (classic.values <= scores["wrong_pixels"].values[:-1] + 1e-12).all()
 
 
+@invariant("metrics", "relabelling changes no score")
 @given(pairs_of_labels.filter(lambda pair: pair[0].any()), st.permutations([1, 2, 3, 4]))
 def test_scores_are_unchanged_by_relabelling(pair, order):
     truth, proposal = pair
@@ -314,6 +326,7 @@ def test_scores_are_unchanged_by_relabelling(pair, order):
     assert score.dsb_ap(proposal, truth) == score.dsb_ap(table[proposal], truth)
 
 
+@invariant("metrics", "split and merge parts swap with their arguments")
 @given(pairs_of_labels)
 def test_rand_information_and_precision_swap_with_their_arguments(pair):
     first, second = pair[0] + 1, pair[1] + 1
@@ -324,6 +337,7 @@ def test_rand_information_and_precision_swap_with_their_arguments(pair):
     assert score.dsb_ap(first, second) == score.dsb_ap(second, first)
 
 
+@invariant("metrics", "the confusion matrix transposes when its arguments swap")
 @given(pairs_of_labels)
 def test_confusion_transposes_when_its_arguments_swap(pair):
     assert np.array_equal(score.confusion(*pair, 5), score.confusion(*pair[::-1], 5).T)
@@ -401,6 +415,7 @@ def test_black_and_white_maps_have_closed_forms():
     assert score.v_info(black, truth).best == pytest.approx(0.0, abs=1e-12)
 
 
+@some(60)
 @given(pairs_of_masks.filter(lambda pair: pair[1].any()), st.integers(1, 3))
 def test_scores_do_not_depend_on_the_number_of_threads(pair, count):
     prediction, truth = (np.stack([mask] * 3) for mask in pair)

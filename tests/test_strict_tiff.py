@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiling.rows
+from tests.faults.invariants import invariant
 from tiling.axes import page_axes
 from tiling.decode import DeflateStream
 from tiling.faults import InputError
@@ -148,6 +149,7 @@ def test_smallest_and_thinnest_images(
     )
 
 
+@invariant("loader", "lazily read rows are the crop of the full read")
 @given(
     height=st.integers(1, 70), width=st.integers(1, 70), rows=st.integers(1, 80),
     cuts=st.lists(st.tuples(st.integers(0, 69), st.integers(1, 70)), min_size=1, max_size=6),
@@ -348,6 +350,7 @@ def test_resolution_of_the_tags(tmp_path: Path) -> None:
         assert image.resolution == (300.0, 150.0, "inch")
 
 
+@invariant("loader", "any image description is understood or ignored")
 @given(
     text=st.one_of(st.text(max_size=99), st.binary(max_size=99).map(lambda b: b.decode("latin1"))),
     head=st.sampled_from(["", "ImageJ=1\nimages=", '{"shape": [', "<?xml?><OME><Pixels "]),

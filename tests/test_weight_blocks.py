@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from tests.faults.invariants import invariant
 from weightmaps import WeightMapSpec, class_counts, class_weights, weight_map, weight_map_blocks
 from weightmaps.blocks import census, touching_pairs
 from weightmaps.components import ComponentSource
@@ -59,7 +60,7 @@ def test_two_cells_by_hand():
     assert found[:, 0] == pytest.approx([1, 8.2615, 8.2615, 8.2615, 1], abs=1e-4)
 
 
-@settings(max_examples=80)
+@invariant("weight map, blockwise", "block + halo = whole, bit for bit")
 @given(
     labels=label_maps.label_maps,
     rows=st.integers(1, 45),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.faults.invariants import invariant
 from tests.label_maps import KINDS, label_maps, random_labels, some, voronoi_cells
 from weightmaps import (
     EPSILON,
@@ -72,7 +73,7 @@ def test_side_by_side_the_authors_rule_takes_a_pixel_of_either_cell():
     assert (weights[2, 3:5].round(3) == np.float32(1 + 8.353)).all()  # a gap of 2
 
 
-@some(120)
+@invariant("weight map", "the border term equals its slow reference")
 @given(
     labels=label_maps,
     w0=st.sampled_from([0.0, 1.0, 10.0, 50.0]),
@@ -213,7 +214,7 @@ def test_more_cells_than_the_keys_can_tell_apart(sigma):
     np.testing.assert_allclose(border_term(labels, sigma_px=sigma), expected, rtol=1e-6)
 
 
-@some(40)
+@invariant("weight map", "flips, quarter turns and the transpose commute")
 @given(label_maps, st.sampled_from(["flip0", "flip1", "rot90", "transpose"]))
 def test_symmetries(labels, name):
     turn = {
@@ -228,7 +229,7 @@ def test_symmetries(labels, name):
     )
 
 
-@some(40)
+@invariant("weight map", "permuted and shifted labels change no weight")
 @given(label_maps, st.integers(0, 2**32))
 def test_weight_is_unchanged_by_relabelling(labels, seed):
     rng = np.random.default_rng(seed)
@@ -240,7 +241,7 @@ def test_weight_is_unchanged_by_relabelling(labels, seed):
         np.testing.assert_array_equal(weight_map(renamed), expected)
 
 
-@some(20)
+@invariant("weight map", "padding with background keeps the inside")
 @given(label_maps)
 def test_padding_with_background_keeps_the_inside(labels):
     kept = weight_map(labels, class_weights="none")
@@ -296,7 +297,7 @@ def test_thin_and_odd_shapes(shape):
     )
 
 
-@some(30)
+@invariant("weight map", "w >= w_c, w <= w_c + w0, foreground = w_c")
 @given(label_maps)
 def test_bounds(labels):
     weights = weight_map(labels, class_weights=(0.7, 1.9))

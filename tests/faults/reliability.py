@@ -1,11 +1,11 @@
 """Run the fault tests and write what came of each fault into docs/reliability.md.
 
     python -m tests.faults.reliability            the tests that carry the id of a fault
-    python -m tests.faults.reliability --soak     the whole suite, its long tests included
-    python -m tests.faults.reliability --render   only write the page anew from the stored figures
+    python -m tests.faults.reliability --render   only write the page anew from the records
 
 A fault is survived when all its tests passed; one that was skipped here is not survived here.
-What is behind `--` goes to pytest, e.g. `-- -n 2`.
+What is behind `--` goes to pytest, e.g. `-- -n 2`. The page is made from the files in
+`tests/faults/records`: those of this run, of `make soak`, of `make fuzz`, and of `make audit`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import sys
-import time
 from collections import defaultdict
 from importlib import metadata
 from typing import Any
@@ -25,9 +24,10 @@ from typing import Any
 import pytest
 
 from tests.faults.catalogue import FAULTS, TESTS, found_tests, ids_of
+from tests.faults.invariants import found_invariants
 from tiling.safe_write import write_text
 
-FIGURES = TESTS.parent / "docs" / "reliability.json"
+RECORDS = TESTS / "faults" / "records"
 PAGE = TESTS.parent / "docs" / "reliability.md"
 GROUPS = {
     "A": "Kill and power", "B": "Disk and names", "C": "Input images", "D": "Labels and data sets",
@@ -95,12 +95,17 @@ def properties() -> dict[str, int]:
     return dict(found)
 
 
+def known_records() -> dict[str, Any]:
+    """All records there are, by name."""
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in RECORDS.glob("*.json")}
+
+
 def store(name: str, figures: dict[str, Any]) -> None:
-    """Keep one section of the figures and write the page anew."""
-    known = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
-    known[name] = figures
-    write_text(FIGURES, json.dumps(known, indent=1, sort_keys=True) + "\n", overwrite=True)
-    write_text(PAGE, page(known), overwrite=True)
+    """Keep one record and write the page anew. Each has a file of its own: runs may overlap."""
+    RECORDS.mkdir(exist_ok=True)
+    text = json.dumps(figures, indent=1, sort_keys=True) + "\n"
+    write_text(RECORDS / f"{name}.json", text, overwrite=True)
+    write_text(PAGE, page(known_records()), overwrite=True)
 
 
 def survived(result: dict[str, Any]) -> bool:
@@ -128,7 +133,7 @@ def page(known: dict[str, Any]) -> str:
             f" {faults['kill_points']} kill and failure points; {_where(faults)}.",
             "",
         ]
-    lines += _soak(known.get("soak")) + _fuzz(known.get("fuzz"))
+    lines += _soak(known.get("soak")) + _fuzz(known.get("fuzz")) + _audit(known.get("audit"))
     lines += ["## The faults", ""]
     for group, title in GROUPS.items():
         lines += [f"### {group}. {title}", "", "| id | fault | what must happen | result |",
@@ -164,13 +169,28 @@ def _where(figures: dict[str, Any]) -> str:
 def _soak(figures: dict[str, Any] | None) -> list[str]:
     if figures is None:
         return ["`make soak` has not been recorded yet.", ""]
-    return [
-        f"`make soak` (long kill tests, {figures['examples']} examples per property):"
-        f" {figures['passed']} tests passed, {figures['failed']} failed, {figures['skipped']}"
-        f" skipped, {figures['kill_points']} kill and failure points, {figures['minutes']:.0f}"
-        f" minutes; {_where(figures)}.",
+    whole = "all" if figures["reached"] == figures["tests"] else f"{figures['reached']} of"
+    counts = figures["counts"]
+    lines = [
+        f"`make soak`, {figures['minutes']:.0f} minutes: {whole} {figures['tests']} long tests and"
+        f" properties, each property with {figures['examples']:,} examples,"
+        f" in {figures['rounds']} round{'s' * (figures['rounds'] > 1)} of random inputs;"
+        f" {counts['passed']} runs of tests passed, {counts['failed']} failed,"
+        f" {counts['skipped']} skipped; {figures['kill_points']:,} kill and failure points;"
+        f" {_where(figures)}.",
         "",
     ]
+    if figures["failures"]:
+        lines += ["Failed:", "", *(f"- {_cell(name)}" for name in figures["failures"]), ""]
+    return lines
+
+
+def _audit(figures: dict[str, Any] | None) -> list[str]:
+    from tests.audit import told
+
+    if figures is None:
+        return ["`make audit` has not been recorded yet.", ""]
+    return [f"`make audit`, {figures['machine']['date']}: {_cell(told(figures))}.", ""]
 
 
 def _fuzz(figures: dict[str, Any] | None) -> list[str]:
@@ -192,12 +212,23 @@ def _fuzz(figures: dict[str, Any] | None) -> list[str]:
 
 
 def _properties(counts: dict[str, int]) -> list[str]:
-    if not counts:
-        return []
-    lines = ["## Properties", "",
-             f"{sum(counts.values())} properties hold for random inputs (hypothesis):", "",
-             "| file | properties |", "| --- | --- |"]  # fmt: skip
-    return [*lines, *(f"| {name} | {count} |" for name, count in counts.items()), ""]
+    invariants = found_invariants()
+    lines = [
+        "## Properties", "",
+        f"{len(invariants)} invariants hold for 200 random inputs each in every test run, and for"
+        " 2,000 each in `make soak`:", "", "| area | invariant | test |", "| --- | --- | --- |",
+    ]  # fmt: skip
+    lines += [
+        f"| {one.area} | {_cell(one.says)} | `{one.file}::{one.test}` |"
+        for one in sorted(invariants, key=lambda one: (one.area, one.file, one.says))
+    ]
+    if counts:
+        lines += [
+            "", f"With those that cost more and get fewer inputs in a test run there are"
+            f" {sum(counts.values())} properties:", "", "| file | properties |", "| --- | --- |",
+            *(f"| {name} | {count} |" for name, count in counts.items()),
+        ]  # fmt: skip
+    return [*lines, ""]
 
 
 def _cell(text: str) -> str:
@@ -207,39 +238,24 @@ def _cell(text: str) -> str:
 def main() -> int:
     """Exit code: that of pytest."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--soak", action="store_true", help="the whole suite, long tests included")
     parser.add_argument("--render", action="store_true", help="only write the page anew")
     parser.add_argument("pytest", nargs="*", help="words for pytest, behind --")
     chosen = parser.parse_args()
     if chosen.render:
-        write_text(PAGE, page(json.loads(FIGURES.read_text("utf-8"))), overwrite=True)
+        write_text(PAGE, page(known_records()), overwrite=True)
         return 0
-    if chosen.soak:
-        os.environ.setdefault("HYPOTHESIS_PROFILE", "soak")
     watcher = Watcher()
     os.chdir(TESTS.parent)
-    if chosen.soak:
-        words = ["-q", "--timeout=7200", *chosen.pytest]
-    else:
-        names = sorted({name for found in found_tests().values() for name in found})
-        words = ["-q", "-m", "not soak", *chosen.pytest, *names]
-    began = time.monotonic()
-    code = int(pytest.main(words, plugins=[watcher]))
+    names = sorted({name for found in found_tests().values() for name in found})
+    code = int(pytest.main(["-q", "-m", "not soak", *chosen.pytest, *names], plugins=[watcher]))
     outcomes = list(watcher.outcomes.values())
     if code in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR) or not outcomes:
         return code or 1
-    if chosen.soak:
-        store("soak", {
-            "machine": machine(), "minutes": (time.monotonic() - began) / 60, "examples": "2,000",
-            "kill_points": watcher.kill_points,
-            **{word: outcomes.count(word) for word in ("passed", "failed", "skipped")},
-        })  # fmt: skip
-        return code
+    results = watcher.by_fault()
     store("faults", {
         "machine": machine(), "tests": len(outcomes), "kill_points": watcher.kill_points,
-        "results": watcher.by_fault(), "properties": properties(),
+        "results": results, "properties": properties(),
     })  # fmt: skip
-    results = watcher.by_fault()
     sys.stdout.write(f"{sum(map(survived, results.values()))}/{len(results)} faults survived\n")
     return code
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from hypothesis import settings
+
 from tests.faults.catalogue import COUNTS, FAULTS, found_tests, ids_of
+from tests.faults.invariants import found_invariants
 
 
 def test_there_are_89_faults_in_eight_groups() -> None:
@@ -28,3 +31,12 @@ def test_ids_are_read_from_names() -> None:
     assert ids_of("test_c17_to_c20_odd_shapes_come_out_right") == ["C17", "C18", "C19", "C20"]
     for name in ("test_d_nan", "test_every_file", "test_a_4_cell_map", "helper_a1"):
         assert ids_of(name) == []
+
+
+def test_at_least_30_invariants_are_properties_of_200_examples() -> None:
+    found = found_invariants()
+    assert len(found) >= 30
+    assert [one.test for one in found if not one.is_property or one.limited] == []
+    assert len({one.says for one in found}) == len(found)
+    assert settings.default is not None
+    assert settings.default.max_examples >= 200

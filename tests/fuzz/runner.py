@@ -1,7 +1,8 @@
 """Mutated files read in child processes, so that a crash, a hang or a flood of memory is seen.
 
 Every input is a function of (seed, target, number): a child that dies names its input by the
-number it left in shared memory, and the parent makes the input again and keeps it.
+number it left in shared memory, and the parent makes the input again and keeps it. A child that
+waits without working (for a pipe, a lock) is seen by a clock that its work pushes on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import mmap
 import os
 import random
 import resource
+import select
 import shutil
 import signal
 import struct
@@ -21,6 +23,7 @@ import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.fuzz.mutate import mutated
 from tests.fuzz.targets import Target
@@ -28,6 +31,7 @@ from tests.fuzz.targets import Target
 SLOW = 1.0  # seconds of work that count as a hang
 GROWTH = 256 << 20
 BATCH = 300
+STILL = 60.0  # seconds without a next input that count as a hang, on however busy a machine
 _MEMORY = Path("/dev/shm")  # files in memory, where the system has such a place
 _UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -93,29 +97,53 @@ class Fuzzer:
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child == 0:
+            code = 1
             try:
                 os.close(read)
                 self._work(end, write, scratch)
+                code = 0
             finally:
-                os._exit(0)
+                os._exit(code)
         os.close(write)
         with os.fdopen(read, "rb") as pipe:
-            lines = pipe.read().splitlines()
+            lines = self._watched(child, pipe)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         shutil.rmtree(scratch, ignore_errors=True)
         for line in lines:
             self._note(json.loads(line))
-        at = struct.unpack("<q", self._shared[:8])[0]
+        at = self._at()
         if status:  # died while reading input `at`
-            kind = "hangs" if status == -signal.SIGPROF else "crashes"
-            self._find(at, kind, f"signal {-status}")
+            still = status in (-signal.SIGPROF, -signal.SIGALRM)
+            self._find(at, "hangs" if still else "crashes", f"status {status}")
             self.tally.inputs += 1
             self._next = at + 1
         else:
             self._next = at
 
+    def _at(self) -> int:
+        return int(struct.unpack("<q", self._shared[:8])[0])
+
+    def _watched(self, child: int, pipe: BinaryIO) -> list[bytes]:
+        """What the child reports; it is stopped by SIGALRM when it stands still."""
+        parts: list[bytes] = []
+        at, since = -1, time.monotonic()
+        while True:
+            ready, _, _ = select.select([pipe], [], [], 1.0)
+            if ready:
+                part = os.read(pipe.fileno(), 1 << 16)
+                if not part:
+                    return b"".join(parts).splitlines()
+                parts.append(part)
+            if self._at() != at:
+                at, since = self._at(), time.monotonic()
+            elif time.monotonic() - since > STILL:
+                os.kill(child, signal.SIGALRM)
+                since = time.monotonic()
+
     def _work(self, end: int, write: int, scratch: Path) -> None:
         """Read inputs until `end` or a find that spoils the process; report in lines of JSON."""
+        for number_of in (signal.SIGINT, signal.SIGTERM):  # the parent's business
+            signal.signal(number_of, signal.SIG_IGN)
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(nowhere, descriptor)

@@ -1,0 +1,247 @@
+"""python -m tests.faults.soak --minutes 20: the long tests, and each property with 2,000 examples.
+
+Each test is a process of its own, two at a time, in the order of how much they could find; when
+all have run and time is left, they run again with other random inputs. A test that crashes its
+process or outlives the end by five minutes is a failure that is told and counted, and the next
+one goes on. Every end of a test is told; the record is written after each, so that a soak that is
+stopped leaves what it found (tests/faults/records/soak.json, docs/reliability.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import queue
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import pytest
+
+from tests.faults.catalogue import TESTS
+from tests.faults.reliability import Watcher, machine, store
+
+ROOT = TESTS.parent
+EXAMPLES = 2000
+GRACE = 300.0  # seconds that a test may go on after the end
+WORDS = ["-q", "-p", "no:cacheprovider", "-n", "0", "--timeout=3600"]
+
+
+class Collector:
+    """A pytest plugin that gathers the long tests and the properties of a collection."""
+
+    def __init__(self) -> None:
+        self.long: list[str] = []
+        self.properties: list[str] = []
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            name = item.nodeid.partition("[")[0]  # all parameters of a test together
+            if item.get_closest_marker("soak"):
+                self.long.append(item.nodeid)
+            elif getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                self.properties.append(name)
+
+
+def collected() -> list[str]:
+    """Tests of a round: long ones and properties in turn."""
+    collector = Collector()
+    with contextlib.redirect_stdout(sys.stderr):
+        code = pytest.main(["--collect-only", "-qq", *WORDS[1:], "tests"], plugins=[collector])
+    if code != pytest.ExitCode.OK:
+        raise SystemExit(f"the tests cannot be collected (pytest exit code {code})")
+    long, properties = (
+        list(dict.fromkeys(collector.long)),
+        list(dict.fromkeys(collector.properties)),
+    )
+    share = max(1, -(-len(properties) // max(len(long), 1)))
+    mixed: list[str] = []
+    while long or properties:
+        mixed += properties[:share] + long[:1]
+        properties, long = properties[share:], long[1:]
+    return mixed
+
+
+@dataclass
+class Soak:
+    """A soak: its clock, and what came of it so far.
+
+    Attributes
+    ----------
+    tests
+        Names of a round.
+    minutes
+        When no further test is begun.
+    seed
+        Of the first round; each round has the next one.
+    """
+
+    tests: list[str]
+    minutes: float
+    seed: int
+    began: float = field(default_factory=time.monotonic)
+    counts: Counter[str] = field(default_factory=Counter)
+    reached: set[str] = field(default_factory=set)
+    failures: list[str] = field(default_factory=list)
+    kill_points: int = 0
+    rounds: int = 0
+    running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end."""
+        return self.began + 60 * self.minutes - time.monotonic()
+
+    def go(self, jobs: int) -> None:
+        """Rounds until the end of time; at least one test is run by each job."""
+        while self.left > 0:
+            waiting: queue.Queue[str] = queue.Queue()
+            for name in self.tests:
+                waiting.put(name)
+            threads = [
+                threading.Thread(target=self._work, args=(waiting,), daemon=True)
+                for _ in range(jobs)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():  # so that Ctrl-C is heard
+                    thread.join(1.0)
+            self.rounds += 1
+
+    def stop(self) -> None:
+        """End the tests at work."""
+        for process in list(self.running.values()):
+            _end(process)
+
+    def _work(self, waiting: queue.Queue[str]) -> None:
+        while self.left > 0:
+            try:
+                name = waiting.get_nowait()
+            except queue.Empty:
+                return
+            result = self._one(name)
+            with self.lock:
+                self._note(name, result)
+
+    def _one(self, name: str) -> dict[str, Any]:
+        """What came of one test in a process of its own."""
+        with tempfile.TemporaryDirectory() as folder:
+            report, said = Path(folder, "report.json"), Path(folder, "said.txt")
+            line = [sys.executable, "-m", "tests.faults.soak", "--unit", name, "--report", report,
+                    "--seed", str(self.seed + self.rounds)]  # fmt: skip
+            with said.open("wb") as out:
+                process = subprocess.Popen(
+                    line, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                    start_new_session=True,
+                    env={"OMP_NUM_THREADS": "1", **os.environ, "HYPOTHESIS_PROFILE": "soak"},
+                )  # fmt: skip
+            self.running[process.pid] = process
+            try:
+                process.wait(self.left + GRACE)
+            except subprocess.TimeoutExpired:
+                _end(process)
+                return {"late": True}
+            finally:
+                self.running.pop(process.pid, None)
+            text = said.read_text("utf-8", "replace")
+            if not report.exists():
+                return {"crashed": process.returncode, "text": text[-2000:]}
+            return {**json.loads(report.read_text("utf-8")), "text": text[-4000:]}
+
+    def _note(self, name: str, result: dict[str, Any]) -> None:
+        minute = f"{(time.monotonic() - self.began) / 60:5.1f} of {self.minutes:g} min"
+        if "late" in result:
+            self.counts["cut off by the end"] += 1
+            print(f"{minute}  cut off by the end  {name}", flush=True)
+            return
+        self.reached.add(name)
+        outcomes = Counter(result.get("outcomes", ["failed"]))
+        self.counts += outcomes
+        self.kill_points += result.get("kill_points", 0)
+        points = f", {result['kill_points']} kill points" if result.get("kill_points") else ""
+        words = ", ".join(f"{count} {word}" for word, count in sorted(outcomes.items()))
+        print(f"{minute}  {words}{points}  {name}", flush=True)
+        if outcomes["failed"]:
+            why = f" (process ended with {result['crashed']})" if "crashed" in result else ""
+            self.failures.append(name + why)
+            print(result["text"], flush=True)
+        self.record()
+
+    def record(self) -> None:
+        """The figures so far into the page."""
+        store("soak", {
+            "machine": machine(), "minutes": (time.monotonic() - self.began) / 60,
+            "examples": EXAMPLES, "tests": len(self.tests), "reached": len(self.reached),
+            "rounds": self.rounds + 1, "seed": self.seed, "kill_points": self.kill_points,
+            "counts": {word: self.counts[word] for word in ("passed", "failed", "skipped")},
+            "failures": sorted(set(self.failures)),
+        })  # fmt: skip
+
+
+def unit(name: str, report: Path, seed: int) -> int:
+    """Run one test here and write what came of it."""
+    watcher = Watcher()
+    code = int(pytest.main([*WORDS, f"--hypothesis-seed={seed}", name], plugins=[watcher]))
+    outcomes = list(watcher.outcomes.values())
+    found = {"outcomes": outcomes or ["failed"], "kill_points": watcher.kill_points}
+    report.write_text(json.dumps(found), "utf-8")
+    return code
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a test and whatever it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Exit code: 1 if a test failed, 130 if it was stopped."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20.0, help="when no further test is begun")
+    parser.add_argument("--jobs", type=int, default=2, help="tests at a time")
+    parser.add_argument("--seed", type=int, help="repeat the random inputs of a soak")
+    parser.add_argument("--only", default="", help="tests whose name holds this text")
+    parser.add_argument("--unit", help=argparse.SUPPRESS)
+    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    os.chdir(ROOT)
+    if chosen.unit:
+        return unit(chosen.unit, chosen.report, chosen.seed)
+    seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(10**6)
+    tests = [name for name in collected() if chosen.only in name]
+    print(f"{len(tests)} long tests and properties, seed {seed}", flush=True)
+    soak = Soak(tests, chosen.minutes, seed)
+    signal.signal(signal.SIGTERM, _terminated)
+    code = 0
+    try:
+        soak.go(chosen.jobs)
+    except KeyboardInterrupt:
+        code = 130
+        soak.stop()
+    with soak.lock:
+        print(f"{dict(soak.counts)}, {soak.kill_points} kill points; "
+              f"{len(soak.reached)} of {len(tests)} reached", flush=True)  # fmt: skip
+        print(*(f"FAILED {name}" for name in sorted(set(soak.failures))), sep="\n", flush=True)
+    return code or int(bool(soak.failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
