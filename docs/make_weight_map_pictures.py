@@ -73,29 +73,49 @@ def blobs(shape: tuple[int, int], discs: list[tuple[float, float, float]]) -> La
     return labels
 
 
+D1, D2 = "#6fd3ff", "#ffb347"  # colours of the two distances
+
+
 def distances() -> None:
-    """What d1 and d2 are: two pixels and their two nearest cells."""
-    labels = blobs((60, 76), [(20, 20, 16), (22, 56, 16), (47, 38, 11)])
+    """What d1 and d2 are: three pixels and their two nearest cells, with the numbers."""
+    labels = blobs((60, 80), [(20, 20, 16), (21, 58, 16), (46, 38, 11)])
     d1, d2 = two_nearest_distances(labels)
-    drawn, (a, b, c, d) = figure(4)
-    show(a, cells_of(labels), "three cells, two pixels", cmap=CELLS, vmin=0, vmax=400)
-    for y, x in [(22, 38), (50, 62)]:
+    term = weight_map(labels, class_weights=(0, 0))
+    drawn = Figure(figsize=(9.6, 5.4), dpi=90)
+    FigureCanvasAgg(drawn)
+    drawn.set_layout_engine("constrained")
+    grid = drawn.add_gridspec(3, 2, width_ratios=(2.5, 1))
+    large = drawn.add_subplot(grid[:, 0])
+    show(large, cells_of(labels), "Three cells, three pixels", cmap=CELLS, vmin=0, vmax=400)
+    told = []
+    for name, y, x in [("A", 24, 38), ("B", 48, 63), ("C", 13, 16)]:
         near = []
         for number in np.unique(labels[labels > 0]):
             ys, xs = np.nonzero(labels == number)
             k = int(np.argmin(np.hypot(ys - y, xs - x)))
             near.append((float(np.hypot(ys[k] - y, xs[k] - x)), int(xs[k]), int(ys[k])))
-        for (_, x1, y1), style in zip(sorted(near)[:2], ("-", ":"), strict=True):
-            a.plot([x, x1], [y, y1], "w" + style, lw=1.6)
-        a.plot(x, y, "wo", ms=4)
-    a.text(38, 4, "line: d1, dots: d2", color="w", fontsize=9, ha="center")
-    for panel, values, title in [(b, d1, "d1: nearest cell"), (c, d2, "d2: second-nearest cell")]:
-        drawn.colorbar(
-            show(panel, values, title, cmap="viridis", vmin=0, vmax=40), ax=panel, shrink=0.7
-        )
-    term = weight_map(labels, class_weights=(0, 0))
-    picture = show(d, term, "10 exp(-(d1 + d2)² / 50)", cmap="inferno", vmin=0, vmax=10)
-    drawn.colorbar(picture, ax=d, shrink=0.7)
+        for (_, x1, y1), colour in zip(sorted(near)[:2], (D1, D2), strict=True):
+            large.plot([x, x1], [y, y1], "-", color=colour, lw=2.2)
+        large.plot(x, y, "wo", ms=6)
+        large.text(x + 1, y - 1.5, name, color="w", fontsize=11, weight="bold")
+        told.append(f"{name}: d1 = {d1[y, x]:4.1f}, d2 = {d2[y, x]:4.1f}, term {term[y, x]:.2f}")
+    large.text(2, 58, "d1, to the nearest cell", color=D1, fontsize=9, weight="bold")
+    large.text(50, 58, "d2, to the second-nearest", color=D2, fontsize=9, weight="bold")
+    large.set_xlabel("\n".join(told), fontsize=10, family="monospace")
+    for row, (values, title, colours, most) in enumerate(
+        [
+            (d1, "d1", "viridis", 40),
+            (d2, "d2", "viridis", 40),
+            (term, "10 exp(-(d1 + d2)² / 50)", "inferno", 10),
+        ]
+    ):
+        panel = drawn.add_subplot(grid[row, 1])
+        picture = show(panel, values, title, cmap=colours, vmin=0, vmax=most)
+        drawn.colorbar(picture, ax=panel, ticks=[0, most // 2, most])
+    for panel in drawn.axes:
+        if panel.get_title():
+            panel.set_xticks([])
+            panel.set_yticks([])
     save(drawn, "weight-map-distances.png")
 
 

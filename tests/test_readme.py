@@ -235,7 +235,9 @@ def given(page: Path) -> dict[str, object]:
     """Names that a page takes for granted."""
     if page.name != "weight-maps.md":
         return {}
-    return {"labels": LABELS.copy(), "source": LABELS, "sink": np.empty(LABELS.shape, np.float32)}
+    sink = np.empty(LABELS.shape, np.float32)
+    classes = np.where(LABELS > 0, 1 + LABELS % 2, 0)
+    return {"labels": LABELS.copy(), "classes": classes, "source": LABELS, "sink": sink}
 
 
 NEED_A_NETWORK = {"predicting.md", "large-images.md", "reliability.md", "results.md", "measures.md"}

@@ -56,6 +56,8 @@ def multiclass_weight_map(
     ValueError
         For images of two shapes, a class without a weight, or the two-class form ``"falk2019"``;
         and as `weight_map`.
+    TypeError
+        For classes that are not integers.
 
     Examples
     --------
