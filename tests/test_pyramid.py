@@ -172,7 +172,7 @@ def test_interrupted_anywhere_the_bytes_are_the_same(tmp_path, name):
     options = {"axes": "ZYX", "pyramid": "mean"}
     (tmp_path / "whole").mkdir()
     write(tmp_path / "whole" / name, array, **options)
-    for stop in range(14):
+    for stop in (0, 2, 5, 8, 13):
         out = tmp_path / name
         for again in (stop, 3):
             with pytest.raises(KeyboardInterrupt):

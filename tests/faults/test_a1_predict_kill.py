@@ -48,6 +48,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
 
 
 def predict(place: Path, out: Path, *options: str) -> Command:
+    if "levels" in out.name:
+        options = ("--axes", "ZYX", "--pyramid", *options)
     words = ("predict", place / "model.safetensors", place / "image.tif", "--out", out,
              "--output-tile", "60", *options)  # fmt: skip
     return Command(words, out)
@@ -57,7 +59,7 @@ def predict(place: Path, out: Path, *options: str) -> Command:
 def whole(place: Path, warm: Warm) -> dict[str, str]:
     """Contents of the uninterrupted runs."""
     found = {}
-    for ending in ("tif", "zarr"):
+    for ending in ("tif", "zarr", "levels.ome.tif", "levels.zarr"):
         command = predict(place, place / f"whole.{ending}")
         assert command.run(warm).code == 0
         found[ending] = content(command.out)
@@ -78,8 +80,13 @@ in_soak = pytest.mark.soak
         ("kill", "tif", every(1)),
         ("torn", "tif", every(4)),
         ("kill", "zarr", every(3)),
+        ("kill", "levels.ome.tif", every(4)),
+        ("kill", "levels.zarr", every(9)),
         pytest.param("torn", "tif", every(1), marks=in_soak),
         pytest.param("kill", "zarr", every(1), marks=in_soak),
+        pytest.param("kill", "levels.ome.tif", every(1), marks=in_soak),
+        pytest.param("torn", "levels.ome.tif", every(1), marks=in_soak),
+        pytest.param("kill", "levels.zarr", every(1), marks=in_soak),
     ],
 )
 def test_a1_killed_at_each_call_then_resumed_to_the_same_bytes(
@@ -209,6 +216,10 @@ def test_a5_every_pair_of_kills(
         ("eio", "tif", every(6)),
         ("full", "tif", every(6)),
         ("enospc", "zarr", every(6)),
+        ("enospc", "levels.ome.tif", every(7)),
+        ("enospc", "levels.zarr", every(12)),
+        pytest.param("enospc", "levels.ome.tif", every(1), marks=in_soak),
+        pytest.param("enospc", "levels.zarr", every(1), marks=in_soak),
         pytest.param("enospc", "tif", every(1), marks=in_soak),
         pytest.param("eio", "tif", every(1), marks=in_soak),
         pytest.param("full", "tif", every(1), marks=in_soak),
