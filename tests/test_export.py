@@ -162,3 +162,13 @@ def test_an_export_that_computes_something_else_is_refused():
         difference("a", wanted * np.nan, wanted)
     with pytest.raises(ModelFileError, match="gives"):
         difference("a", wanted[..., 1:], wanted)
+
+
+def test_info_of_a_zoo_package_names_who_reads_it(tmp_path):
+    from tiling.faults import InputError
+    from unet2015.info import describe
+
+    with zipfile.ZipFile(tmp_path / "unet.zip", "w") as package:
+        package.writestr("bioimageio.yaml", "name: a")
+    with pytest.raises(InputError, match="Model Zoo package; ask `bioimageio test`"):
+        describe(tmp_path / "unet.zip")

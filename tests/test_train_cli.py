@@ -98,6 +98,9 @@ def test_the_report_holds_curves_slices_weights_recipe_and_certificate(finished)
 
 def test_a_finished_run_is_refused_and_resumed(finished):
     folder = finished[0]
+    _, told, _ = unet2015("info", folder / "run", "--json")
+    _, told_of_file, _ = unet2015("info", folder / "run" / "last.safetensors", "--json")
+    assert json.loads(told) == {"run": str(folder / "run"), **json.loads(told_of_file)}
     again = ["train", folder / "images.tif", folder / "labels.tif", "--val", "3",
              "--recipe", folder / "run" / "recipe.json", "--out", folder / "run"]  # fmt: skip
     code, _, err = unet2015(*again)

@@ -13,12 +13,13 @@ from tiling.faults import InputError
 __all__ = ["describe", "print_description"]
 
 
+LAST = "last.safetensors"  # of the folder of a training run
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg")  # the reader of TIFFs says what else they are
 
 
 def describe(file: Path) -> dict[str, Any]:
-    """Everything worth knowing about a checkpoint, TIFF, PNG or Zarr.
+    """Everything worth knowing about a checkpoint, a run's folder, a TIFF, PNG or Zarr.
 
     Raises
     ------
@@ -27,17 +28,32 @@ def describe(file: Path) -> dict[str, Any]:
     """
     if not file.exists():
         raise InputError(file, "does not exist; check the name")
+    if (file / LAST).is_file():
+        return {"run": str(file), **_checkpoint(file / LAST)}
     if file.is_dir():
         return _zarr(file)
     if not file.is_file():  # opening a pipe would wait for ever
         raise InputError(file, "is a pipe or device, not an ordinary file")
     with file.open("rb") as opened:
         start = opened.read(16)
+    if start[:4] == b"PK\3\4" and _is_zoo_package(file):
+        raise InputError(
+            file, "is a BioImage Model Zoo package; ask `bioimageio test` about it, or `unet2015"
+            " info` about the checkpoint it was exported from",
+        )  # fmt: skip
     if start[:8] == b"\x89PNG\r\n\x1a\n":
         return _png(file)
     if start[:4] in _TIFF_STARTS or file.suffix.lower() in _IMAGE_SUFFIXES:
         return _tiff(file)
     return _checkpoint(file)
+
+
+def _is_zoo_package(file: Path) -> bool:
+    """Whether the directory at the end of a zip names the zoo's description."""
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - 65_536))
+        end = opened.read()
+    return b"bioimageio.yaml" in end or b"rdf.yaml" in end
 
 
 def print_description(found: Mapping[str, Any], *, as_json: bool) -> None:

@@ -184,16 +184,22 @@ def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None
     if other:
         raise UsageFault(
             f"{run.out} was started with another recipe ({'; '.join(other)});"
-            f" resume it with {run.out / 'recipe.json'}"
+            f" resume it with --recipe {run.out / 'recipe.json'}"
         )
     if state.preprocessing.get("scale") != now.scale:
         raise ModelFileError(last, f"trained on images scaled by {state.preprocessing['scale']!r}")
     if state.network != checkpoints.describe_network(run.net):
         raise ModelFileError(last, f"holds another network: {state.network}")
     if state.provenance.get("data") != run.stack.fingerprint:
-        raise InputError(run.out, "was started on other images, labels or weights")
+        raise InputError(
+            run.out,
+            "was started on other images, labels or weights; name the same files and the same"
+            " --val, --weights and label options, or another --out",
+        )
     if state.step > now.steps:
-        raise UsageFault(f"{run.out} has {state.step} steps already; --steps {now.steps} is less")
+        raise UsageFault(
+            f"{run.out} has {state.step} steps already; --steps {now.steps} is less: give more"
+        )
     if set(state.averaged) != set(run.averaged):
         raise ModelFileError(last, "its moving average of the weights is missing")
     keeps_moments = now.optimiser != "sgd" or now.momentum > 0

@@ -153,5 +153,7 @@ def _chosen_class(pages: _Pages, class_index: int | None, notes: list[str]) -> N
             )
         class_index = 1
     if not 0 <= class_index < classes:
-        raise InputError(pages.path, f"has no class {class_index}; it has {classes}")
+        raise InputError(
+            pages.path, f"has no class {class_index}; --class takes 0 .. {classes - 1} here"
+        )
     return pages.pixels[:, class_index]
