@@ -213,7 +213,7 @@ def test_equal_stems_are_refused_naming_both(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "t.tif").write_bytes(b"x")
     with pytest.raises(InputError, match=r"b.t\.tif: .* same output as .*a.t\.tif"):
-        refuse_same_names(find_label_files([tmp_path / "a", tmp_path / "b"]))
+        refuse_same_names(find_label_files([tmp_path / "a", tmp_path / "b"]), tmp_path)
 
 
 # -- weight map files -------------------------------------------------------------------------

@@ -417,3 +417,21 @@ def test_the_history_fits_its_place(labels, tmp_path):
     assert weights_of(long, "--out", tmp_path / "w", "--spacing", f"{1 / 3},{1 / 7}") == 0
     with open_tiff(next((tmp_path / "w").glob("*.tif"))) as image:
         assert json.loads(image.description)["unet2015"]["labels"]["name"].startswith("xxx")
+
+
+def test_without_out_each_map_is_beside_its_labels(labels, tmp_path, capsys):
+    nucleus = tmp_path / "n1" / "masks"
+    nucleus.mkdir(parents=True)
+    Image.fromarray(mask_stack()[0]).save(nucleus / "a.png")
+    other = tmp_path / "other"
+    other.mkdir()
+    tifffile.imwrite(other / "one.tif", cells(3))  # the name of another, in another folder
+    assert weights_of(labels, other / "one.tif", nucleus.parent) == 0
+    for path in (labels / "one", labels / "two", other / "one", tmp_path / "n1" / "n1"):
+        assert path.with_name(path.name + ".weights.tif").is_file(), path
+    capsys.readouterr()
+    assert weights_of(labels, other, nucleus.parent, "--plan") == 0
+    assert capsys.readouterr().out.count("up to date") == 5
+    tifffile.imwrite(labels / "two.tif", cells(3))
+    assert weights_of(labels) == 3
+    assert "same output as" in capsys.readouterr().err

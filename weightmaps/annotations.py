@@ -81,17 +81,30 @@ def find_label_files(names: Iterable[str | Path]) -> list[LabelFile]:
     return list(found.values())
 
 
-def refuse_same_names(files: Sequence[LabelFile]) -> None:
+def refuse_same_names(files: Sequence[LabelFile], out: Path | None = None) -> None:
     """Raise `InputError` if two annotations would be written to one output, naming both.
+
+    Parameters
+    ----------
+    files
+        The annotations.
+    out
+        Folder of the outputs; None: each beside its annotation.
+
+    Raises
+    ------
+    InputError
+        Two have one name.
 
     Examples
     --------
     >>> refuse_same_names([LabelFile(Path("a/x.tif"), "x", "tiff")])
     """
-    seen: dict[str, LabelFile] = {}
+    seen: dict[tuple[Path, str], LabelFile] = {}
     for file in files:
+        folder = file.path.absolute().parent if out is None else out
         # Upper and lower case are one name on some disks.
-        other = seen.setdefault(file.stem.casefold(), file)
+        other = seen.setdefault((folder, file.stem.casefold()), file)
         if other is not file:
             raise InputError(
                 file.path,

@@ -14,10 +14,8 @@ from tiling.command import deferred, run_app
 from tiling.faults import UsageFault, WriteError
 
 if TYPE_CHECKING:
-    from weightmaps.batch import Made
-    from weightmaps.orders import Order
     from weightmaps.spec import WeightMapSpec
-    from weightmaps.survey import Request, Survey
+    from weightmaps.survey import Request
 
 __all__ = ["main", "weights"]
 
@@ -32,7 +30,13 @@ def weights(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="folder of the maps; made if missing")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="folder of the maps, made if missing; without it each is beside its labels",
+        ),
+    ] = None,
     w0: Annotated[float, typer.Option("--w0", help="height of the border term")] = 10.0,
     sigma: Annotated[float, typer.Option("--sigma", help="its width in pixels")] = 5.0,
     class_weights: Annotated[
@@ -98,7 +102,8 @@ def weights(
 ) -> None:
     """Precompute the border weight maps of Eq. 2 as float TIFF files.
 
-    Writes OUT/NAME.weights.tif for each annotation. Maps that are up to date are skipped.
+    Writes NAME.weights.tif for each annotation, into OUT or beside it. Maps that are up to date
+    are skipped.
     """
     from weightmaps.label_rule import LabelRule
     from weightmaps.spec import WeightMapSpec
@@ -133,13 +138,15 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
     from weightmaps.batch import make_maps
     from weightmaps.orders import check_outputs, orders
     from weightmaps.room import check_room
+    from weightmaps.sentences import balance, planned, summary
     from weightmaps.survey import survey
     from weightmaps.workers import ordered_map
 
     files = find_label_files(names)
-    refuse_same_names(files)
-    if not manner.plan:
-        _prepare(request.out)
+    refuse_same_names(files, request.out)
+    folders = sorted({request.folder(file) for file in files})
+    for folder in () if manner.plan else folders:
+        _prepare(folder)
     with _progress("reading labels", len(files)) as advance:
         surveys = []
         for one in ordered_map(survey, [(file, request) for file in files], manner.jobs):
@@ -147,18 +154,19 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
             advance(1)
     todo = orders(surveys, request, overwrite=manner.overwrite or manner.plan,
                   preview=manner.preview)  # fmt: skip
-    _tell_balance(surveys, todo, request)
+    if request.spec.class_weights == "balanced":
+        _print(balance(surveys, todo))
     if manner.plan:
         for order in todo:
-            _print(_planned(order, request))
+            _print(planned(order))
         return
     check_outputs(todo, overwrite=manner.overwrite)
-    check_room(todo, request.out)
+    check_room(todo)
     pages = sum(o.survey.shape.pages for o in todo if not o.current)
     with _progress("weight maps", pages) as advance:
         made = make_maps(todo, jobs=manner.jobs, overwrite=manner.overwrite, advance=advance)
         for one_map in made:
-            _print(_summary(one_map))
+            _print(summary(one_map))
 
 
 def _prepare(out: Path) -> None:
@@ -218,60 +226,6 @@ def _spacing(text: str | None, *, volume: bool) -> tuple[float, ...] | None:
     if len(numbers) != axes.count(",") + 1:
         raise UsageFault(f"--spacing {text} must be {axes.count(',') + 1} numbers: {axes}")
     return numbers
-
-
-def _tell_balance(surveys: Sequence[Survey], todo: Sequence[Order], request: Request) -> None:
-    """Say over what the class weights are balanced."""
-    if request.spec.class_weights != "balanced":
-        return
-    weights = [float(part) for part in todo[0].spec.class_weights]
-    names = ["background", "cells"]
-    if surveys[0].kind == "classes":
-        names = ["background", *(f"class {k}" for k in range(1, len(weights)))]
-    files = f"{len(surveys)} files" if len(surveys) > 1 else "1 file"
-    told = ", ".join(f"{n} {w:.4g}" for n, w in zip(names, weights, strict=True))
-    _print(f"class weights balanced over all of {files}: {told}")
-
-
-def _planned(order: Order, request: Request) -> str:
-    survey, shape = order.survey, order.survey.shape
-    size = f"{shape.pages} x {shape.height} x {shape.width} {shape.dtype}"
-    blocks = ""
-    if not request.volume and survey.rows < shape.height:
-        blocks = f", blocks of {survey.rows} rows + 2 x {order.spec.halo_px} rows of context"
-    if order.current:
-        verb = "up to date"
-    else:
-        verb = "would be written" if survey.found is None else "would need --overwrite"
-    return (
-        f"{order.output}: {verb}, {size}, {shape.nbytes / 1e6:.1f} MB before compression, "
-        f"labels taken as {survey.kind}, {_cells(survey)}{blocks}"
-    )
-
-
-def _cells(survey: Survey) -> str:
-    text = f"{_count(survey.cells, 'cell')}, {_count(survey.pairs, 'touching pair')}"
-    if survey.inverted:
-        text += ", stored as MinIsWhite: its zeros are white (--inside zero for the opposite)"
-    if survey.overlap_px:
-        text += f", {survey.overlap_px} px in several masks (the first by name has them)"
-    return text
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _summary(made: Made) -> str:
-    order = made.order
-    if order.current:
-        return f"{order.output}: up to date"
-    pages = order.survey.shape.pages
-    slices = f"{pages} slices, " if pages > 1 else ""
-    return (
-        f"{order.output}: {slices}{_cells(order.survey)}, "
-        f"max weight {made.largest:.3f}, {made.seconds:.2f} s"
-    )
 
 
 def _print(line: str) -> None:

@@ -25,14 +25,22 @@ _SAMPLES = 4
 _SAMPLE_ROWS = 64
 
 
-def check_room(todo: Sequence[Order], folder: Path) -> None:
-    """Raise `WriteError` if the maps still to be made will not fit into `folder`.
+def check_room(todo: Sequence[Order]) -> None:
+    """Raise `WriteError` if the maps still to be made will not fit on the disks they go to.
 
     Examples
     --------
-    >>> check_room([], Path("."))
+    >>> check_room([])
     """
-    missing = [order for order in todo if not order.current]
+    disks: dict[int, list[Order]] = {}
+    for order in todo:
+        if not order.current:
+            disks.setdefault(order.output.parent.stat().st_dev, []).append(order)
+    for missing in disks.values():
+        _check_disk(missing, missing[0].output.parent)
+
+
+def _check_disk(missing: list[Order], folder: Path) -> None:
     free = free_bytes(folder)
     if free is None or sum(order.survey.shape.nbytes for order in missing) <= free:
         return

@@ -45,7 +45,7 @@ class Request:
     block_rows
         Rows of a block, or None: whole pages up to `LARGE_PX` pixels. Changes no byte.
     out
-        Folder of the maps.
+        Folder of the maps; None: each beside its labels.
     """
 
     spec: WeightMapSpec
@@ -53,7 +53,7 @@ class Request:
     dtype: str
     volume: bool
     block_rows: int | None
-    out: Path
+    out: Path | None
 
     def parameters(self) -> dict[str, Any]:
         """Return what a map of ours must have been made with to be up to date."""
@@ -69,7 +69,11 @@ class Request:
 
     def output(self, file: LabelFile) -> Path:
         """Path of the map of `file`."""
-        return self.out / f"{file.stem}{MAP_ENDING}"
+        return self.folder(file) / f"{file.stem}{MAP_ENDING}"
+
+    def folder(self, file: LabelFile) -> Path:
+        """Folder of the map of `file`."""
+        return file.path.parent if self.out is None else self.out
 
     def rows_of(self, reader: LabelReader) -> int:
         """Rows of a block of this file: all of them where a page fits into memory."""
