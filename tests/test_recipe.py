@@ -83,5 +83,6 @@ def test_every_numeric_field_has_a_range_and_every_choice_its_list():
 
     bounded = {name for name, _, _ in module._RANGES}
     for field in FIELDS:
-        free = field.name in ("name", "ignore_label") or isinstance(field.default, bool)
+        own_rule = ("name", "ignore_label", "scale", "class_names")
+        free = field.name in own_rule or isinstance(field.default, bool)
         assert free or (field.name in bounded) != (field.name in module._CHOICES), field.name

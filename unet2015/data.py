@@ -244,4 +244,9 @@ def _check_drawable(stack: Stack, recipe: Recipe) -> None:
             f"the images have {stack.channels} channels, the recipe says in_channels ="
             f" {recipe.in_channels}; change one of them"
         )
+    if recipe.scale not in ("dtype-range", "none", stack.scale):
+        raise ValueError(
+            f"the images are not scaled by {recipe.scale!r} yet; call scaled_stack(stack,"
+            " recipe.scale) before the stack is split"
+        )
     output_px(recipe)

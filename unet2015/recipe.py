@@ -10,10 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 __all__ = ["Recipe", "dic_hela", "isbi2012", "isbi2012_modern", "phc_u373", "quick"]
+
+Separation = Literal["after", "before", "watershed", "watershed-before", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class Recipe:
     """
 
     name: str = "custom"  # [run] what the report calls it
+    class_names: str = ""  # [run] "membrane,cell": names of the maps that are predicted
     # Network, Figure 1.
     in_channels: int = 1  # [P]
     classes: int = 2  # [P]
@@ -44,15 +48,15 @@ class Recipe:
     tile_px: int = 572  # [P] Figure 1; the tile of training is [open]
     batch: int = 1  # [P] "a single image"
     accumulate: int = 1  # [open] batches whose gradients are summed before one step
-    # Image values handed to the network: value / dtype range.
-    scale: Literal["dtype-range", "none"] = "dtype-range"  # [R] im2double
+    # Image values handed to the network, as in `unet2015.intensity`: value / dtype range.
+    scale: str = "dtype-range"  # [R] im2double
     # Energy, Eq. 1 and Eq. 2.
     w0: float = 10.0  # [P]
     sigma_px: float = 5.0  # [P] "about 5"
     border_weight: bool = True  # [P]; False trains with the class weights alone
     class_weights: Literal["balanced", "per-image", "falk2019", "none"] = "balanced"  # [open]
     where: Literal["background", "everywhere"] = "background"  # [F]
-    separate: Literal["after", "before", "watershed", "watershed-before", "none"] = "after"  # [open]
+    separate: Separation = "after"  # [open]
     normalisation: Literal["weights", "mean", "sum"] = "weights"  # [F]; [P] is "sum"
     weights_after_warp: Literal["warped", "recomputed"] = "warped"  # [open]
     ignore_label: int | None = None  # [open]
@@ -98,6 +102,16 @@ class Recipe:
                 raise ValueError(
                     f"recipe: {name} = {getattr(self, name)!r}; choose one of {', '.join(allowed)}"
                 )
+        if not _SCALE.fullmatch(self.scale):
+            raise ValueError(
+                f"recipe: scale = {self.scale!r}; choose one of dtype-range, none, fixed:LOW:HIGH,"
+                " min-max, percentile, percentile:LOW:HIGH, median"
+            )
+        if self.class_names and len(self.class_names.split(",")) != self.classes:
+            raise ValueError(
+                f"recipe: class_names = {self.class_names!r} are not {self.classes}; give one name"
+                " for each class, with commas between"
+            )
         if self.ignore_label is not None and 0 <= self.ignore_label < self.classes:
             raise ValueError(
                 f"recipe: ignore_label = {self.ignore_label} is one of the classes 0 .."
@@ -149,6 +163,10 @@ class Recipe:
         return Recipe(**values)
 
 
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_SCALE = re.compile(
+    rf"dtype-range|none|min-max|median|percentile|(?:fixed|percentile):{_NUMBER}:{_NUMBER}"
+)
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("in_channels", 1, 64), ("classes", 2, 255), ("base_channels", 1, 1024), ("depth", 1, 7),
     ("dropout", 0, 0.999), ("tile_px", 8, 16_384), ("batch", 1, 4096), ("accumulate", 1, 4096),
@@ -164,7 +182,6 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 )  # fmt: skip
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "scale": ("dtype-range", "none"),
     "class_weights": ("balanced", "per-image", "falk2019", "none"),
     "where": ("background", "everywhere"),
     "separate": ("after", "before", "watershed", "watershed-before", "none"),

@@ -29,6 +29,7 @@ from unet2015.report import (
     seam_picture,
     write_report,
 )
+from unet2015.scaled_stack import left_to_scale
 from unet2015.score import isbi_scores
 from unet2015.train import Run
 from unet2015.validate import BEST_BY, measured, probabilities_of, with_weights
@@ -103,7 +104,9 @@ def run_report(
     figures, notes = measured(maps, validation, recipe)
     inside = [1 - p[0] for p in maps]
     truths = [_truth(t, p, recipe) for t, p in zip(validation.labels, inside, strict=True)]
-    seams, picture = _certificate(net, validation.images[0], recipe)
+    seams, picture = _certificate(
+        net, validation.images[0], left_to_scale(validation, recipe.scale)
+    )
     data = replace(
         data,
         warnings=(*data.warnings, *(note for note in notes if note not in data.warnings)),
@@ -167,7 +170,7 @@ def _all_inside(truths: Sequence[NDArray[Any]]) -> dict[str, float]:
 
 
 def _certificate(
-    net: nn.Module, image: NDArray[Any], recipe: Recipe
+    net: nn.Module, image: NDArray[Any], scale: str
 ) -> tuple[dict[str, Any], bytes | None]:
     """A held-out slice (or its corner) in tiles of half its side against one pass over it."""
     image = image[:, :CORNER_PX, :CORNER_PX]
@@ -176,8 +179,7 @@ def _certificate(
     if half <= whole.smallest:
         return {}, None
     tiled, one = (
-        predict_array(net, image, output=output, scale=recipe.scale)[1]
-        for output in (half, whole.output)
+        predict_array(net, image, output=output, scale=scale)[1] for output in (half, whole.output)
     )
     difference = np.abs(tiled.astype(np.float64) - one)
     figures = {

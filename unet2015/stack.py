@@ -46,6 +46,8 @@ class Stack:
         (label file, page) of each slice read from files; `read_weights` goes by it.
     notes
         Sentences about what reading did to the data, for the command line to show.
+    scale
+        Normalisation that the images have been through (`scaled_stack`); "" as stored.
 
     Raises
     ------
@@ -67,11 +69,13 @@ class Stack:
     class_weights: Sequence[float] | None = None
     sources: Sequence[tuple[str, int]] = ()
     notes: Sequence[str] = ()
+    scale: str = ""
 
     def __post_init__(self) -> None:
         for name in (field.name for field in dataclasses.fields(self)):
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else tuple(value))
+            if value is not None and not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
         if not self.names:
             object.__setattr__(self, "names", tuple(str(i) for i in range(len(self.images))))
         _check_stack(self)

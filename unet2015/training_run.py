@@ -22,6 +22,7 @@ from unet2015.ranks import joined, ranks_now
 from unet2015.recipe import Recipe
 from unet2015.run_folder import check_folder
 from unet2015.run_report import write_run_report
+from unet2015.scaled_stack import scaled_stack
 from unet2015.splitting import held_out_slices
 from unet2015.train import Run, check_tile, train
 from unet2015.watching import Events, progress_on, require_tensorboard
@@ -88,6 +89,10 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
         unlabelled_value=inputs.unlabelled_value,
         alone=inputs.alone,
     )
+    try:
+        stack = scaled_stack(stack, recipe.scale)
+    except ValueError as error:
+        raise UsageFault(f"recipe: scale = {recipe.scale!r}: {error}") from error
     validation: Stack | None = None
     held_out = _held_out(stack, inputs.val)
     try:

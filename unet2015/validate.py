@@ -15,6 +15,7 @@ from unet2015.data import Stack
 from unet2015.predict import predict_array
 from unet2015.recipe import Recipe
 from unet2015.run_folder import Run, kept, save_run
+from unet2015.scaled_stack import left_to_scale
 from unet2015.score import confusion, mean_iou, v_info_at, v_rand_at
 
 __all__ = [
@@ -56,7 +57,13 @@ def probabilities_of(
     precision = "fp32" if recipe.precision == "fp16" else recipe.precision
     try:
         return [
-            predict_array(net, image, scale=recipe.scale, precision=precision, average=average)
+            predict_array(
+                net,
+                image,
+                scale=left_to_scale(stack, recipe.scale),
+                precision=precision,
+                average=average,
+            )
             for image in stack.images
         ]
     finally:
