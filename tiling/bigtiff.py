@@ -158,9 +158,8 @@ def directories(
     pages = []
     for image in range(finest.images):
         below = []
-        for level, text in zip(levels[1:], texts[1:], strict=True):
-            smaller = _reduced(resolution, finest, level)
-            tags = _tags(level, image, smaller, reduced=1)
+        for number, (level, text) in enumerate(zip(levels[1:], texts[1:], strict=True), 1):
+            tags = _tags(level, image, _coarser(resolution, number), reduced=1)
             _describe(tags, text if image == 0 else "")
             entries = _entries(tags, blob, start)
             below.append(start + len(blob))
@@ -184,13 +183,11 @@ def _describe(tags: dict[int, tuple[int, Any]], text: str) -> None:
         tags[270] = (_ASCII, text.encode("utf-8") + b"\0")
 
 
-def _reduced(resolution: Resolution | None, finest: Layout, level: Level) -> Resolution | None:
-    """Pixels per unit of a level: as many fewer as its image is smaller."""
+def _coarser(resolution: Resolution | None, halvings: int) -> Resolution | None:
     if resolution is None:
         return None
     x, y, unit = resolution
-    height, width = (a / b for a, b in zip(level.layout.shape[-2:], finest.shape[-2:], strict=True))
-    return x * width, y * height, unit
+    return x / (1 << halvings), y / (1 << halvings), unit
 
 
 def _tags(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tiling.meaning import Meaning
@@ -19,17 +19,15 @@ _COLOURS = ("FFFFFF", "FF7F00", "0080FF", "00C060", "C000C0", "C0C000", "00C0C0"
 _LONGEST = 256
 
 
-def ome_attributes(
-    axes: str, sizes: Sequence[tuple[int, ...]], meaning: Meaning, top: float
-) -> dict[str, Any]:
+def ome_attributes(axes: str, count: int, meaning: Meaning, top: float) -> dict[str, Any]:
     """The attribute "ome" of a group whose arrays "0", "1", ... are the levels of one image.
 
     Parameters
     ----------
     axes
         Axes as they are stored.
-    sizes
-        (H, W) of each level, the finest first.
+    count
+        Number of levels, each of half the side of the one before.
     meaning
         Pixel size and names of the channels.
     top
@@ -37,7 +35,7 @@ def ome_attributes(
 
     Examples
     --------
-    >>> found = ome_attributes("CYX", [(4, 6), (2, 3)], Meaning(channels=("a", "b")), 255)
+    >>> found = ome_attributes("CYX", 2, Meaning(channels=("a", "b")), 255)
     >>> [level["path"] for level in found["multiscales"][0]["datasets"]]
     ['0', '1']
     >>> [channel["label"] for channel in found["omero"]["channels"]]
@@ -53,12 +51,12 @@ def ome_attributes(
             axis["unit"] = _UNITS[unit]
         named.append(axis)
     levels = []
-    for number, (height, width) in enumerate(sizes):
-        down, across = sizes[0][0] / height, sizes[0][1] / width
+    for number in range(count):
+        pitch = 1 << number  # also where a side was odd: there the last pixel stands for fewer
         slices = [meaning.z_step or 1.0 if letter == "Z" else 1.0 for letter in axes[:-2]]
-        step = {"type": "scale", "scale": [*slices, down / y, across / x]}
+        step = {"type": "scale", "scale": [*slices, pitch / y, pitch / x]}
         # The middle of the first pixel lies further in than that of the finest level.
-        shift = [*[0.0] * len(slices), (down - 1) / 2 / y, (across - 1) / 2 / x]
+        shift = [*[0.0] * len(slices), (pitch - 1) / 2 / y, (pitch - 1) / 2 / x]
         moved = [{"type": "translation", "translation": shift}] if number else []
         levels.append({"path": str(number), "coordinateTransformations": [step, *moved]})
     found: dict[str, Any] = {

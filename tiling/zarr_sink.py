@@ -248,7 +248,7 @@ class ZarrSink:
         """OME-NGFF description of the levels."""
         whole = self.dtype.kind in "ui" and self.dtype.itemsize < 4
         top = float(np.iinfo(self.dtype).max) if whole else 1.0
-        return ome_attributes(self.stored_axes, self._pyramid.sizes, self._meaning, top)
+        return ome_attributes(self.stored_axes, len(self._arrays), self._meaning, top)
 
 
 def _place(letter: str) -> int:

@@ -124,7 +124,8 @@ def _accepted(job: Job) -> str:
     rule = seam_rule(job)
     if rule.share is not None:
         return f"; accepted: {100 * rule.share:g} % of the pixels"
-    return "" if rule.tolerance is None else f"; accepted: {rule.tolerance:g}"
+    full = {"uint8": " of 255", "uint16": " of 65535"}.get(job.dtype, "")
+    return "" if rule.tolerance is None else f"; accepted: {rule.tolerance:g}{full}"
 
 
 def peak_bytes(device: torch.device) -> int:
