@@ -36,7 +36,8 @@ PATIENCE = 3  # evaluations at the constant solution before it is called out
 CONSTANT = (
     "the network has predicted the same class everywhere for {n} evaluations; usual causes:"
     " learning rate too high or far too low, labels of one class, a weight map that drowns the"
-    " other class, images that are not scaled, default initialisation instead of the paper's"
+    " other class, images of low contrast (try --set scale=percentile), default initialisation"
+    " instead of the paper's"
 )
 
 
