@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +23,22 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 if str(HERE) not in sys.path:  # so that the tests here find broken_tiff.py
     sys.path.append(str(HERE))
+
+
+MEMORY = Path("/dev/shm")
+ROOM = 1 << 30  # bytes that must be free there
+
+
+@pytest.fixture
+def tmp_path(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Path]:
+    """A folder in memory where there is room: thousands of fsyncs cost nothing there."""
+    if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ROOM:
+        yield tmp_path_factory.mktemp(request.node.name[:30])
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY, ignore_cleanup_errors=True) as name:
+        yield Path(name)
 
 
 def _load_shim() -> ModuleType:

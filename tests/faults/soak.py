@@ -1,9 +1,9 @@
 """python -m tests.faults.soak --minutes 20: the long tests, and each property with 2,000 examples.
 
-Each test is a process of its own, two at a time, in the order of how much they could find; when
-all have run and time is left, they run again with other random inputs. A test that crashes its
-process or outlives the end by five minutes is a failure that is told and counted, and the next
-one goes on. Every end of a test is told; the record is written after each, so that a soak that is
+Each long test, and each few properties, are a process of their own, two at a time; when all have
+run and time is left, they run again with other random inputs. A test that crashes its process is a
+failure that is told and counted, and the next one goes on; one that outlives the end by five
+minutes is cut off. Every end is told; the record is written after each, so that a soak that is
 stopped leaves what it found (tests/faults/records/soak.json, docs/reliability.md).
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
+import itertools
 import json
 import os
 import queue
@@ -35,6 +37,7 @@ from tests.faults.reliability import Watcher, machine, store
 ROOT = TESTS.parent
 EXAMPLES = 2000
 GRACE = 300.0  # seconds that a test may go on after the end
+TOGETHER = 4  # properties of one file in one process: starting one costs seconds
 WORDS = ["-q", "-p", "no:cacheprovider", "-n", "0", "--timeout=3600"]
 
 
@@ -54,23 +57,30 @@ class Collector:
                 self.properties.append(name)
 
 
-def collected() -> list[str]:
-    """Tests of a round: long ones and properties in turn."""
-    collector = Collector()
-    with contextlib.redirect_stdout(sys.stderr):
+Unit = tuple[str, ...]  # tests that run in one process
+
+
+def collected(only: str = "") -> list[Unit]:
+    """Units of a round: long tests and properties in turn."""
+    collector, said = Collector(), io.StringIO()
+    with contextlib.redirect_stdout(said):
         code = pytest.main(["--collect-only", "-qq", *WORDS[1:], "tests"], plugins=[collector])
     if code != pytest.ExitCode.OK:
-        raise SystemExit(f"the tests cannot be collected (pytest exit code {code})")
-    long, properties = (
-        list(dict.fromkeys(collector.long)),
-        list(dict.fromkeys(collector.properties)),
-    )
+        raise SystemExit(f"{said.getvalue()}\nthe tests cannot be collected (exit code {code})")
+    long = [(name,) for name in dict.fromkeys(collector.long) if only in name]
+    names = [name for name in dict.fromkeys(collector.properties) if only in name]
+    by_file = itertools.groupby(names, key=lambda name: name.partition("::")[0])
+    properties = [unit for _, group in by_file for unit in _batched(list(group), TOGETHER)]
     share = max(1, -(-len(properties) // max(len(long), 1)))
-    mixed: list[str] = []
+    mixed: list[Unit] = []
     while long or properties:
         mixed += properties[:share] + long[:1]
         properties, long = properties[share:], long[1:]
     return mixed
+
+
+def _batched(names: list[str], size: int) -> list[Unit]:
+    return [tuple(names[start : start + size]) for start in range(0, len(names), size)]
 
 
 @dataclass
@@ -79,15 +89,15 @@ class Soak:
 
     Attributes
     ----------
-    tests
-        Names of a round.
+    units
+        Of a round.
     minutes
         When no further test is begun.
     seed
         Of the first round; each round has the next one.
     """
 
-    tests: list[str]
+    units: list[Unit]
     minutes: float
     seed: int
     began: float = field(default_factory=time.monotonic)
@@ -107,9 +117,9 @@ class Soak:
     def go(self, jobs: int) -> None:
         """Rounds until the end of time; at least one test is run by each job."""
         while self.left > 0:
-            waiting: queue.Queue[str] = queue.Queue()
-            for name in self.tests:
-                waiting.put(name)
+            waiting: queue.Queue[Unit] = queue.Queue()
+            for unit in self.units:
+                waiting.put(unit)
             threads = [
                 threading.Thread(target=self._work, args=(waiting,), daemon=True)
                 for _ in range(jobs)
@@ -126,22 +136,22 @@ class Soak:
         for process in list(self.running.values()):
             _end(process)
 
-    def _work(self, waiting: queue.Queue[str]) -> None:
+    def _work(self, waiting: queue.Queue[Unit]) -> None:
         while self.left > 0:
             try:
-                name = waiting.get_nowait()
+                unit = waiting.get_nowait()
             except queue.Empty:
                 return
-            result = self._one(name)
+            result = self._one(unit)
             with self.lock:
-                self._note(name, result)
+                self._note(unit, result)
 
-    def _one(self, name: str) -> dict[str, Any]:
-        """What came of one test in a process of its own."""
+    def _one(self, unit: Unit) -> dict[str, Any]:
+        """What came of a unit in a process of its own."""
         with tempfile.TemporaryDirectory() as folder:
             report, said = Path(folder, "report.json"), Path(folder, "said.txt")
-            line = [sys.executable, "-m", "tests.faults.soak", "--unit", name, "--report", report,
-                    "--seed", str(self.seed + self.rounds)]  # fmt: skip
+            line = [sys.executable, "-m", "tests.faults.soak", "--report", report, "--seed",
+                    str(self.seed + self.rounds), "--unit", *unit]  # fmt: skip
             with said.open("wb") as out:
                 process = subprocess.Popen(
                     line, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
@@ -161,13 +171,14 @@ class Soak:
                 return {"crashed": process.returncode, "text": text[-2000:]}
             return {**json.loads(report.read_text("utf-8")), "text": text[-4000:]}
 
-    def _note(self, name: str, result: dict[str, Any]) -> None:
+    def _note(self, unit: Unit, result: dict[str, Any]) -> None:
+        name = f"{unit[0]} and {len(unit) - 1} more" if len(unit) > 1 else unit[0]
         minute = f"{(time.monotonic() - self.began) / 60:5.1f} of {self.minutes:g} min"
         if "late" in result:
             self.counts["cut off by the end"] += 1
             print(f"{minute}  cut off by the end  {name}", flush=True)
             return
-        self.reached.add(name)
+        self.reached.update(unit)
         outcomes = Counter(result.get("outcomes", ["failed"]))
         self.counts += outcomes
         self.kill_points += result.get("kill_points", 0)
@@ -176,7 +187,7 @@ class Soak:
         print(f"{minute}  {words}{points}  {name}", flush=True)
         if outcomes["failed"]:
             why = f" (process ended with {result['crashed']})" if "crashed" in result else ""
-            self.failures.append(name + why)
+            self.failures += [name + why for name in result.get("failed", unit)]
             print(result["text"], flush=True)
         self.record()
 
@@ -184,19 +195,21 @@ class Soak:
         """The figures so far into the page."""
         store("soak", {
             "machine": machine(), "minutes": (time.monotonic() - self.began) / 60,
-            "examples": EXAMPLES, "tests": len(self.tests), "reached": len(self.reached),
+            "examples": EXAMPLES, "tests": sum(map(len, self.units)), "reached": len(self.reached),
             "rounds": self.rounds + 1, "seed": self.seed, "kill_points": self.kill_points,
             "counts": {word: self.counts[word] for word in ("passed", "failed", "skipped")},
             "failures": sorted(set(self.failures)),
         })  # fmt: skip
 
 
-def unit(name: str, report: Path, seed: int) -> int:
-    """Run one test here and write what came of it."""
+def run_unit(unit: list[str], report: Path, seed: int) -> int:
+    """Run a unit here and write what came of it."""
     watcher = Watcher()
-    code = int(pytest.main([*WORDS, f"--hypothesis-seed={seed}", name], plugins=[watcher]))
+    code = int(pytest.main([*WORDS, f"--hypothesis-seed={seed}", *unit], plugins=[watcher]))
     outcomes = list(watcher.outcomes.values())
-    found = {"outcomes": outcomes or ["failed"], "kill_points": watcher.kill_points}
+    failed = [name for name, what in watcher.outcomes.items() if what == "failed"]
+    found = {"outcomes": outcomes or ["failed"], "kill_points": watcher.kill_points,
+             "failed": failed or unit}  # fmt: skip
     report.write_text(json.dumps(found), "utf-8")
     return code
 
@@ -219,16 +232,17 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="tests at a time")
     parser.add_argument("--seed", type=int, help="repeat the random inputs of a soak")
     parser.add_argument("--only", default="", help="tests whose name holds this text")
-    parser.add_argument("--unit", help=argparse.SUPPRESS)
+    parser.add_argument("--unit", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     os.chdir(ROOT)
     if chosen.unit:
-        return unit(chosen.unit, chosen.report, chosen.seed)
+        return run_unit(chosen.unit, chosen.report, chosen.seed)
     seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(10**6)
-    tests = [name for name in collected() if chosen.only in name]
-    print(f"{len(tests)} long tests and properties, seed {seed}", flush=True)
-    soak = Soak(tests, chosen.minutes, seed)
+    units = collected(chosen.only)
+    tests = sum(map(len, units))
+    print(f"{tests} long tests and properties, seed {seed}", flush=True)
+    soak = Soak(units, chosen.minutes, seed)
     signal.signal(signal.SIGTERM, _terminated)
     code = 0
     try:
@@ -238,7 +252,7 @@ def main() -> int:
         soak.stop()
     with soak.lock:
         print(f"{dict(soak.counts)}, {soak.kill_points} kill points; "
-              f"{len(soak.reached)} of {len(tests)} reached", flush=True)  # fmt: skip
+              f"{len(soak.reached)} of {tests} reached", flush=True)  # fmt: skip
         print(*(f"FAILED {name}" for name in sorted(set(soak.failures))), sep="\n", flush=True)
     return code or int(bool(soak.failures))
 

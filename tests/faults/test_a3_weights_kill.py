@@ -45,7 +45,7 @@ def labels(tmp_path_factory):
 def _fake(monkeypatch):
     """A cheap map in place of the compiled one: writing is what is tested here."""
 
-    def blocks(source, _spec, *, block_rows, dtype):
+    def blocks(source, _spec, *, block_rows, dtype, **_more):
         height, width = source.shape
         for top in range(0, height, block_rows):
             rows = source[..., top : min(height, top + block_rows), 0:width]
@@ -196,9 +196,9 @@ def test_b12_labels_that_change_meanwhile_give_no_map(labels, tmp_path, capsys, 
     path.write_bytes((labels / "s0.tif").read_bytes())
     real = weightmaps.batch.weight_map_blocks
 
-    def meddling(source, spec, *, block_rows, dtype):
+    def meddling(source, spec, *, block_rows, dtype, **more):
         path.write_bytes((labels / "s1.tif").read_bytes())
-        return real(source, spec, block_rows=block_rows, dtype=dtype)
+        return real(source, spec, block_rows=block_rows, dtype=dtype, **more)
 
     monkeypatch.setattr(weightmaps.batch, "weight_map_blocks", meddling)
     assert main([str(path), "--out", str(tmp_path / "w")]) == 7

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from tests.faults.killing import MAKE_MODEL, content, hidden
-from tests.faults.warm import ROOT, Warm
+from tests.faults.warm import ROOT, Ended, Warm
 
 FUTURE = 4_000_000_000  # the year 2096
 
@@ -42,19 +42,45 @@ def weighing(place: Path, out: Path) -> tuple[str | Path, ...]:
     return ("weights", place / "labels.tif", "--out", out)
 
 
-def process(
-    *words: str | bytes | Path,
+SEVERAL = """
+import os, sys
+from unet2015.cli import main
+
+for line in sys.argv[1:]:
+    code = main([os.fsdecode(bytes.fromhex(word)) for word in line.split(",")])
+    for descriptor in (1, 2):
+        sys.stdout.flush(), sys.stderr.flush()
+        os.write(descriptor, b"\\x1e%d\\n" % code)
+"""
+
+
+def processes(
+    *lines: tuple[str | bytes | Path, ...],
     flags: tuple[str, ...] = (),
     env: dict[str, str] | None = None,
     drop: tuple[str, ...] = (),
-) -> subprocess.CompletedProcess[str]:
-    """`unet2015 WORDS...` as a process of its own in another environment."""
+) -> list[Ended]:
+    """`unet2015 WORDS...` for each line, one after the other, in a process of another environment.
+
+    One process for several, because starting one costs more than what it does here.
+    """
     outside = {name: value for name, value in os.environ.items() if name not in drop}
-    return subprocess.run(
-        [sys.executable, *flags, "-m", "unet2015", *words], cwd=ROOT, capture_output=True,
+    coded = [",".join(os.fsencode(word).hex() for word in line) for line in lines]
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", SEVERAL, *coded], cwd=ROOT, capture_output=True,
         text=True, errors="replace", timeout=240, check=False,
         env={**outside, "OMP_NUM_THREADS": "1", **(env or {})},
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ended = []
+    out, err = done.stdout, done.stderr
+    for _ in lines:
+        said, _, out = out.partition("\x1e")
+        code, _, out = out.partition("\n")
+        told, _, err = err.partition("\x1e")
+        err = err.partition("\n")[2]
+        ended.append(Ended(int(code), said, told))
+    return ended
 
 
 # -- F7: clocks ---------------------------------------------------------------------------------
@@ -123,43 +149,36 @@ def test_f8_any_locale_and_any_path_give_the_same_bytes(
 ) -> None:
     folder = os.fsencode(tmp_path) + "/Bild İıß 微 ".encode() + b"\xff"
     os.mkdir(folder)
-    image = folder + b"/i *[0].tif"
+    image, labels = folder + b"/i *[0].tif", tmp_path / "Zellen İı 微.tif"
     with open(image, "wb") as file:
         file.write((place / "image.tif").read_bytes())
-    done = process("predict", place / "model.safetensors", image, "--out", folder + b"/o.tif",
-                   "--output-tile", "36", env=locale)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    labels.write_bytes((place / "labels.tif").read_bytes())
+    made, told, absent, weighed, sampled = processes(
+        ("predict", place / "model.safetensors", image, "--out", folder + b"/o.tif",
+         "--output-tile", "36"),
+        ("info", folder + b"/o.tif"),
+        ("info", folder + b"/absent.tif"),
+        ("weights", labels, "--out", tmp_path / "Gewichte ß", "--preview"),
+        ("sample", tmp_path / "Beispiel ß 微"),
+        env=locale,
+    )  # fmt: skip
+    for done in (made, told, weighed, sampled):
+        assert done.code == 0, done.err
     with open(folder + b"/o.tif", "rb") as file, tifffile.TiffFile(file) as ours:
         assert (ours.asarray() == tifffile.imread(place / "whole.tif")).all()
-    done = process("info", folder + b"/o.tif", env=locale)
-    assert done.returncode == 0, done.stderr
-    absent = process("info", folder + b"/absent.tif", env=locale)
-    assert absent.returncode == 3, absent.stderr
-    assert absent.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("locale", LOCALES, ids=["C-ascii", "tr_TR"])
-def test_f8_weight_maps_in_any_locale(place: Path, tmp_path: Path, locale: dict[str, str]) -> None:
-    labels = tmp_path / "Zellen İı 微.tif"
-    labels.write_bytes((place / "labels.tif").read_bytes())
-    done = process("weights", labels, "--out", tmp_path / "Gewichte ß", "--preview", env=locale)
-    assert done.returncode == 0, done.stderr
-    (made,) = (tmp_path / "Gewichte ß").glob("*.weights.tif")
+    assert absent.code == 3, absent.err
+    assert absent.err.count("\n") == 1
+    (one,) = (tmp_path / "Gewichte ß").glob("*.weights.tif")
     (usual,) = (place / "maps").glob("*.weights.tif")
-    assert (tifffile.imread(made) == tifffile.imread(usual)).all()
-
-
-def test_f8_the_verbs_that_name_their_output_survive_ascii(tmp_path: Path) -> None:
-    done = process("sample", tmp_path / "Beispiel ß 微", env=LOCALES[0])
-    assert done.returncode == 0, done.stderr
+    assert (tifffile.imread(one) == tifffile.imread(usual)).all()
     assert list((tmp_path / "Beispiel ß 微").iterdir())
 
 
 def test_f8_help_and_usage_errors_in_ascii() -> None:
-    for words, code in ((("--help",), 0), (("predict", "--help"), 0), (("predict", "--nö"), 2)):
-        done = process(*words, env=LOCALES[0])
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
+    words = (("--help",), ("predict", "--help"), ("predict", "--nö"))
+    for done, code in zip(processes(*words, env=LOCALES[0]), (0, 0, 2), strict=True):
+        assert done.code == code, done.err
+        assert "Traceback" not in done.err
 
 
 # -- F9: nobody listens -------------------------------------------------------------------------
@@ -235,28 +254,29 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [  # without any cache all is compiled anew: 10 s of work
-        pytest.param(name, marks=pytest.mark.soak if name.startswith("read-only") else ())
-        for name in SETTINGS
-    ],
-)
-def test_g6_g8_weight_maps_are_the_same_bytes(place: Path, tmp_path: Path, setting: str) -> None:
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_g6_g8_results_are_the_same_bytes(place: Path, tmp_path: Path, setting: str) -> None:
     flags, env, drop = SETTINGS[setting]
+    lines = [predicting(place, tmp_path / "o.tif")]
+    if not setting.startswith("read-only"):  # without any cache all is compiled anew: 10 s of work
+        lines.append(weighing(place, tmp_path / "maps"))
     if "home" in setting:  # where the compiled code would lie
         drop = (*drop, "UNET2015_CACHE_DIR", "NUMBA_CACHE_DIR")
-    done = process(*weighing(place, tmp_path / "maps"), flags=flags, env=env, drop=drop)
-    assert done.returncode == 0, done.stderr
-    assert content(tmp_path / "maps") == content(place / "maps")
-
-
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_g6_g8_predictions_are_the_same_bytes(place: Path, tmp_path: Path, setting: str) -> None:
-    flags, env, drop = SETTINGS[setting]
-    done = process(*predicting(place, tmp_path / "o.tif"), flags=flags, env=env, drop=drop)
-    assert done.returncode == 0, done.stderr
+    for done in processes(*lines, flags=flags, env=env, drop=drop):
+        assert done.code == 0, done.err
     assert content(tmp_path / "o.tif") == content(place / "whole.tif")
+    assert len(lines) == 1 or content(tmp_path / "maps") == content(place / "maps")
+
+
+@pytest.mark.soak
+def test_g1_g6_weight_maps_without_any_cache_are_the_same_bytes(
+    place: Path, tmp_path: Path
+) -> None:
+    flags, env, drop = SETTINGS["read-only home"]
+    (done,) = processes(weighing(place, tmp_path / "maps"), flags=flags, env=env,
+                        drop=(*drop, "UNET2015_CACHE_DIR", "NUMBA_CACHE_DIR"))  # fmt: skip
+    assert done.code == 0, done.err
+    assert content(tmp_path / "maps") == content(place / "maps")
 
 
 def test_g7_a_torch_below_the_floor_is_refused_with_the_reason(

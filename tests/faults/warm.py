@@ -136,8 +136,10 @@ def _warm_up() -> None:
 
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
-    for name in ("tiling.tiff_sink", "tiling.zarr_sink", "unet2015.predict_file",
-                 "unet2015.progress", "weightmaps.batch"):  # fmt: skip
+    for name in ("tiling.tiff_sink", "tiling.zarr_sink", "torch.utils._device",
+                 "unet2015.checkpoint", "unet2015.host_memory", "unet2015.predict_file",
+                 "unet2015.predict_text", "unet2015.progress", "unet2015.variants.release",
+                 "weightmaps.batch"):  # fmt: skip
         importlib.import_module(name)
     import typer.main
 
@@ -153,6 +155,9 @@ def _warm_up() -> None:
     really = typer.main.get_command
     parsed = {unet2015.cli.app: really(unet2015.cli.app)}  # the same for every child
     typer.main.get_command = lambda app: parsed[app] if app in parsed else really(app)
+    for command in parsed[unet2015.cli.app].commands.values():
+        for option in command.params:
+            getattr(option, "get_runtime_param", lambda: None)()  # made once, kept by typer
     unet2015.provenance.versions()
 
 
