@@ -376,6 +376,7 @@ def test_the_plan_and_the_summary_name_what_matters(image, tmp_path):
         "next to this one 28 and 44",
         "computed twice and compared: 4 px",
         "GiB in the network",
+        "smaller tiles if the device runs out: 20, 12\n",
         "time        about",
     ):
         assert words in plan

@@ -16,7 +16,21 @@ from numpy.typing import NDArray
 
 from tiling.faults import MemoryFault
 
-__all__ = ["Fitting", "is_out_of_memory"]
+__all__ = ["Fitting", "halved", "is_out_of_memory"]
+
+
+def halved(output: int, period: int) -> int:
+    """The smallest legal output that covers half of `output` px and holds a whole period.
+
+    Where nothing smaller does, it is `output` itself or more.
+
+    Examples
+    --------
+    >>> halved(388, 16), halved(20, 16)
+    (196, 20)
+    """
+    rest = output % period
+    return max(1, -(-(-(-output // 2) - rest) // period)) * period + rest
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -102,10 +116,7 @@ class Fitting:
         spans: list[list[tuple[int, int]]] = []
         for side in shape:
             output = side - 2 * self._margin
-            rest = output % self._period
-            # The smallest legal output that covers half and holds a whole period.
-            periods = max(1, -(-(-(-output // 2) - rest) // self._period))
-            half = periods * self._period + rest
+            half = halved(output, self._period)
             if half >= output:
                 raise MemoryFault(
                     f"the device has too little memory even for an input of {shape[-2]} x "

@@ -12,6 +12,7 @@ import torch
 
 from tiling import Summary, plan
 from tiling.pyramid import levels_for
+from unet2015.fitting import halved
 from unet2015.intensity import Scale
 from unet2015.predict_history import seam_rule
 from unet2015.predict_job import Job
@@ -54,10 +55,10 @@ def plan_text(job: Job) -> str:
     tiles = plan(
         (job.planes.height, job.planes.width), geometry, step=settings.step, region=job.region
     )
-    ladder, rung = [], geometry.smaller()
-    while rung is not None:
-        ladder.append(str(rung.output))
-        rung = rung.smaller()
+    ladder, side = [], geometry.output
+    while (half := halved(side, geometry.period)) < side:
+        ladder.append(str(half))
+        side = half
     number = len(tiles) * len(job.planes)
     below, above = (
         geometry.nearest(geometry.output - 1)[0],
