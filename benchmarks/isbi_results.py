@@ -56,9 +56,11 @@ def run_table(name: str, options: argparse.Namespace) -> None:
     device = choose_device(options.device)
     record = read(path)
     record |= {"table": name, "command": f"{SCRIPT} --table {name}" + _on(options.device)}
-    for row, recipe in table.rows.items():
-        if options.rows and not any(word in row for word in options.rows):
-            continue
+    chosen = [row for row in table.rows if row in options.rows] or [
+        row for row in table.rows if not options.rows or any(w in row for w in options.rows)
+    ]
+    for row in chosen:
+        recipe = table.rows[row]
         for seed in options.seeds:
             wanted = replace(recipe, seed=seed, validate_every=10**9, checkpoint_every=10**9)
             wanted = replace_fields(wanted, options.set, {"steps": options.steps or None})
@@ -185,7 +187,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", default=[], help="only rows that hold these words")
+    parser.add_argument(
+        "--rows", nargs="+", default=[], help="only these rows, or that hold these words"
+    )
     parser.add_argument("--runs", type=Path, nargs="+", default=[], help="folders of finished runs")
     parser.add_argument("--steps", type=int, default=0, help="fewer steps, for a smoke test")
     parser.add_argument("--set", action="append", default=[], help="recipe field, FIELD=VALUE")
