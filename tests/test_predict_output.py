@@ -90,6 +90,30 @@ def test_a_channel_is_chosen_by_its_name(tmp_path):
     assert made(tmp_path / "out.tif")["channel"] == "GFP"
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_imagej_names_its_channels_by_the_labels_of_their_slices(tmp_path, order):
+    def names(labels, axes="ZCYX"):
+        tifffile.imwrite(tmp_path / "in.tif", np.zeros((2, 2, 9, 9), order + "u2"), imagej=True,
+                         byteorder=order, metadata={"axes": axes, "Labels": labels})  # fmt: skip
+        with open_source(tmp_path / "in.tif") as source:
+            assert source.axes == axes
+            return source.meaning.channels
+
+    assert names(["DAPI", "GFP", "DAPI", "GFP"]) == ("DAPI", "GFP")
+    assert names(["c:1/2 z:1/2 - DAPI", "c:2/2 z:1/2 - β", "x", "y"]) == ("DAPI", "β")
+    assert names(["same"] * 4) == ()
+    assert names(["one", "two"]) == ()
+    assert names(["a", "b", "c", "d"], "TZYX") == ()
+    data = bytearray((tmp_path / "in.tif").read_bytes())
+    at = data.index(b"lbal" if order == "<" else b"labl")
+    for place in range(at - 8, at + 12):  # whatever is in there, the pixels can be read
+        torn = data.copy()
+        torn[place] ^= 255
+        (tmp_path / "in.tif").write_bytes(torn)
+        with open_source(tmp_path / "in.tif") as source:
+            assert source[..., 0:9, 0:9].shape == (9, 9)
+
+
 def test_three_slices_stored_as_planar_colours_are_read_as_slices_when_told_so(tmp_path):
     pixels = image_of(3, 50, 61)
     tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="rgb", planarconfig="separate")

@@ -395,7 +395,10 @@ def test_file_to_file_in_constant_memory(tmp_path):
         tifffile.imwrite(path, image, compression="zlib", rowsperstrip=64)
         out = tmp_path / f"{height}-out.tif"
         tracemalloc.start()
-        with open_source(path) as source, open_sink(out, source.shape, "uint8") as sink:
+        with (
+            open_source(path) as source,
+            open_sink(out, source.shape, "uint8", pyramid="mean") as sink,
+        ):
             summary = stitch(source, centre, sink, Geometry.for_unet(output=388))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -57,7 +57,22 @@ class SeamRule:
 
 @dataclass
 class Difference:
-    """Largest absolute difference met, and how many of the compared values differ."""
+    """Largest absolute difference met, and how many of the compared values differ.
+
+    Parameters
+    ----------
+    maximum
+        Largest absolute difference; None if nothing was compared, infinite for a NaN.
+    compared, differing
+        How many values were compared, and how many of them differ.
+
+    Examples
+    --------
+    >>> found = Difference()
+    >>> found.add(np.array([1.0, 2.0]), np.array([1.0, 2.5]))
+    >>> found
+    Difference(maximum=0.5, compared=2, differing=1)
+    """
 
     maximum: float | None = None
     compared: int = 0

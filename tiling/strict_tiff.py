@@ -21,6 +21,7 @@ import numpy.typing as npt
 from tiling.axes import PageAxes, page_axes
 from tiling.disk import StrPath
 from tiling.ifd import Ifd, Limits, integer, rational, text, walk
+from tiling.imagej import slice_labels
 from tiling.input_file import InputFile, as_input_error
 from tiling.meaning import Meaning, in_unit
 from tiling.ome import history
@@ -161,8 +162,9 @@ class TiffImage:
             letters, self.page_shape = ("I", (self.pages,)) if self.pages > 1 else ("", ())
         self.axes = f"{letters}YX{'S' if self.samples > 1 else ''}"
         self.resolution = _resolution(file, first, meaning)
+        names = meaning.channels or _labelled(letters, self.page_shape, slice_labels(file, first))
         self.meaning = Meaning(
-            axes=self.axes, resolution=self.resolution, channels=meaning.channels,
+            axes=self.axes, resolution=self.resolution, channels=names,
             z_step=in_unit(*meaning.z_step, self.resolution[2] if self.resolution else ""),
         )  # fmt: skip
         self._rows = RowReader(file, pages, limits)
@@ -227,6 +229,15 @@ class TiffImage:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _labelled(letters: str, shape: tuple[int, ...], labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the channels, where the labels of their first slices are distinct."""
+    if "C" not in letters or len(labels) != math.prod(shape):
+        return ()
+    first = [slice(None) if letter == "C" else 0 for letter in letters]
+    names = [labels[i] for i in np.arange(len(labels)).reshape(shape)[tuple(first)].tolist()]
+    return tuple(names) if all(names) and len(set(names)) == len(names) else ()
 
 
 def _resolution(file: InputFile, ifd: Ifd, meaning: PageAxes) -> tuple[float, float, str] | None:

@@ -80,6 +80,8 @@ class TiffSink:
         The file exists, or cannot be written.
     LockedError
         Another run is writing it.
+    UsageFault
+        An OME-TIFF cannot hold the type or an axis; zstd without the package imagecodecs.
     ValueError
         The shape, the axes or the compression make no file.
     """
