@@ -73,9 +73,15 @@ def test_f5_a_volume_larger_than_memory_is_refused_before_anything_is_read(
     assert "leave out --3d" in told
 
 
-def test_the_estimate_grows_with_the_pages_that_a_page_depends_on():
+def test_slabs_fill_half_of_the_free_memory(monkeypatch):
+    monkeypatch.setattr(volumes, "free_memory", lambda: 2 * 64 * 256 * 256 * 100)
+    assert volumes.slab_pages((100, 256, 256), WeightMapSpec()) == 100
+    assert volumes.slab_pages((101, 256, 256), WeightMapSpec()) == 100 - 2 * 32
+    assert volumes.slab_pages((101, 4096, 4096), WeightMapSpec()) == 1
+
+
+def test_an_impossible_volume_is_named_with_what_it_needs(monkeypatch):
+    monkeypatch.setattr(volumes, "free_memory", lambda: 1 << 33)
     shape = (2000, 4096, 4096)
     with pytest.raises(MemoryFault, match="2000 x 4096 x 4096 needs about 8"):
         volumes.check_memory("v", shape, WeightMapSpec())
-    assert volumes.slab_pages((100, 256, 256), WeightMapSpec()) == 100
-    assert volumes.slab_pages(shape, WeightMapSpec()) == 1

@@ -26,7 +26,6 @@ from weightmaps.spec import WeightMapSpec
 
 __all__ = ["check_memory", "slab_pages", "volume_census", "volume_of", "volume_pages"]
 
-_SLAB_BYTES = 1 << 30
 _CENSUS_VOXELS = 1 << 24
 _WORK_BYTES = 64  # of a voxel of a slab while its distances are measured
 _HELD_BYTES = 24  # of a voxel of the volume: its values, ids, and copies while they are numbered
@@ -102,9 +101,12 @@ def _halo_pages(spec: WeightMapSpec) -> int:
 
 
 def slab_pages(shape: tuple[int, int, int], spec: WeightMapSpec) -> int:
-    """Return how many pages of a volume a slab has, so that it takes about 1 GiB at most."""
-    fit = _SLAB_BYTES // (_WORK_BYTES * shape[1] * shape[2]) - 2 * _halo_pages(spec)
-    return max(1, min(shape[0], fit))
+    """Return how many pages of a volume a slab has: all, or what half of the free memory holds.
+
+    Its context is measured anew for each slab, so slabs are as thick as they can be.
+    """
+    fit = free_memory() // 2 // (_WORK_BYTES * shape[1] * shape[2])
+    return shape[0] if fit >= shape[0] else max(1, fit - 2 * _halo_pages(spec))
 
 
 def check_memory(name: object, shape: tuple[int, int, int], spec: WeightMapSpec) -> None:
@@ -120,7 +122,7 @@ def check_memory(name: object, shape: tuple[int, int, int], spec: WeightMapSpec)
         Its sigma decides how many pages a page depends on.
     """
     count, height, width = shape
-    slab = min(count, slab_pages(shape, spec) + 2 * _halo_pages(spec))
+    slab = min(count, 1 + 2 * _halo_pages(spec))
     needed = height * width * (_HELD_BYTES * count + _WORK_BYTES * slab)
     free = free_memory()
     if needed > free:
