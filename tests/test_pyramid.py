@@ -202,3 +202,18 @@ def test_what_ome_has_no_word_for_is_refused(tmp_path, dtype, axes, words):
     assert words in checked_for_ome(np.dtype(dtype), axes)
     with pytest.raises(UsageFault, match=words):
         open_sink(tmp_path / "a.ome.tif", (1,) * (len(axes) - 2) + (4, 4), dtype, axes=axes)
+
+
+def test_libvips_opens_every_level(tmp_path):
+    pyvips = pytest.importorskip("pyvips", reason="needs the package pyvips")
+    array = RNG.integers(0, 256, (2, 700, 523), dtype=np.uint8)
+    write(tmp_path / "a.ome.tif", array, axes="CYX", pyramid="mean", resolution=(2.0, 2.0, "um"))
+    whole = pyvips.Image.new_from_file(str(tmp_path / "a.ome.tif"))
+    assert (whole.get("n-pages"), whole.get("n-subifds"), whole.xres) == (2, 2, 2000.0)
+    np.testing.assert_array_equal(whole.numpy(), array[0])
+    for number, level in enumerate(levels_of(array, "mean")[1:]):
+        for page in (0, 1):
+            found = pyvips.Image.new_from_file(
+                str(tmp_path / "a.ome.tif"), subifd=number, page=page
+            )
+            np.testing.assert_array_equal(found.numpy(), level[page])
