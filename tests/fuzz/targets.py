@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -133,6 +134,46 @@ def read_about(data: bytes, scratch: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         print_description(describe(path), as_json=True)
     read_history(path)
+
+
+def zarr_seeds() -> list[bytes]:
+    """Metadata and the first chunk of small arrays of both versions, a zero byte between."""
+    import zarr
+
+    pixels = np.arange(400, dtype=np.uint16).reshape(20, 20)
+    found = []
+    for version, compressor in ((3, "auto"), (3, None), (2, "auto"), (2, None)):
+        with tempfile.TemporaryDirectory() as folder:
+            array = zarr.create_array(
+                Path(folder, "a.zarr"), shape=(20, 20), chunks=(20, 20), dtype="u2",
+                zarr_format=version, compressors=compressor,
+                dimension_names=["y", "x"] if version == 3 else None,
+            )  # fmt: skip
+            array[:] = pixels
+            meta, chunk = _ZARR_FILES[version]
+            parts = [Path(folder, "a.zarr", name).read_bytes() for name in (meta, chunk)]
+            found.append(b"\0".join(parts))
+    return found
+
+
+_ZARR_FILES = {2: (".zarray", "0.0"), 3: ("zarr.json", "c/0/0")}
+
+
+def read_zarr(data: bytes, scratch: Path) -> None:
+    """The pixels; what comes must be what the metadata said."""
+    from tiling.strict_tiff import Limits
+    from tiling.zarr import ZarrSource
+
+    head, _, chunk = data.partition(b"\0")
+    meta, name = _ZARR_FILES[2 if b'"zarr_format": 2' in head else 3]
+    folder = scratch / "a.zarr"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / name).parent.mkdir(parents=True)
+    (folder / meta).write_bytes(head)
+    (folder / name).write_bytes(chunk)
+    with ZarrSource(folder, limits=Limits(max_bytes=1 << 24)) as image:
+        found = image[..., 0 : min(image.shape[-2], 64), 0 : min(image.shape[-1], 64)]
+        assert found.dtype == image.dtype
 
 
 def png_seeds() -> list[bytes]:
@@ -341,6 +382,7 @@ TARGETS = {
     for target in (
         Target("tiff", tiff_seeds, read_tiff),
         Target("png", png_seeds, read_png, repaired_png),
+        Target("zarr", zarr_seeds, read_zarr),
         Target("provenance", tiff_seeds, read_about),
         Target("text", json_seeds, read_json),
         Target("checkpoint", checkpoint_seeds, read_checkpoint, repaired_checkpoint),
