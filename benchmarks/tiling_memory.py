@@ -29,10 +29,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tiling import Geometry, SeamRule, open_sink, open_source, stitch  # noqa: E402
-from tiling.bigtiff import Layout, directories, header  # noqa: E402
+from tiling.bigtiff import Layout, Level, directories, header  # noqa: E402
 
-SIZES = [(4_000, 4_000), (20_000, 20_000), (100_000, 4_000), (4_000, 100_000)]
-SMALL = [(1_000, 1_000), (4_000, 1_000)]
+SIZES = [
+    (4_000, 4_000, ""), (20_000, 20_000, ""), (20_000, 20_000, "mean"), (100_000, 4_000, ""),
+    (4_000, 100_000, ""),
+]  # fmt: skip
+SMALL = [(1_000, 1_000, ""), (4_000, 1_000, "mean")]
 
 
 def centre(tiles):
@@ -49,7 +52,8 @@ def write_image(path: Path, height: int, width: int) -> None:
     counts = np.full((1, count), len(tile), np.uint32)
     offsets = 16 + np.arange(count, dtype=np.uint64)[None] * len(tile)
     end = 16 + count * len(tile)
-    first, blob = directories(layout, offsets, counts, "", None, end + -end % 8)
+    level = Level(layout, offsets, counts)
+    first, blob = directories([level], [""], None, end + -end % 8)
     with path.open("wb") as file:
         file.write(header(first))
         for _ in range(count):
@@ -63,12 +67,15 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def one(path: Path, output: int, batch: int) -> dict:
+def one(path: Path, output: int, batch: int, pyramid: str) -> dict:
     """Run in a process of its own: imports, then the pipeline."""
     before = peak_bytes()
     start = time.perf_counter()
-    with open_source(path) as source, open_sink(path.with_name("out.tif"), source.shape, "uint8",
-                                                overwrite=True) as sink:  # fmt: skip
+    target = path.with_name("out.tif")
+    with (
+        open_source(path) as source,
+        open_sink(target, source.shape, "uint8", pyramid=pyramid, overwrite=True) as sink,
+    ):
         summary = stitch(
             source, centre, sink, Geometry.for_unet(output=output), batch=batch,
             seams=SeamRule(tolerance=0.0),
@@ -93,27 +100,32 @@ def main() -> int:
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--output", type=int, default=772)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--pyramid", choices=["", "mean", "mode"], default="")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        print(json.dumps(one(options.run, options.output, options.batch)))
+        print(json.dumps(one(options.run, options.output, options.batch, options.pyramid)))
         return 0
     rows = []
-    sizes = [tuple(options.size)] if options.size else SMALL if options.small else SIZES
-    for height, width in sizes:
+    sizes = SMALL if options.small else SIZES
+    sizes = [(*options.size, options.pyramid)] if options.size else sizes
+    for height, width, pyramid in sizes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "in.tif"
             write_image(path, height, width)
-            command = [sys.executable, __file__, "--run", str(path), "--output",
-                       str(options.output), "--batch", str(options.batch)]  # fmt: skip
+            command = [
+                sys.executable, __file__, "--run", str(path), "--output", str(options.output),
+                "--batch", str(options.batch), "--pyramid", pyramid,
+            ]  # fmt: skip
             found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         limit = 25_000 * width + 64e6
         whole = height * width * (1 + 2 * 4)
         size = {"height": height, "width": width, "limit_bytes": limit, "whole_image_bytes": whole}
-        rows.append({**size, "holds": found["bytes"] <= limit, **found})
+        rows.append({**size, "pyramid": pyramid, "holds": found["bytes"] <= limit, **found})
         print(
             f"{height:7} x {width:7}: {found['bytes'] / 1e6:8.1f} MB (limit {limit / 1e6:8.1f}, "
             f"whole image {whole / 1e6:9.1f}), {found['seconds']:.1f} s"
+            f"{', with a pyramid' if pyramid else ''}"
         )
     if options.json:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True,
