@@ -75,6 +75,35 @@ def test_the_maps_bear_the_names_of_the_classes(tmp_path, name):
         assert source.meaning.channels == ("class 0", "class 1", "class 2")
 
 
+def test_names_from_a_file_cannot_move_the_cursor_or_fill_the_description(tmp_path):
+    names = [f"&#27;[2J{'x' * 200}{number}" for number in range(300)]
+    channels = "".join(f'<Channel ID="Channel:0:{i}" Name="{n}"/>' for i, n in enumerate(names))
+    text = (
+        '<?xml version="1.0"?><OME><Image><Pixels DimensionOrder="XYCZT" Type="uint8" SizeX="30"'
+        f' SizeY="20" SizeC="300" SizeZ="1" SizeT="1">{channels}</Pixels></Image></OME>'
+    )
+    tifffile.imwrite(tmp_path / "in.tif", image_of(300, 20, 30), photometric="minisblack",
+                     description=text, metadata=None)  # fmt: skip
+    found = describe(tmp_path / "in.tif")["channels"]
+    assert "x0," in found
+    assert "\x1b" not in found
+    predict_file(model(), tmp_path / "in.tif", tmp_path / "out.tif", replace(SMALL, channel=7))
+    assert len(made(tmp_path / "out.tif")["channels_in"]) == 64
+
+
+@pytest.mark.parametrize("scale", [[1.0, float("inf"), 1.0], [float("nan"), 2.0, 0.0]])
+def test_pixel_sizes_that_make_no_sense_are_not_kept(tmp_path, scale):
+    group = zarr.create_group(tmp_path / "in.zarr", zarr_format=3)
+    pixels = image_of(2, 30, 40)
+    group.create_array("0", shape=pixels.shape, dtype="u1", chunks=(1, 30, 40))[...] = pixels
+    axes = [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
+    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [level]}]}
+    predict_file(model(), tmp_path / "in.zarr", tmp_path / "out.tif", SMALL)
+    with open_source(tmp_path / "out.tif") as source:
+        assert (source.axes, source.resolution, source.meaning.z_step) == ("ZYX", None, 0.0)
+
+
 def test_a_channel_is_chosen_by_its_name(tmp_path):
     pixels = image_of(2, 50, 61)
     tifffile.imwrite(tmp_path / "in.ome.tif", pixels, photometric="minisblack",

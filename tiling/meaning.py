@@ -16,6 +16,9 @@ Resolution = tuple[float, float, str]
 """Pixels per unit in x and y, and the unit ("um", "cm", "inch", ..., "" if unknown)."""
 
 
+_LONGEST = 256
+
+
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
     """Axes, channels and pixel size of an image.
@@ -29,7 +32,7 @@ class Meaning:
     z_step
         Distance of slices in that unit; 0 if unknown.
     channels
-        Names of the channels; () if they have none.
+        Names of the channels; () if they have none. Kept are 256 printable characters of each.
 
     Examples
     --------
@@ -41,6 +44,14 @@ class Meaning:
     resolution: Resolution | None = None
     z_step: float = 0.0
     channels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names come from files of others: control characters are no part of them."""
+        clean = (
+            "".join(c if c.isprintable() else " " for c in name[:_LONGEST])
+            for name in self.channels
+        )
+        object.__setattr__(self, "channels", tuple(clean))
 
 
 def in_unit(length: float, unit: str, other: str) -> float:

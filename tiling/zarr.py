@@ -203,7 +203,9 @@ def _opened(path: str, store: StrictStore) -> tuple[Any, Meaning, dict[str, Any]
         deep = in_unit(float(scales[0][z]), units[z], units[-1]) if z >= 0 else 0.0
         if 1e-9 < x < 1e9 and 1e-9 < y < 1e9:
             resolution = (1 / x, 1 / y, units[-1])
-            meaning = replace(meaning, resolution=resolution, z_step=max(deep, 0.0))
+            meaning = replace(
+                meaning, resolution=resolution, z_step=deep if 1e-9 < deep < 1e9 else 0.0
+            )
     return array, meaning, made_by if isinstance(made_by, dict) else {}
 
 

@@ -109,14 +109,14 @@ def provenance(job: Job, scale: Scale) -> dict[str, Any]:
         "compression": settings.compression,
         "versions": versions(),
     }
-    channels = job.planes.source.meaning.channels
+    channels = [name[:80] for name in job.planes.source.meaning.channels[:64]]
     optional = {
         "nan_to": settings.nan_to,
         "threshold": settings.threshold,
         "connectivity": settings.connectivity if settings.save == "instances" else None,
         "axes": settings.axes or None,
         "channel": settings.channel,
-        "channels_in": list(channels) or None,
+        "channels_in": channels or None,
         "pyramid": job.pyramid or None,
     }
     return found | {name: value for name, value in optional.items() if value is not None}

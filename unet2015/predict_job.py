@@ -57,7 +57,7 @@ class Model:
     def names(self) -> tuple[str, ...]:
         """A name for each class."""
         if len(self.class_names) == self.classes:
-            return self.class_names
+            return tuple(name.strip()[:80] for name in self.class_names)
         if self.classes == 2:
             return "background", "foreground"
         return tuple(f"class {number}" for number in range(self.classes))
