@@ -40,7 +40,8 @@ def _lines(name: str, record: dict[str, Any]) -> Iterator[list[str]]:
     """Cells of each line: baselines, then rows, each for every held-out part."""
     table = TABLES[name]
     for kind, by_part in record.get("baselines", {}).items():
-        for part, scores in by_part.items():
+        shown = list(by_part.items())
+        for part, scores in shown if name == "quick" else shown[:1]:
             yield [kind, part, *(f"{scores[m]['best']:.4f}" for m in table.measures), "", ""]
     for row in table.rows:
         runs = sorted((r for r in record["rows"] if r["row"] == row), key=lambda r: r["seed"])
@@ -64,12 +65,18 @@ def _below(name: str, record: dict[str, Any]) -> list[str]:
     where = about.get("gpu") or f"{about['processor']}, {about['threads']} threads"
     dates = sorted({r["date"] for r in runs})
     commits = list(dict.fromkeys(r["machine"]["commit"] for r in runs))
+    finished = sum("with_validations" in r for r in runs)
     said = [
         "Median of the seeds: best over the thresholds, in brackets at 0.5; seconds of training,"
         f" on a machine that others used too. `{record['command']}`, measured"
         f" {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {where}, torch"
         f" {about['versions']['torch']}, commit {', '.join(commits)}."
     ]
+    if finished:
+        said += [
+            f"{finished} of these {len(runs)} runs were counted in from folders of `unet2015 train`"
+            " with the same recipe (`--runs`); their seconds hold four validations each."
+        ]
     if name == "weights":
         weights = {r["row"]: r["mean_weight"] for r in runs}
         means = "; ".join(
