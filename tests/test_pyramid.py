@@ -8,6 +8,7 @@ import tifffile
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tiling import open_sink, open_source
 from tiling.faults import UsageFault
@@ -140,6 +141,10 @@ def test_tifffile_opens_every_level(tmp_path, name, shape, axes, dtype, method, 
             levels = tif.series
         for below, level in zip(levels, whole, strict=True):
             np.testing.assert_array_equal(below.asarray(), level)
+    if compression != "zstd" and dtype != "uint32":
+        with Image.open(tmp_path / name) as picture:
+            assert getattr(picture, "n_frames", 1) == int(np.prod(shape[:-2]))
+            np.testing.assert_array_equal(np.asarray(picture), array.reshape(-1, *shape[-2:])[0])
     with open_source(tmp_path / name) as source:  # the reader of this house sees the finest
         assert (source.axes, source.pages) == (axes, int(np.prod(shape[:-2])))
 
@@ -171,7 +176,7 @@ def test_interrupted_anywhere_the_bytes_are_the_same(tmp_path, name):
     options = {"axes": "ZYX", "pyramid": "mean"}
     (tmp_path / "whole").mkdir()
     write(tmp_path / "whole" / name, array, **options)
-    for stop in (0, 2, 5, 8, 13):
+    for stop in (2, 5, 13):
         out = tmp_path / name
         for again in (stop, 3):
             with pytest.raises(KeyboardInterrupt):

@@ -5,8 +5,10 @@ plan        cover an image with tiles                                    `plan`,
 mirror      read a window that overhangs the image, by reflection        `read_mirrored`
 stitch      read ahead, run a function, write behind                     `stitch`, `Summary`
 certificate pixels computed twice are compared                           `SeamRule`, `SeamError`
-formats     files as sources and sinks, chosen by their ending           `open_source`, `open_sink`
-tiff, zarr  the sources; tiff_sink, zarr_sink the sinks
+formats     files as sources and sinks                                   `open_source`, `open_sink`
+tiff, zarr  the sources, and png_source; tiff_sink, zarr_sink the sinks
+meaning     axes, pixel size and names of the channels, kept from file to file
+pyramid     smaller levels for viewers, made while the rows pass by
 instances   connected components labelled across bands                  `label_bands`
 safe_write  files that appear whole or not at all; partial for resuming
 strict_tiff the reader that refuses broken files
