@@ -252,6 +252,10 @@ def test_plan_writes_nothing(labels, tmp_path, capsys):
     weights_of(labels / "one.tif", "--out", out)
     weights_of(labels / "one.tif", "--out", out, "--plan")
     assert "up to date" in capsys.readouterr().out.splitlines()[-1]
+    weights_of(labels / "one.tif", "--out", out, "--plan", "--sigma", "4")
+    assert "would need --overwrite" in capsys.readouterr().out.splitlines()[-1]
+    weights_of(labels / "one.tif", "--out", out, "--plan", "--sigma", "4", "--overwrite")
+    assert "would be replaced" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_preview_is_made_for_a_map_that_lacks_it(labels, tmp_path):
@@ -263,6 +267,23 @@ def test_a_preview_is_made_for_a_map_that_lacks_it(labels, tmp_path):
     assert late == (tmp_path / "v" / "one.weights.png").read_bytes()
     with Image.open(out / "one.weights.png") as image:
         assert image.width > 300
+
+
+def test_a_preview_of_another_map_does_not_stay(labels, tmp_path, capsys):
+    out, picture = tmp_path / "w", tmp_path / "w" / "one.weights.png"
+    other = labels / "one.tif", "--out", out, "--sigma", "2"
+    assert weights_of(labels / "one.tif", "--out", out, "--preview") == 0
+    old = picture.read_bytes()
+    assert weights_of(*other, "--overwrite") == 0  # leaves the picture of the map that was there
+    capsys.readouterr()
+    assert weights_of(*other, "--preview") == 5
+    assert "one.weights.png: already exists" in capsys.readouterr().err
+    assert picture.read_bytes() == old
+    assert weights_of(*other, "--preview", "--overwrite") == 0
+    new, written = picture.read_bytes(), picture.stat().st_mtime_ns
+    assert new != old
+    assert weights_of(*other, "--preview") == 0
+    assert (picture.read_bytes(), picture.stat().st_mtime_ns) == (new, written)
 
 
 def test_maps_beside_their_labels_are_not_taken_for_labels(labels, capsys):

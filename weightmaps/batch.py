@@ -67,7 +67,7 @@ def make_maps(
         for order in todo:
             if order.current:
                 largest, seconds = float(order.survey.found["max_weight"]), 0.0  # type: ignore[index]
-                _picture_of_existing(order)
+                _picture_of_existing(order, overwrite)
             else:
                 largest, seconds = _make(order, results, overwrite, advance)
             yield Made(order, largest, seconds + order.survey.seconds)
@@ -214,7 +214,8 @@ def _make(
             resolution=survey.resolution, overwrite=overwrite,
         )  # fmt: skip
     largest = max(page.largest for page in done)
-    _picture(order, [page.thumbnail for page in done], largest, overwrite)
+    pixels = pixels_hash(page.digest for page in done)
+    _picture(order, [page.thumbnail for page in done], largest, pixels, overwrite)
     return largest, sum(page.seconds for page in done)
 
 
@@ -241,20 +242,24 @@ def _version() -> str:
 
 
 def _picture(
-    order: Order, pages: Sequence[npt.NDArray[Any] | None], largest: float, overwrite: bool
+    order: Order,
+    pages: Sequence[npt.NDArray[Any] | None],
+    largest: float,
+    pixels_sha256: str,
+    overwrite: bool,
 ) -> None:
     if order.preview is not None:
         shown = {k: page for k, page in enumerate(pages) if page is not None}
         shape = order.survey.shape
         write_preview(
             order.preview, shown, title=order.output.name, size=(shape.height, shape.width),
-            largest=largest, overwrite=overwrite,
+            largest=largest, pixels_sha256=pixels_sha256, overwrite=overwrite,
         )  # fmt: skip
 
 
-def _picture_of_existing(order: Order) -> None:
-    """Draw the picture of a map that is up to date, if it has none."""
-    if order.preview is None or order.preview.exists():
+def _picture_of_existing(order: Order, overwrite: bool) -> None:
+    """Draw the picture of a map that is up to date, if there is none that shows it."""
+    if order.pictured:
         return
     shape = order.survey.shape
     pages: list[npt.NDArray[Any] | None] = [None] * shape.pages
@@ -266,4 +271,5 @@ def _picture_of_existing(order: Order) -> None:
                 rows = image.read_rows(page, top, min(shape.height, top + step))[0]
                 thumbnail.add(rows)
             pages[page] = thumbnail.pixels
-    _picture(order, pages, float(order.survey.found["max_weight"]), False)  # type: ignore[index]
+    known = order.survey.found or {}
+    _picture(order, pages, float(known["max_weight"]), known["pixels_sha256"], overwrite)

@@ -38,7 +38,9 @@ def weights(
         ),
     ] = None,
     w0: Annotated[float, typer.Option("--w0", help="height of the border term")] = 10.0,
-    sigma: Annotated[float, typer.Option("--sigma", help="its width in pixels")] = 5.0,
+    sigma: Annotated[
+        float, typer.Option("--sigma", help="its width in pixels, or in the unit of --spacing")
+    ] = 5.0,
     class_weights: Annotated[
         str,
         typer.Option(
@@ -158,7 +160,7 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
         _print(balance(surveys, todo))
     if manner.plan:
         for order in todo:
-            _print(planned(order))
+            _print(planned(order, overwrite=manner.overwrite))
         return
     check_outputs(todo, overwrite=manner.overwrite)
     check_room(todo)

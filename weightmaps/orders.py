@@ -18,6 +18,7 @@ from weightmaps.class_balance import class_weights
 from weightmaps.history import FORMAT
 from weightmaps.label_rule import LabelRule
 from weightmaps.multiclass import class_table
+from weightmaps.preview import shows
 from weightmaps.spec import WeightMapSpec
 from weightmaps.survey import Request, Survey
 
@@ -58,6 +59,14 @@ class Order:
     def streamed(self) -> bool:
         """The pages are too large to be sent from process to process."""
         return not self.volume and self.survey.rows < self.survey.shape.height
+
+    @property
+    def pictured(self) -> bool:
+        """The picture that is wanted is already there, and shows this map."""
+        if self.preview is None:
+            return True
+        known = (self.survey.found or {}).get("pixels_sha256")
+        return self.current and isinstance(known, str) and shows(self.preview, known)
 
     @property
     def rule(self) -> LabelRule:
@@ -116,8 +125,8 @@ def check_outputs(todo: Iterable[Order], *, overwrite: bool) -> None:
     for order in todo:
         if not order.current:
             check_output(order.output, overwrite=overwrite, inputs=order.survey.file.parts)
-            if order.preview is not None:
-                check_output(order.preview, overwrite=overwrite)
+        if order.preview is not None and not order.pictured:
+            check_output(order.preview, overwrite=overwrite)
 
 
 def _why_not_current(one: Survey, parameters: dict[str, Any]) -> str:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from tiling.safe_write import write_bytes
 
-__all__ = ["Thumbnail", "heat_map_png", "panel_pages", "write_preview"]
+__all__ = ["Thumbnail", "heat_map_png", "panel_pages", "shows", "write_preview"]
 
 SIDE_PX = 1024
 PANELS = 4
+_HEAD = 4096  # bytes in which a PNG of ours says what it shows
 _COLOURS = "inferno"  # readable in grey and for colour-blind eyes; Figure 3d uses jet
 
 
@@ -82,6 +83,7 @@ def heat_map_png(
     title: str,
     size: tuple[int, int] | None = None,
     largest: float | None = None,
+    pixels_sha256: str = "",
 ) -> bytes:
     """Return a PNG with a heat map of each page, one colour bar and pixel scales.
 
@@ -95,6 +97,8 @@ def heat_map_png(
         Height and width in pixels of the whole page, if `pages` are thumbnails.
     largest
         Weight at the upper end of the colours; by default the largest shown.
+    pixels_sha256
+        What the history of the map says of its pixels; the picture keeps it for `shows`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -129,8 +133,18 @@ def heat_map_png(
         bar.set_label("weight w(x)", fontsize=8)
         bar.ax.tick_params(labelsize=7)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(
+        buffer, format="png", metadata={"Software": None, "Source": pixels_sha256 or None}
+    )
     return buffer.getvalue()
+
+
+def shows(path: Path, pixels_sha256: str) -> bool:
+    """Return whether the file is a heat map of the map with these pixels."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return f"Source\0{pixels_sha256}".encode("ascii") in file.read(_HEAD)
 
 
 def _printable(text: str) -> str:
@@ -147,8 +161,9 @@ def write_preview(
     title: str,
     size: tuple[int, int] | None = None,
     largest: float | None = None,
+    pixels_sha256: str = "",
     overwrite: bool = False,
 ) -> None:
     """Write `heat_map_png` to `path`, whole or not at all."""
-    png = heat_map_png(pages, title=title, size=size, largest=largest)
+    png = heat_map_png(pages, title=title, size=size, largest=largest, pixels_sha256=pixels_sha256)
     write_bytes(path, png, overwrite=overwrite)

@@ -22,7 +22,7 @@ def balance(surveys: Sequence[Survey], todo: Sequence[Order]) -> str:
     return f"class weights balanced over all of {files}: {told}"
 
 
-def planned(order: Order) -> str:
+def planned(order: Order, *, overwrite: bool) -> str:
     """What `--plan` says of an order."""
     survey, shape = order.survey, order.survey.shape
     size = f"{shape.pages} x {shape.height} x {shape.width} {shape.dtype}"
@@ -32,7 +32,8 @@ def planned(order: Order) -> str:
     if order.current:
         verb = "up to date"
     else:
-        verb = "would be written" if survey.found is None else "would need --overwrite"
+        verb = "would be replaced" if overwrite else "would need --overwrite"
+        verb = "would be written" if survey.found is None else verb
     return (
         f"{order.output}: {verb}, {size}, {shape.nbytes / 1e6:.1f} MB before compression, "
         f"labels taken as {survey.kind}, {_cells(survey)}{blocks}"

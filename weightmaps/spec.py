@@ -35,6 +35,9 @@ FALK_SIGMA1_PX = 10.0
 # to exactly 0 (3e-8, half a float32 step at 0.5).
 EPSILON = 2.0**-24
 
+# A block reads the labels around it this far: a sigma of some 1,600 pixels, of 5 in the paper.
+MOST_REACH_PX = 10_000
+
 BALANCES = ("balanced", "per-image", "falk2019", "none")
 PLACES = ("background", "everywhere")
 LINES = {  # between touching cells: the rule of carving (see `separate_touching`)
@@ -153,6 +156,13 @@ class WeightMapSpec:
                 raise ValueError(f"spacing {self.spacing} must be (y, x), or (z, y, x) of a volume")
             if not all(math.isfinite(s) and s > 0 for s in self.spacing):
                 raise ValueError(f"spacing {self.spacing} must be finite numbers > 0")
+        finest = 1.0 if self.spacing is None else min(self.spacing)
+        if not self.reach_px / finest <= MOST_REACH_PX:
+            raise ValueError(
+                f"sigma_px {self.sigma_px:g} with pixels of {finest:g} reaches"
+                f" {self.reach_px / finest:.3g} pixels far, at most {MOST_REACH_PX} are computed;"
+                " give sigma in the unit of spacing (the paper: 5 pixels)"
+            )
         if self.ignore_label == 0:
             raise ValueError("ignore_label 0 is the background; give ignored pixels another value")
 
