@@ -122,6 +122,7 @@ def test_the_caller_array_is_untouched_and_any_layout_will_do():
         base[::-1, ::-1].copy()[::-1, ::-1],
         base.astype(">i4"),
         base.astype(float),
+        base.astype(np.float16),
         base.tolist(),
     ]
     for labels in variants:

@@ -86,6 +86,29 @@ def test_blocks_equal_the_whole(rows, ignore):
     assert counts.sum() == (whole > 0).sum()
 
 
+@pytest.mark.parametrize("balance", ["balanced", (1, 2, 3, 4)])
+@pytest.mark.parametrize("ignore", [-1, 77, 300])
+def test_a_class_alone_can_be_ignored(ignore, balance):
+    labels, classes = cells_and_classes(5)
+    classes[10:20, 5:30] = ignore
+    spec = WeightMapSpec(ignore_label=ignore, class_weights=balance)
+    both = multiclass_weight_map(np.where(classes == ignore, ignore, labels), classes, spec)
+    assert (both[classes == ignore] == 0).all()
+    small = labels.astype(np.uint8)  # cannot hold -1 or 300
+    np.testing.assert_array_equal(multiclass_weight_map(small, classes, spec), both)
+    large = np.where(labels > 0, labels.astype(np.uint64) + np.uint64(2**63), np.uint64(0))
+    np.testing.assert_array_equal(multiclass_weight_map(large, classes, spec), both)
+    blocks = weight_map_blocks(small, spec, classes=classes, block_rows=7)
+    np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), both)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**40])
+def test_a_class_that_is_none_is_named(wrong):
+    for spec in (WeightMapSpec(), WeightMapSpec(class_weights=(1, 2))):
+        with pytest.raises(ValueError, match=f"class {wrong} is not one of"):
+            multiclass_weight_map([[1, 0]], [[wrong, 0]], spec)
+
+
 def test_per_image_balances_each_slice():
     pairs = [cells_and_classes(seed) for seed in range(2)]
     labels, classes = (np.stack(part) for part in zip(*pairs, strict=True))

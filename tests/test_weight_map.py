@@ -479,7 +479,13 @@ def test_a_spec_is_a_checked_value():
         ({"spacing": (1, 1, 1, 1)}, ValueError, "spacing"),
         ({"spacing": (1, 0)}, ValueError, "spacing"),
         ({"spacing": (1, 1, 1)}, ValueError, "spacing"),
+        ({"spacing": 2}, TypeError, "spacing 2 must be numbers, one per axis"),
+        ({"spacing": "12"}, TypeError, "spacing '12'"),
+        ({"class_weights": None}, TypeError, "class_weights None must be numbers"),
         ({"ignore_label": 0}, ValueError, "background"),
+        ({"ignore_label": 2.5}, TypeError, "2.5 must be one whole number"),
+        ({"ignore_label": True}, TypeError, "True"),
+        ({"ignore_label": [1, 2]}, TypeError, "whole number"),
         ({"dtype": np.int32}, TypeError, "int32"),
     ],
 )

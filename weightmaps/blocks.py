@@ -20,7 +20,7 @@ from tiling.mirror import Source
 from weightmaps.class_balance import class_weights
 from weightmaps.formula import map_of_slices
 from weightmaps.labels import as_labels, separate_touching
-from weightmaps.multiclass import map_of_classes
+from weightmaps.multiclass import class_numbers, map_of_classes, with_ignored
 from weightmaps.spec import WeightMapSpec
 
 __all__ = ["Census", "census", "weight_map_blocks"]
@@ -97,24 +97,20 @@ def _blocks(
     height = labels.shape[0]
     halo = spec.halo_px
     band = RowBand(labels, rows + 2 * halo + 1)
+    beside = None if classes is None else RowBand(classes, rows + 2 * halo + 1)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         y0, y1 = _context(top, halo, spec), min(height, bottom + halo)
         inner = ((top - y0, bottom - y0), (0, labels.shape[1]))
         # Nothing here holds the block while the next one is made.
-        if classes is None:
+        if beside is None:
             yield top, map_of_slices(_window(band, y0, y1), spec, dtype, inner)
         else:
             window = as_labels(_window(band, y0, y1), ignore_label=spec.ignore_label)
-            kinds = _rows_of(classes, top, bottom)
+            kinds = _window(beside, y0, y1)
+            window = with_ignored(window, kinds, spec.ignore_label)
+            kinds = kinds[top - y0 : bottom - y0]
             yield top, map_of_classes(window[None], kinds[None], spec, dtype, inner)[0]
-
-
-def _rows_of(source: Source, y0: int, y1: int) -> npt.NDArray[Any]:
-    """Some rows of a source of one image."""
-    width = source.shape[-1]
-    rows: npt.NDArray[Any] = np.asarray(source[..., y0:y1, 0:width]).reshape(y1 - y0, width)
-    return rows
 
 
 def _context(top: int, halo: int, spec: WeightMapSpec) -> int:
@@ -178,13 +174,14 @@ def census(
     rows = max(1, BLOCK_PX // max(1, width)) if block_rows is None else block_rows
     reach = max(1, spec.line_reach_px)  # touching looks one pixel up, whatever is carved
     band = RowBand(labels, rows + 2 * reach + 1)
+    beside = None if classes is None else RowBand(classes, rows + 2 * reach + 1)
     total = Census()
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         below = bottom if spec.line != "watershed" else min(height, bottom + reach)
         first = _context(top, reach, spec)
         window = as_labels(_window(band, first, below), ignore_label=spec.ignore_label)
-        kinds = None if classes is None else _rows_of(classes, top, bottom)
+        kinds = None if beside is None else _window(beside, first, below)
         total = _added(total, window, slice(top - first, bottom - first), spec, kinds)
     return total
 
@@ -199,6 +196,8 @@ def _added(
     cells, outside = window, np.zeros((), np.bool_)
     if spec.ignore_label is not None:
         outside = window == spec.ignore_label
+        if kinds is not None:
+            outside |= kinds == spec.ignore_label
         cells = np.where(outside, window.dtype.type(0), window)
     pairs = touching_pairs(cells)
     inside = cells
@@ -208,7 +207,7 @@ def _added(
     if kinds is None:
         kinds = inside[rows] != 0
     else:
-        kinds = np.where((cells[rows] != 0) & (inside[rows] == 0), 0, kinds)
+        kinds = np.where((cells[rows] != 0) & (inside[rows] == 0), 0, kinds[rows])
     return Census(
         added_counts(total.counts, class_pixels(kinds, ignored)),
         np.union1d(total.ids, _ids(cells)) if len(total.ids) else _ids(cells),
@@ -231,7 +230,7 @@ def class_pixels(
         cells = int(np.count_nonzero(kinds))  # an ignored pixel is none
         return np.array([counted - cells, cells])
     taken = kinds.ravel() if ignored is None else kinds[~ignored]
-    return np.bincount(taken.astype(np.intp), minlength=2)
+    return np.bincount(class_numbers(taken), minlength=2)
 
 
 def added_counts(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.int64]:

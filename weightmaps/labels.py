@@ -25,7 +25,7 @@ SCANNED_3D = (
     *((0, dy, dx) for dy, dx in SCANNED_2D),
 )
 METHODS = ("authors", "watershed")
-_EXACT_FLOAT = 2.0**53
+_EXACT_FLOAT = np.float64(2.0**53)
 
 
 def as_labels(labels: npt.ArrayLike, *, ignore_label: int | None = None) -> Labels:

@@ -17,11 +17,18 @@ from weightmaps.labels import as_labels
 from weightmaps.signed_term import Inner, cut, signed_border_term
 from weightmaps.spec import WeightMapSpec
 
-__all__ = ["class_table", "map_of_classes", "multiclass_weight_map"]
+__all__ = [
+    "class_numbers",
+    "class_table",
+    "map_of_classes",
+    "multiclass_weight_map",
+    "with_ignored",
+]
 
 Labels: TypeAlias = npt.NDArray[Any]
 Map: TypeAlias = npt.NDArray[np.floating[Any]]
 _PAPER = WeightMapSpec()
+_LAST_CLASS = 65_535
 
 
 def multiclass_weight_map(
@@ -54,8 +61,8 @@ def multiclass_weight_map(
     Raises
     ------
     ValueError
-        For images of two shapes, a class without a weight, or the two-class form ``"falk2019"``;
-        and as `weight_map`.
+        For images of two shapes, a negative class or one without a weight, or the two-class form
+        ``"falk2019"``; and as `weight_map`.
     TypeError
         For classes that are not integers.
 
@@ -72,8 +79,7 @@ def multiclass_weight_map(
         )
     if kinds.dtype.kind not in "iu":
         raise TypeError(f"classes of dtype {kinds.dtype} are not integers")
-    if spec.ignore_label is not None:
-        ids = np.where(kinds == spec.ignore_label, spec.ignore_label, ids)
+    ids = with_ignored(ids, kinds, spec.ignore_label)
     slices, shape = (ids[None], kinds[None]) if ids.ndim == 2 else (ids, kinds), ids.shape
     found = map_of_classes(*slices, spec, dtype)
     return found.reshape(shape)
@@ -96,7 +102,7 @@ def map_of_classes(
     term: Any = signed_border_term(slices, spec, working, inner)[0]
     ignored = np.isnan(term)
     carved = ~np.signbit(term) & (cut(slices, inner) > 0)
-    kinds = np.where(carved | ignored, 0, classes).astype(np.intp)
+    kinds = class_numbers(np.where(carved | ignored, 0, classes))
     np.abs(term, out=term)
     each = spec.class_weights == "per-image"
     for one in [[k] for k in range(len(term))] if each else [list(range(len(term)))]:
@@ -107,6 +113,50 @@ def map_of_classes(
     term[ignored] = 0
     result: Map = term if term.dtype == final else term.astype(final)
     return result
+
+
+def with_ignored(labels: Labels, classes: Labels, ignore_label: int | None) -> Labels:
+    """Return the labels with the ignore label also where the class is it.
+
+    Examples
+    --------
+    >>> with_ignored(np.array([1, 2], np.uint8), np.array([1, 300]), 300)
+    array([  1, 300], dtype=uint16)
+    """
+    if ignore_label is None:
+        return labels
+    outside = classes == ignore_label
+    if not np.any(outside):
+        return labels
+    wide = np.result_type(labels.dtype, np.min_scalar_type(ignore_label))
+    if wide.kind not in "iu":  # ids of 64 bits beside a negative ignore label
+        found, numbers = np.unique(labels, return_inverse=True)
+        labels, wide = numbers + int(found[0] != 0), np.dtype(np.int64)
+    marked = labels.reshape(outside.shape).astype(wide)
+    marked[outside] = ignore_label
+    return marked
+
+
+def class_numbers(classes: Labels) -> npt.NDArray[np.intp]:
+    """Return classes as numbers that can be counted.
+
+    Raises
+    ------
+    ValueError
+        One is negative or too large to be a class.
+
+    Examples
+    --------
+    >>> class_numbers(np.array([2, 0], np.uint8))
+    array([2, 0])
+    """
+    for wrong in (classes.min(initial=0), classes.max(initial=0)):
+        if not 0 <= wrong <= _LAST_CLASS:
+            raise ValueError(
+                f"class {wrong} is not one of 0 .. {_LAST_CLASS}; number the classes 0, 1, 2, ...,"
+                " or make it the ignore label"
+            )
+    return classes.astype(np.intp)
 
 
 def class_table(

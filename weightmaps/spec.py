@@ -116,6 +116,8 @@ class WeightMapSpec:
     ------
     ValueError
         For a value outside its range.
+    TypeError
+        For what is no number.
 
     Examples
     --------
@@ -137,7 +139,10 @@ class WeightMapSpec:
         object.__setattr__(self, "sigma_px", float(self.sigma_px))
         object.__setattr__(self, "class_weights", weights_of(self.class_weights))
         if self.spacing is not None:
-            object.__setattr__(self, "spacing", tuple(float(s) for s in self.spacing))
+            numbers = _numbers("spacing", self.spacing, "one per axis, such as (0.5, 0.5)")
+            object.__setattr__(self, "spacing", numbers)
+        if self.ignore_label is not None:
+            object.__setattr__(self, "ignore_label", _whole(self.ignore_label))
         self._check()
 
     def _check(self) -> None:
@@ -225,6 +230,26 @@ class WeightMapSpec:
         return plain
 
 
+def _numbers(name: str, value: Any, rule: str) -> tuple[float, ...]:
+    """Return several numbers as floats."""
+    try:
+        if isinstance(value, str):
+            raise TypeError
+        return tuple(float(v) for v in value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} {value!r} must be numbers, {rule}") from None
+
+
+def _whole(label: Any) -> int:
+    """Return the ignore label as an int."""
+    try:
+        if not isinstance(label, bool) and int(label) == label:
+            return int(label)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise TypeError(f"ignore_label {label!r} must be one whole number, a value of the labels")
+
+
 def weights_of(value: str | Sequence[float] | Mapping[int, float]) -> str | tuple[float, ...]:
     """Return the name of a class balance, or one weight per class (background first), checked.
 
@@ -254,7 +279,7 @@ def weights_of(value: str | Sequence[float] | Mapping[int, float]) -> str | tupl
         if len(value) < 2 or set(value) != set(range(len(value))):
             raise ValueError(f"class_weights needs the classes 0 and 1, not {sorted(value)}")
         value = [value[k] for k in range(len(value))]
-    weights = tuple(float(v) for v in value)
+    weights = _numbers("class_weights", value, "one per class, background first, or a name")
     if len(weights) < 2 or not all(math.isfinite(v) and v >= 0 for v in weights):
         raise ValueError(
             f"class_weights {list(weights)} must be two finite numbers >= 0: background, cells"
