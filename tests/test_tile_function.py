@@ -22,7 +22,7 @@ from unet2015.intensity import (
 from unet2015.net import UNet, init_paper_weights
 from unet2015.order_statistics import order_statistics
 from unet2015.predict import geometry_of
-from unet2015.tile_function import Wanted, as_tile_function
+from unet2015.tile_function import Wanted, _probabilities, as_tile_function
 from unet2015.transfer import OnItsWay, _scaled, fetched
 
 SCALE = Scale(gain=1 / 255)
@@ -155,6 +155,7 @@ def test_f4_other_errors_are_not_taken_for_it(error):
 def test_what_counts_as_out_of_memory():
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))  # pinned memory, handles
     assert not is_out_of_memory(RuntimeError("CUDA error: illegal address"))
 
 
@@ -268,6 +269,17 @@ def test_dtype_range_is_the_release_scaling():
     assert scale_for_dtype(np.uint8, "none")(np.array([7], np.uint8)) == 7
 
 
+@given(side=st.integers(1, 60), classes=st.integers(2, 4), seed=st.integers(0, 99))
+@settings(max_examples=40)
+def test_a_pixel_has_the_same_probability_in_a_tile_of_any_size(side, classes, seed):
+    random = torch.Generator().manual_seed(seed)
+    large = torch.randn(1, classes, 64, 64, generator=random) * 5
+    small = large[..., 2 : 2 + side, 3 : 3 + side]
+    both = _probabilities(torch.cat([small, small]))
+    whole = _probabilities(large)[..., 2 : 2 + side, 3 : 3 + side]
+    assert torch.equal(both, whole.expand_as(both))
+
+
 # --- results that are on their way (from a device that computes meanwhile) ------------------------
 
 
@@ -323,6 +335,14 @@ def test_not_a_number_is_told_when_the_result_is_asked_for():
         np.asarray(made)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e31])
+def test_not_a_number_in_the_image_is_told_though_a_relu_hides_it(value):
+    image = np.zeros((1, 1, 100, 100), np.float32)
+    image[0, 0, 50, 50] = value
+    with pytest.raises(NumericsError, match="input or output holds NaN or Inf, or values"):
+        as_tile_function(network(), scale=Scale())(image)
+
+
 class Overflowing(nn.Module):
     """A network whose logits overflow half precision where the image is bright."""
 
@@ -345,6 +365,16 @@ def test_a_tile_that_overflows_fp16_is_computed_again_in_fp32(monkeypatch, late)
         monkeypatch.setattr("unet2015.tile_function.fetched", OnItsWay)
     found = as_tile_function(Overflowing(), wanted, scale=SCALE, precision="fp16")(image)
     np.testing.assert_array_equal(np.asarray(found), expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32"])
+def test_overflow_is_mended_in_every_number_type(dtype):
+    image = np.zeros((3, 1, 8, 8), np.uint8)
+    image[1, 0, 3, 3] = 255
+    wanted = Wanted(dtype=dtype)
+    expected = as_tile_function(Overflowing(), wanted, scale=SCALE)(image)
+    found = as_tile_function(Overflowing(), wanted, scale=SCALE, precision="fp16")(image)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(("dtype", "sent_as"), [(np.uint8, np.uint8), (np.uint16, np.int16)])

@@ -43,7 +43,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    says = ("DefaultCPUAllocator: can't allocate", "MPS backend out of memory")
+    says = (
+        "DefaultCPUAllocator: can't allocate",
+        "MPS backend out of memory",
+        "CUDA error: out of memory",  # of the driver: pinned host memory, kernels, handles
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+    )
     return isinstance(error, RuntimeError) and any(words in str(error) for words in says)
 
 

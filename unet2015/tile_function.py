@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from tiling.faults import NumericsError, UsageFault
 from unet2015.fitting import Fitting
@@ -37,13 +38,15 @@ AVERAGES: dict[str, tuple[tuple[int, bool], ...]] = {
     "all": tuple(itertools.product(range(4), (False, True))),
 }
 SAVES = ("probability", "label", "logits")
+_LANES = 32  # a multiple of the float32 values in a vector of any processor torch has code for
 _QUANTA: dict[str, tuple[torch.dtype, int]] = {
     "uint8": (torch.uint8, 255),
     "uint16": (torch.uint16, 65535),
 }
+_LARGEST = 1e30  # of an input value; room for what the layers make of it
 _NOT_FINITE = (
-    "the network's output holds NaN or Inf; check its weights, the image's values and how they are "
-    "normalised"
+    "the network's input or output holds NaN or Inf, or values beyond 1e30; check its weights, the "
+    "image's values and how they are normalised"
 )
 
 
@@ -156,15 +159,16 @@ def as_tile_function(
                     return result
                 if in_full is None:
                     raise NumericsError(_NOT_FINITE)
-                again = np.asarray(in_full(tiles[~finite.numpy()]))
-                result[~finite] = torch.from_numpy(again)
+                overflown = ~finite.numpy()
+                # In numpy: torch cannot assign single values of 16 unsigned bits.
+                result.numpy()[overflown] = np.asarray(in_full(tiles[overflown]))
                 return result
 
             with torch.inference_mode(), ieee(device):
                 image = sent(tiles, scale, device)
                 mean, finite = _mean(image, logits_of, AVERAGES[average], as_logits=as_logits)
                 if as_logits and wanted.save != "logits":
-                    mean = mean.softmax(dim=1)
+                    mean = _probabilities(mean)
                 return fetched(_picked(mean, wanted), finite, check)
 
         return Fitting(int(net.margin), int(net.period), device, compute)  # type: ignore[arg-type]
@@ -177,14 +181,29 @@ def _mean(
 ) -> tuple[Tensor, Tensor]:
     """Mean probabilities or logits over the views, and whether each tile's are all finite."""
     total: Tensor | None = None
-    finite = torch.ones(image.shape[0], dtype=torch.bool, device=image.device)
+    # Told from the input too: a fused ReLU makes 0 of a NaN, which no logit then shows.
+    finite = image.flatten(1).abs().amax(dim=1) < _LARGEST
     for view in views:
         logits = _unturned(logits_of(_turned(image, view)), view)
         finite &= torch.isfinite(logits.flatten(1)).all(dim=1)
-        part = logits if as_logits else logits.softmax(dim=1)
+        part = logits if as_logits else _probabilities(logits)
         total = part if total is None else total + part
     assert total is not None
     return total / len(views) if len(views) > 1 else total, finite
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """Soft-max over the classes of (N, K, h, w), for each pixel the same bits in every tile.
+
+    On a CPU torch computes the pixels that are left over when the processor's vectors are full by
+    another exponential, which may round otherwise; therefore no pixel is left over.
+    """
+    height, width = logits.shape[-2:]
+    spare = -(height * width) % _LANES
+    if not spare or logits.device.type != "cpu":
+        return logits.softmax(dim=1)
+    padded = pad(logits.flatten(2), (0, spare)).softmax(dim=1)
+    return padded[..., : height * width].reshape(logits.shape)
 
 
 def _turned(image: Tensor, view: tuple[int, bool]) -> Tensor:

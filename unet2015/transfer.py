@@ -60,9 +60,10 @@ def _moved(host: Tensor, device: torch.device) -> Tensor:
 
 
 def _column(value: float | tuple[float, ...], device: torch.device) -> Tensor:
-    """A number, or numbers that stand along the channel axis."""
-    column = torch.tensor(value, dtype=torch.float32, device=device)
-    return column.reshape(-1, 1, 1) if column.ndim else column
+    """A number, or numbers that stand along the channel axis; the device is not waited for."""
+    column = torch.tensor(value, dtype=torch.float32)
+    # A number goes along with the call; to make it on the device waits for all it has to do.
+    return _moved(column.reshape(-1, 1, 1), device) if column.ndim else column
 
 
 def fetched(result: Tensor, finite: Tensor, check: Check) -> Any:
