@@ -216,3 +216,19 @@ def test_outputs_are_readable_as_sources(here):
         assert source.axes == "CYX"
         assert source.shape == (2, 300, 200)
         assert source.dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--memory", "inf"], 2, "--memory inf: give GiB"),
+        (["--overlay", "look.jpg"], 2, "choose a name that ends in .png"),
+        (["--out", "n" * 252 + ".tif"], 5, "its name has 256 bytes, a disk takes 255"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(here, capsys, words, code, said):
+    assert main(["predict", "net.safetensors", "a.tif", "--out", "p.tif", *words]) == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert names() == ["a.tif", "net.safetensors"]

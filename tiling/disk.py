@@ -44,9 +44,16 @@ _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
 def real_target(path: StrPath) -> Path:
     """Path that a write to `path` ends in: a symbolic link is followed, and stays a link."""
     try:
-        return Path(os.path.realpath(os.fsdecode(path)))
+        target = Path(os.path.realpath(os.fsdecode(path)))
     except (OSError, ValueError) as error:
         raise WriteError(os.fsdecode(path), f"not a usable file name: {error}") from error
+    length = len(os.fsencode(target.name))
+    if length > _NAME_MAX:
+        raise WriteError(
+            os.fsdecode(path),
+            f"its name has {length} bytes, a disk takes {_NAME_MAX}; choose a shorter one",
+        )
+    return target
 
 
 def beside(target: Path, ending: str) -> Path:

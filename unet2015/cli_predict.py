@@ -118,6 +118,8 @@ def predict(
     keep_freed_memory()
     if connectivity not in (4, 8):
         raise UsageFault(f"--connectivity {connectivity}: 4 (sides touch) or 8 (corners too)")
+    if memory > 2**20:
+        raise UsageFault(f"--memory {memory}: give GiB, e.g. 8; 0 measures what is free")
     settings = Settings(
         output_tile=output_tile, step=step, batch=batch, average=average, mean_of=mean_of,
         save=save, dtype=dtype or "", classes=_class(classes), threshold=threshold,
@@ -129,6 +131,8 @@ def predict(
     targets = _targets(images, out, save)
     if overlay is not None and len(targets) > 1:
         raise UsageFault("--overlay makes one picture; give one image")
+    if overlay is not None and overlay.suffix.lower() != ".png":
+        raise UsageFault(f"--overlay {overlay}: is a PNG; choose a name that ends in .png")
     if overlay is not None and not plan:
         from tiling.safe_write import check_output
 
@@ -197,9 +201,10 @@ def _region(text: str | None) -> tuple[int, int, int, int] | None:
 
 def _targets(images: list[Path], out: Path, save: str) -> list[tuple[Path, Path]]:
     """Input and output of every image; several go into a folder under their own names."""
+    from tiling.disk import real_target
     from tiling.faults import UsageFault
 
-    as_folder = len(images) > 1 or (out.is_dir() and out.suffix.lower() != ".zarr")
+    as_folder = len(images) > 1 or (real_target(out).is_dir() and out.suffix.lower() != ".zarr")
     if not as_folder:
         return [(images[0], out)]
     kind = "prob" if save == "probability" else save

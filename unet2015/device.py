@@ -40,7 +40,7 @@ def choose_device(name: str = "auto") -> torch.device:
     except RuntimeError as error:
         raise UsageFault(f"--device {name}: unknown; use auto, cpu, cuda, cuda:N or mps") from error
     available = {
-        "cpu": True,
+        "cpu": device.index in (None, 0),
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }

@@ -62,11 +62,12 @@ class Scale:
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Scaled copy of (..., C, H, W) as float32, computed in float32."""
-        scaled = values.astype(np.float32)
-        if self.nan_to is not None:
-            scaled[~np.isfinite(scaled)] = self.nan_to
-        scaled -= _column(self.offset)
-        scaled *= _column(self.gain)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found further on
+            scaled = values.astype(np.float32)
+            if self.nan_to is not None:
+                scaled[~np.isfinite(scaled)] = self.nan_to
+            scaled -= _column(self.offset)
+            scaled *= _column(self.gain)
         return scaled
 
 
@@ -121,7 +122,11 @@ def check_normalisation(text: str) -> tuple[str, float, float]:
     good = kind in wanted and len(numbers) == wanted[kind] and all(map(math.isfinite, numbers))
     if good and numbers:
         good = numbers[0] < numbers[1]
-        good &= kind == "fixed" or (numbers[0] >= 0 and numbers[1] <= 100)
+        if kind == "fixed":
+            # The numbers, and 1 / their distance, are to be float32 with room for the image's.
+            good &= max(map(abs, numbers)) < 1e30 and numbers[1] - numbers[0] > 1e-30
+        else:
+            good &= numbers[0] >= 0 and numbers[1] <= 100
     if not good:
         raise ValueError(f"normalisation {text!r} is unknown; use {_RULE}")
     low, high = numbers or (0.0, 0.0)

@@ -165,13 +165,18 @@ def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
     MemoryFault
         If the run would need more memory than there is.
     """
+    if settings.nan_to is not None and not abs(settings.nan_to) < 1e30:
+        raise UsageFault(f"--nan-to {settings.nan_to}: give a number, e.g. 0")
     net = model.net
     channels = int(getattr(net, "in_channels", 1))
     planes = planes_of(source, image, channels, axes=settings.axes, channel=settings.channel)
     height, width = planes.height, planes.width
     y0, y1, x0, x1 = settings.region or (0, height, 0, width)
     if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
-        raise UsageFault(f"--region {y0}:{y1},{x0}:{x1} is not inside {height} x {width} pixels")
+        raise UsageFault(
+            f"--region {y0}:{y1},{x0}:{x1} is not inside {height} x {width} pixels; give Y0 < Y1 of"
+            f" 0 to {height} and X0 < X1 of 0 to {width}"
+        )
     normalise = settings.normalise or model.scale
     try:
         check_normalisation(normalise)
