@@ -8,9 +8,8 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
+from tiling.closing import Closing
 from tiling.disk import StrPath
 from tiling.faults import Fault, InputChangedError, InputError
 
@@ -41,7 +40,7 @@ def as_input_error(path: StrPath, page: int | None = None) -> Iterator[None]:
         raise InputError(path, reason, page=page) from error
 
 
-class InputFile:
+class InputFile(Closing):
     """An ordinary file, opened once and read by position; a context manager.
 
     Parameters
@@ -136,17 +135,6 @@ class InputFile:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError, AttributeError):

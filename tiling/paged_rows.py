@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from tiling.row_groups import RowGroups
 
-__all__ = ["PageSink", "PagedRows", "checked_axes"]
+__all__ = ["Key", "PagedRows", "checked_axes"]
 
 Key = tuple[Any, slice, slice]
+"""What a band is given under: anything, rows, columns."""
 
 
 class PagedRows:
@@ -97,48 +98,6 @@ class PagedRows:
                 f"the output is incomplete: page {page} of {self.pages} ends at row "
                 f"{self.rows_done(page)} of {self.size[-2]}"
             )
-
-
-class PageSink:
-    """One page of a file that is being written; a sink for `stitch`.
-
-    Parameters
-    ----------
-    rows, number
-        The file's account, and which page this is.
-    write, note
-        Called with the page and a band; with a name and a JSON value to keep with the rows.
-
-    Attributes
-    ----------
-    shape
-        (H, W) or (K, H, W).
-    """
-
-    def __init__(
-        self,
-        rows: PagedRows,
-        number: int,
-        write: Callable[[int, Key, npt.NDArray[Any]], None],
-        note: Callable[[str, Any], None],
-    ) -> None:
-        if not 0 <= number < rows.pages:
-            raise ValueError(f"page {number} of an output of {rows.pages}")
-        self.shape = rows.size
-        self._rows, self._number, self._write, self._note = rows, number, write, note
-
-    @property
-    def rows_done(self) -> int:
-        """Rows that are there already."""
-        return self._rows.rows_done(self._number)
-
-    def __setitem__(self, key: Key, block: npt.NDArray[Any]) -> None:
-        """Write the next full-width band."""
-        self._write(self._number, key, block)
-
-    def note(self, name: str, value: Any) -> None:
-        """Keep a JSON value with the rows that are written next, see `notes` of the file."""
-        self._note(f"{self._number} {name}", value)
 
 
 def checked_axes(shape: tuple[int, ...], axes: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy.typing as npt
 
+from tiling.closing import Closing
 from tiling.disk import StrPath
 from tiling.faults import InputError
 from tiling.ifd import Limits
@@ -31,7 +31,7 @@ def is_png(path: StrPath) -> bool:
         return file.read(0, min(len(SIGNATURE), file.size)) == SIGNATURE
 
 
-class PngSource:
+class PngSource(Closing):
     """A PNG as a source for `stitch`: one page, (H, W) or (S, H, W) for colour.
 
     A context manager, like the other sources. A PNG tells nothing of channels or history, and its
@@ -103,14 +103,3 @@ class PngSource:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 import math
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tiling.axes import PageAxes, page_axes
+from tiling.closing import Closing
 from tiling.disk import StrPath
 from tiling.ifd import Ifd, Limits, integer, rational, text, walk
 from tiling.imagej import slice_labels
@@ -108,7 +108,7 @@ def read_stack(path: StrPath, *, limits: Limits = _DEFAULT_LIMITS) -> npt.NDArra
     return stack[:, 0] if image.samples == 1 else stack
 
 
-class TiffImage:
+class TiffImage(Closing):
     """An open, checked TIFF.
 
     Parameters and errors are those of `open_tiff`, which makes it.
@@ -218,17 +218,6 @@ class TiffImage:
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _labelled(letters: str, shape: tuple[int, ...], labels: tuple[str, ...]) -> tuple[str, ...]:

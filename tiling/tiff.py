@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tiling.closing import Closing
 from tiling.disk import StrPath
 from tiling.faults import InputError
 from tiling.meaning import Meaning
@@ -18,7 +18,7 @@ __all__ = ["TiffSource"]
 _DEFAULT_LIMITS = Limits()
 
 
-class TiffSource:
+class TiffSource(Closing):
     """One page of a TIFF as a source for `stitch`; also the way to its other pages.
 
     A context manager; it reads only the rows it is asked for.
@@ -107,17 +107,6 @@ class TiffSource:
         """Close the file."""
         for image in (self.image, *self._more):
             image.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Page:

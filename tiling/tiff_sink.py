@@ -27,14 +27,14 @@ from tiling.bigtiff import (
     directories,
     header,
 )
-from tiling.certificate import SeamError
 from tiling.codec import codec
 from tiling.disk import StrPath
 from tiling.faults import UsageFault
-from tiling.journal import notes_of, numbered_records
+from tiling.journal import numbered_records
 from tiling.meaning import Meaning
 from tiling.ome import checked_for_ome, is_ome_name
-from tiling.paged_rows import PagedRows, PageSink, checked_axes
+from tiling.paged_rows import Key, PagedRows, checked_axes
+from tiling.paged_sink import PagedSink
 from tiling.partial import Partial, discard_partial
 from tiling.pyramid import Pyramid, levels_for
 from tiling.safe_write import check_output
@@ -45,7 +45,7 @@ TILE = 128
 """Side of a stored tile: it divides the steps of the usual output tiles (388, 516, 772, 1540)."""
 
 
-class TiffSink:
+class TiffSink(PagedSink):
     """A tiled BigTIFF that is written band by band and appears when it is complete.
 
     A context manager. Leaving its block in good order completes and publishes the file; leaving
@@ -137,39 +137,8 @@ class TiffSink:
         self._partial = Partial(path, identity=identity, overwrite=overwrite)
         self._end = HEADER_BYTES
 
-    @property
-    def pages(self) -> int:
-        """Number of pages, each of all channels."""
-        return self._rows.pages
-
-    def page(self, number: int) -> PageSink:
-        """The sink of one page; pages are written one after the other."""
-        return PageSink(self._rows, number, self._write_band, self._partial.note)
-
-    @property
-    def rows_done(self) -> int:
-        """Rows of the first page that are there already."""
-        return self._rows.rows_done(0)
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        """What was noted of the pages, under their number and a name."""
-        return notes_of(self._partial.records)
-
-    def note(self, name: str, value: Any) -> None:
-        """Keep a JSON value with the rows of the first page that are written next."""
-        self.page(0).note(name, value)
-
-    def __setitem__(self, key: tuple[Any, slice, slice], block: npt.NDArray[Any]) -> None:
-        """Write the next full-width band of the first page."""
-        self._write_band(0, key, block)
-
-    def _write_band(
-        self, page: int, key: tuple[Any, slice, slice], block: npt.NDArray[Any]
-    ) -> None:
-        block = block.view(np.uint8) if block.dtype == np.bool_ else block
-        self._rows.write(page, key, block)
-        self._partial.sync()
+    def _write_band(self, page: int, key: Key, block: npt.NDArray[Any]) -> None:
+        super()._write_band(page, key, block.view(np.uint8) if block.dtype == np.bool_ else block)
 
     def _write_tiles(self, number: int, group: npt.NDArray[Any]) -> None:
         """Compress and append one row of tiles of each channel, and the smaller ones now due."""
@@ -275,17 +244,7 @@ class TiffSink:
         trace: TracebackType | None,
     ) -> None:
         self._pool.shutdown()
-        try:
-            if error is None:
-                self._finish()
-        except BaseException as failure:
-            self._partial.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        # Rows that disagree with their neighbours must not be taken up again.
-        if error is not None and (self._rows.done == 0 or isinstance(error, SeamError)):
-            self._partial.discard()
-        else:
-            self._partial.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
 
     def _text(self) -> str:
         """Description of the file."""

@@ -6,13 +6,13 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
+from tiling.closing import Closing
 from tiling.disk import StrPath
 from tiling.faults import InputChangedError, InputError
 from tiling.input_file import as_input_error
@@ -28,7 +28,7 @@ _UNITS = {"micrometer": "um", "nanometer": "nm", "millimeter": "mm", "centimeter
 _DEFAULT_LIMITS = Limits()
 
 
-class ZarrSource:
+class ZarrSource(Closing):
     """One page of a Zarr array, or of the finest level of an OME-Zarr image, as a source.
 
     Parameters
@@ -144,17 +144,6 @@ class ZarrSource:
     def close(self) -> None:
         """Forget the rows that are kept."""
         self._held = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _ZarrPage:

@@ -12,20 +12,19 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
-from tiling.certificate import SeamError
 from tiling.disk import StrPath, beside, fsync_folder, real_target, writing
 from tiling.faults import WriteError
-from tiling.journal import notes_of, numbered_records
+from tiling.journal import numbered_records
 from tiling.meaning import Meaning
 from tiling.ngff import ORDER, ome_attributes
-from tiling.paged_rows import PagedRows, PageSink, checked_axes
+from tiling.paged_rows import PagedRows, checked_axes
+from tiling.paged_sink import PagedSink
 from tiling.partial import Partial, discard_partial
 from tiling.pyramid import Pyramid, levels_for
 from tiling.safe_write import check_zarr_target
@@ -36,7 +35,7 @@ CHUNK = 128
 _SHARD_COLUMNS = 4096
 
 
-class ZarrSink:
+class ZarrSink(PagedSink):
     """An OME-Zarr 0.5 image (Zarr v3, sharded) that is written band by band.
 
     Parameters are those of `tiling.tiff_sink.TiffSink`; the axes are stored in the order that
@@ -77,39 +76,6 @@ class ZarrSink:
             "more": [self._pyramid.levels, pyramid, meaning.z_step, meaning.channels],
         }  # fmt: skip
         self._partial = Partial(path, identity=identity, overwrite=overwrite)
-
-    @property
-    def pages(self) -> int:
-        """Number of pages, each of all channels."""
-        return self._rows.pages
-
-    def page(self, number: int) -> PageSink:
-        """The sink of one page; pages are written one after the other."""
-        return PageSink(self._rows, number, self._write_band, self._partial.note)
-
-    @property
-    def rows_done(self) -> int:
-        """Rows of the first page that are there already."""
-        return self._rows.rows_done(0)
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        """What was noted of the pages, under their number and a name."""
-        return notes_of(self._partial.records)
-
-    def note(self, name: str, value: Any) -> None:
-        """Keep a JSON value with the rows of the first page that are written next."""
-        self.page(0).note(name, value)
-
-    def __setitem__(self, key: tuple[Any, slice, slice], block: npt.NDArray[Any]) -> None:
-        """Write the next full-width band of the first page."""
-        self._write_band(0, key, block)
-
-    def _write_band(
-        self, page: int, key: tuple[Any, slice, slice], block: npt.NDArray[Any]
-    ) -> None:
-        self._rows.write(page, key, block)
-        self._partial.sync()
 
     def _write_shards(self, number: int, group: npt.NDArray[Any]) -> None:
         """Write one row of whole shards of each channel, and the smaller ones that are now due."""
@@ -208,24 +174,9 @@ class ZarrSink:
             config={"write_empty_chunks": True},
         )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if error is None:
-                self._finish()
-        except BaseException as failure:
-            self._partial.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        # Rows that disagree with their neighbours must not be taken up again.
-        if error is not None and (self._rows.done == 0 or isinstance(error, SeamError)):
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._partial.discard()
-        else:
-            self._partial.__exit__(kind, error, trace)
+    def _forget(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        super()._forget()
 
     def _finish(self) -> None:
         self._rows.check_complete()

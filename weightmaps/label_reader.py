@@ -10,12 +10,12 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tiling.closing import Closing
 from tiling.faults import InputChangedError, InputError
 from tiling.input_file import InputFile
 from tiling.strict_tiff import Limits, TiffImage, open_tiff
@@ -46,7 +46,7 @@ def identity(file: LabelFile) -> tuple[tuple[int, ...], ...]:
     return tuple(found)
 
 
-class LabelReader:
+class LabelReader(Closing):
     """An annotation opened for reading; a context manager.
 
     Parameters
@@ -250,17 +250,6 @@ class LabelReader:
         """Close the file; a second call does nothing."""
         if self._tiff is not None:
             self._tiff.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 _COLOUR = "has {} channels: an image in colour, not labels; save the ids or the mask as one channel"
