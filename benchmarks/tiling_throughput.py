@@ -248,7 +248,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     best: dict[str, dict[str, Any]] = {}
     loads = []
     for _ in range(options.repeat):
-        for row in ROWS:
+        for row in options.rows:
             loads.append(os.getloadavg()[0])
             try:
                 found = child(options, folder, "--run", row)
@@ -274,7 +274,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         )
     ratios = {}
     for unit in ("seconds", "cpu_seconds"):
-        ours = best["ours"][unit]
+        ours = best["ours"][unit] if "ours" in best else float("nan")
         ratios[unit] = {row: found[unit] / ours for row, found in best.items() if row != "ours"}
         words = "  ".join(f"{row} {value:.2f}" for row, value in ratios[unit].items())
         print(f"{options.precision} {unit} relative to ours: {words}")
@@ -289,14 +289,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--small", action="store_true", help="small sizes, to try the script")
-    parser.add_argument("--side", type=int, default=2304)
+    parser.add_argument("--side", type=int, default=3076)
     parser.add_argument("--base", type=int, default=32)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--memory", type=int, default=8192, help="MiB")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default: all fast")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="only these")
     parser.add_argument("--no-compression", action="store_true")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
