@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiling.command import deferred, run_app
+from tiling.command import Terminated, deferred, run_app
 from tiling.faults import UsageFault, WriteError
 
 if TYPE_CHECKING:
@@ -167,8 +167,12 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
     pages = sum(o.survey.shape.pages for o in todo if not o.current)
     with _progress("weight maps", pages) as advance:
         made = make_maps(todo, jobs=manner.jobs, overwrite=manner.overwrite, advance=advance)
-        for one_map in made:
-            _print(summary(one_map))
+        try:
+            for one_map in made:
+                _print(summary(one_map))
+        except (KeyboardInterrupt, Terminated) as stop:
+            stop.add_note("finished maps stay; run the same command again for the rest")
+            raise
 
 
 def _prepare(out: Path) -> None:

@@ -266,9 +266,30 @@ def test_a9_a10_interrupted_no_temporary_file_no_orphan(many, tmp_path, number, 
         _, err = run.communicate(timeout=30)
     assert run.returncode == code, err
     assert err.count("\n") == 1
+    assert "run the same command again" in err
     assert not [p for p in (tmp_path / "w").iterdir() if p.name.endswith("tmp")]
     assert all(intact(p)[1] for p in (tmp_path / "w").glob("*.tif"))
     assert wait_for(lambda: not any(lives(w) for w in workers), 5)
+
+
+@needs_proc
+def test_a9_ctrl_c_of_a_terminal_hits_no_worker_that_starts(tmp_path):
+    script = (
+        "import os, signal, time\n"
+        "from weightmaps.workers import _Worker\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        "worker = _Worker()\n"
+        "for _ in range(40):\n"
+        "    os.killpg(0, signal.SIGINT)\n"
+        "    time.sleep(0.005)\n"
+        "print(worker.do(abs, -3))\n"
+        "worker.process.terminate()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        start_new_session=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("3\n", "")
 
 
 def _dies(task):
