@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -235,8 +235,9 @@ def _spacing(text: str | None, *, volume: bool) -> tuple[float, ...] | None:
 
 
 def _print(line: str) -> None:
-    """One line of result on standard output."""
-    sys.stdout.write(_shown(line, sys.stdout.encoding))
+    """One line of result on standard output; where nobody reads, the maps still want making."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(_shown(line, sys.stdout.encoding))
 
 
 def _note(line: str) -> None:
@@ -250,7 +251,7 @@ def _shown(line: str, encoding: str | None) -> str:
     return text.encode(known, "backslashreplace").decode(known) + "\n"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error if somebody looks at it; gives the function to advance."""
     if not sys.stderr.isatty() or total < 2:

@@ -367,3 +367,4 @@ def test_f9_a_closed_pipe_is_no_error(many, tmp_path):
         err = run.stderr.read()
         run.wait(timeout=60)
     assert (run.returncode, err) == (0, "")
+    assert len(list((tmp_path / "w").glob("*.tif"))) == len(list(many.iterdir()))
