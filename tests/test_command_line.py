@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image
 
 from tests.tiny_run import write_tiny
+from tiling.command import finish
 from unet2015.cli import main
 from unet2015.info import describe
 from unet2015.progress import bar
@@ -129,3 +130,12 @@ def test_a_png_is_not_to_be_renamed_to_png(tmp_path, capsys):
     (tmp_path / "cells.png").rename(tmp_path / "cells.tif")
     assert main(["weights", str(tmp_path / "cells.tif"), "--out", str(tmp_path / "maps")]) == 3
     assert "a PNG image (convert it to TIFF)" in capsys.readouterr().err
+
+
+def test_f9_standard_streams_that_are_closed_are_nowhere(monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert finish("demo", lambda: sys.stdout.write(sys.stdin.read() + "heard by nobody\n")) == 0
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        assert stream.name == os.devnull
+        stream.close()

@@ -314,9 +314,24 @@ def test_b12_an_input_that_changes_is_noticed(image, tmp_path):
     with pytest.raises(WriteError, match="unfinished output of other settings"):
         predict_file(model(), image, tmp_path / "out.tif", SMALL, resume=True)
     other = replace(model(), sha256="another")
-    with pytest.raises(WriteError, match="unfinished output of other settings"):
+    with pytest.raises(WriteError, match=r"other settings \(image_sha256: .*, now "):
         predict_file(other, image, tmp_path / "out.tif", SMALL, resume=True)
     predict_file(model(), image, tmp_path / "out.tif", SMALL)
+
+
+@pytest.mark.parametrize("sampled", [1 << 20, 0])
+def test_b12_pixels_of_a_zarr_folder_that_change_are_noticed(image, tmp_path, monkeypatch, sampled):
+    predict_file(model(), image, tmp_path / "in.zarr", SMALL)
+    monkeypatch.setattr("unet2015.predict_history.SAMPLED", sampled)
+    wanted = model(), tmp_path / "in.zarr", tmp_path / "out.tif", SMALL
+    predict_file(*wanted)
+    assert predict_file(*wanted, resume=True) == []
+    chunk = max(tmp_path.glob("in.zarr/0/c/**/*"), key=lambda path: path.is_file())
+    pixels = bytearray(chunk.read_bytes())
+    pixels[len(pixels) // 2] ^= 1
+    chunk.write_bytes(pixels)
+    with pytest.raises(WriteError, match="already exists"):
+        predict_file(*wanted, resume=True)
 
 
 def test_outputs_are_not_replaced_and_inputs_are_safe(image, tmp_path):

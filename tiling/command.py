@@ -77,6 +77,16 @@ def _close_quietly(stream: object) -> None:
         pass
 
 
+def _open_closed_streams() -> None:
+    """Nowhere in the place of standard streams that the caller closed (`>&-`).
+
+    Each takes the lowest free descriptor, so that no output file gets the number of one.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until we end
+
+
 def deferred(command: Callable[..., object]) -> Callable[..., Callable[[], object]]:
     """The same command for typer to parse, handing its work back instead of doing it.
 
@@ -155,6 +165,7 @@ def finish(program: str, command: Callable[[], object], *, show_traceback: bool 
         Also print the traceback (`--traceback`).
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # a file name may hold what a locale cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -118,7 +118,8 @@ def _why(error: OSError, target: Path, needed_bytes: int) -> str:
         have = "unknown" if free is None else str(free)
         return f"{reason} ({need}{have} bytes free); free some space or choose another folder"
     if error.errno == errno.EFBIG:
-        return f"{reason} ({needed_bytes} bytes needed); raise the file size limit (ulimit -f)"
+        need = f" ({needed_bytes} bytes needed)" if needed_bytes else ""
+        return f"{reason}{need}; raise the file size limit (ulimit -f)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{reason}; choose a folder that you may write to"
     return f"{reason}; the disk may be failing"

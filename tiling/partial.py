@@ -270,10 +270,7 @@ class Partial:
         theirs, ours = found.get("identity"), self._header["identity"]
         if not isinstance(theirs, dict):
             return "no identity"
-        for key in sorted({*theirs, *ours}):
-            if theirs.get(key) != ours.get(key):
-                return f"{key}: {str(theirs.get(key))[:60]}, now {str(ours.get(key))[:60]}"
-        return "other keys"
+        return _first_difference(theirs, ours) or "other keys"
 
     def _start(self) -> None:
         """Read the journal back, cut its damaged tail off, or write its first line."""
@@ -315,3 +312,14 @@ class Partial:
         finally:
             if self._own_lock is not None:
                 self._own_lock.release()
+
+
+def _first_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """The first key whose values differ, however deep, with both."""
+    for key in sorted({*theirs, *ours}):
+        old, new = theirs.get(key), ours.get(key)
+        if isinstance(old, dict) and isinstance(new, dict) and old != new:
+            return _first_difference(old, new)
+        if old != new:
+            return f"{key}: {str(old)[:60]}, now {str(new)[:60]}"
+    return ""

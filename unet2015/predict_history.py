@@ -154,12 +154,10 @@ def tile_begun_with(out: _StrPath, *, instances: bool) -> int:
 
 
 def _fingerprint(path: str) -> str:
-    """SHA-256 of a file; of a large one its size and 66 places; of a folder its metadata."""
+    """SHA-256 of a file; of a large one its size and 66 places; of a folder, see below."""
     target = Path(path)
     if target.is_dir():
-        names = sorted(target.rglob("zarr.json")) + sorted(target.rglob(".z*"))
-        names = [path for path in names if path.is_file()]
-        return hashlib.sha256(b"".join(p.read_bytes() for p in names[:1000])).hexdigest()
+        return _folder_fingerprint(target)
     size = target.stat().st_size
     digest = hashlib.sha256(str(size).encode() if size > SAMPLED else b"")
     with target.open("rb") as file:
@@ -169,4 +167,23 @@ def _fingerprint(path: str) -> str:
         for place in range(66):
             file.seek((size - (1 << 16)) * place // 65)
             digest.update(file.read(1 << 16))
+    return digest.hexdigest()
+
+
+def _folder_fingerprint(folder: Path) -> str:
+    """SHA-256 of a Zarr folder: names and sizes of all its files, and their contents.
+
+    Where it has more than `SAMPLED` bytes, only the metadata and the beginnings of 66 files are
+    read.
+    """
+    sizes = {p: p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+    files = list(sizes)
+    names = [(p.relative_to(folder).as_posix(), size) for p, size in sizes.items()]
+    digest = hashlib.sha256(json.dumps(names).encode())
+    whole = sum(sizes.values()) <= SAMPLED
+    for number in range(len(files)) if whole else sorted({len(files) * k // 66 for k in range(66)}):
+        with files[number].open("rb") as file:
+            digest.update(file.read(SAMPLED if whole else 1 << 16))
+    for path in [p for p in files if p.name in ("zarr.json", ".zarray", ".zattrs")][:1000]:
+        digest.update(path.read_bytes())
     return digest.hexdigest()
