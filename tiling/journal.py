@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
     "JOURNAL_FORMAT",
     "MAX_JOURNAL_BYTES",
+    "first_difference",
     "journal_lines",
     "notes_of",
     "numbered_records",
@@ -93,3 +95,20 @@ def numbered_records(records: list[dict[str, Any]], count: int) -> list[dict[str
         del kept[number:]
         kept.append(record)
     return kept
+
+
+def first_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """The first key whose values differ, however deep, with both; "" where none does.
+
+    Examples
+    --------
+    >>> first_difference({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
+    'c: 2, now 3'
+    """
+    for key in sorted({*theirs, *ours}):
+        old, new = theirs.get(key), ours.get(key)
+        if isinstance(old, dict) and isinstance(new, dict) and old != new:
+            return first_difference(old, new)
+        if old != new:
+            return f"{key}: {str(old)[:60]}, now {str(new)[:60]}"
+    return ""

@@ -30,7 +30,13 @@ from tiling.disk import (
     writing,
 )
 from tiling.faults import WriteError
-from tiling.journal import JOURNAL_FORMAT, MAX_JOURNAL_BYTES, journal_lines, read_journal
+from tiling.journal import (
+    JOURNAL_FORMAT,
+    MAX_JOURNAL_BYTES,
+    first_difference,
+    journal_lines,
+    read_journal,
+)
 from tiling.lock import OutputLock
 
 __all__ = ["Partial", "discard_partial", "unfinished_identity"]
@@ -270,7 +276,7 @@ class Partial:
         theirs, ours = found.get("identity"), self._header["identity"]
         if not isinstance(theirs, dict):
             return "no identity"
-        return _first_difference(theirs, ours) or "other keys"
+        return first_difference(theirs, ours) or "other keys"
 
     def _start(self) -> None:
         """Read the journal back, cut its damaged tail off, or write its first line."""
@@ -312,14 +318,3 @@ class Partial:
         finally:
             if self._own_lock is not None:
                 self._own_lock.release()
-
-
-def _first_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """The first key whose values differ, however deep, with both."""
-    for key in sorted({*theirs, *ours}):
-        old, new = theirs.get(key), ours.get(key)
-        if isinstance(old, dict) and isinstance(new, dict) and old != new:
-            return _first_difference(old, new)
-        if old != new:
-            return f"{key}: {str(old)[:60]}, now {str(new)[:60]}"
-    return ""
