@@ -328,11 +328,18 @@ def test_the_next_tile_is_begun_before_the_last_is_asked_for():
 @pytest.mark.usefixtures("_elsewhere")
 def test_not_a_number_is_told_when_the_result_is_asked_for():
     net = network()
-    with torch.no_grad():
-        net.score.bias[0] = torch.nan
+    nn.init.constant_(net.score.weight, 3e38)  # finite, but not what it makes of an image
     made = as_tile_function(net, scale=SCALE)(tiles())
     with pytest.raises(NumericsError, match="NaN or Inf"):
         np.asarray(made)
+
+
+def test_a_weight_that_is_not_a_number_is_told_though_a_relu_hides_it():
+    net = network()
+    with torch.no_grad():
+        net.contracting[1].conv2.weight[0, 1, 2, 0] = torch.nan
+    with pytest.raises(NumericsError, match=r"weights contracting\.1\.conv2\.weight hold NaN"):
+        as_tile_function(net, scale=SCALE)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e31])

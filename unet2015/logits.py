@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tiling.faults import NumericsError
 from unet2015.fused import fused
 from unet2015.tile_checks import refuse_tile_dependence
 
@@ -40,6 +41,8 @@ class Logits:
     ------
     UsageFault
         If the network's output depends on how the image is cut into tiles.
+    NumericsError
+        If a weight is NaN or Inf.
 
     Examples
     --------
@@ -52,6 +55,7 @@ class Logits:
     def __init__(self, net: nn.Module, device: torch.device, precision: str) -> None:
         net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         refuse_tile_dependence(net)
+        _check_weights(net)
         self._net = fused(net) if device.type == "cpu" else net
         self._device, self._half = device, _HALF.get(precision)
         self._lone: dict[torch.Size, bool] = {}
@@ -73,6 +77,16 @@ class Logits:
         with torch.autocast(self._device.type, dtype=self._half, enabled=enabled):
             logits: Tensor = self._net(image)
         return logits.float()
+
+
+def _check_weights(net: nn.Module) -> None:
+    """A fused ReLU makes 0 of a NaN, so that the output would not show it."""
+    for name, values in net.named_parameters():
+        if not bool(torch.isfinite(values).all()):
+            raise NumericsError(
+                f"the network's weights {name} hold NaN or Inf; use an earlier checkpoint, or "
+                "train again with a smaller learning rate"
+            )
 
 
 @contextlib.contextmanager
