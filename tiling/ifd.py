@@ -72,11 +72,12 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Ifd:
-    """One page's directory: byte order (`<` or `>`), tags by number, page number."""
+    """One page's directory: byte order (`<` or `>`), tags by number, page number, where it lies."""
 
     order: Literal["<", ">"]
     tags: dict[int, Tag]
     page: int
+    extent: tuple[int, int] = (0, 0)
 
 
 def walk(file: InputFile, limits: Limits) -> Iterator[Ifd]:
@@ -205,4 +206,6 @@ def _directory(
                 page=page,
             )
         tags[number] = Tag(kind, values, place)
-    return Ifd(order, tags, page), struct.unpack(order + pointer, block[count * entry :])[0]
+    stop = start + head + len(block)
+    following = struct.unpack(order + pointer, block[count * entry :])[0]
+    return Ifd(order, tags, page, (start, stop)), following

@@ -106,13 +106,14 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Layout of one page and where its segment lists lie in the file."""
+    """Layout of one page, where its segment lists lie in the file, and its directory's bytes."""
 
     layout: Layout
     ifd_page: int
     order: Literal["<", ">"]
     offsets: Tag
     counts: Tag
+    directory: tuple[int, int]
     shift: int = 0
 
 
@@ -170,7 +171,8 @@ def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:
     for number, name in names:
         if number not in ifd.tags:
             raise refuse(f"has no {name} tag")
-    return Page(layout, ifd.page, ifd.order, ifd.tags[names[0][0]], ifd.tags[names[1][0]])
+    offsets, counts = (ifd.tags[number] for number, _ in names)
+    return Page(layout, ifd.page, ifd.order, offsets, counts, ifd.extent)
 
 
 def _check_plain(file: InputFile, ifd: Ifd) -> None:

@@ -50,8 +50,10 @@ def promised_pages(file: InputFile, pages: list[Page], images: int, limits: Limi
     in_one_piece = bool((offsets[:-1] + counts[:-1] == offsets[1:]).all())
     if page.layout.compression != NONE or page.layout.tiled or not in_one_piece:
         raise InputError(file.path, f"{reason} and its pixels are not in one piece; save it again")
-    if int(offsets[0]) + images * step > file.size:
-        whole = max(file.size - int(offsets[0]), 0) // max(step, 1)
+    start, directory = int(offsets[0]), page.directory[0]
+    stop = directory if start < directory else file.size
+    if start + images * step > stop:
+        whole = max(stop - start, 0) // max(step, 1)
         raise InputError(file.path, f"{reason} and bytes for {whole}: it is cut off or re-saved")
     return [replace(page, shift=index * step, ifd_page=index) for index in range(images)]
 
@@ -69,20 +71,55 @@ def segments(file: InputFile, page: Page) -> Segments:
 def check_pages(file: InputFile, pages: list[Page], limits: Limits) -> None:
     """Refuse pages that differ, and segments that overlap, leave the file or cannot be true."""
     first = pages[0].layout
-    if pages[-1].shift:  # one directory for all: the first and the last speak for the others
+    one_piece = bool(pages[-1].shift)
+    if one_piece:  # one directory for all: the first and the last speak for the others
         pages = [pages[0], pages[-1]]
-    stored, starts = 0, set()
+    stored, pieces = 0, []
     for page in pages:
         _check_equal(file, first, page)
         found = segments(file, page)
         _check_segments(file, page, found, limits)
         stored += int(found.counts.sum())
-        start = int(found.offsets.flat[0])
-        if stored > file.size or start in starts:
+        if stored > file.size:
+            raise _shared(file, page.ifd_page)
+        pieces.append(_pieces(found, page.ifd_page))
+    if one_piece:
+        pieces = [np.array([[pieces[0][0, 0], pieces[1][-1, 1], 0]], np.uint64)]
+    _check_apart(file, pages, np.concatenate(pieces))
+
+
+def _pieces(found: Segments, page: int) -> npt.NDArray[np.uint64]:
+    """First byte, end and page of each unbroken run of segments, uint64 (runs, 3), in order."""
+    order = np.argsort(found.offsets, axis=None, kind="stable")
+    start = found.offsets.ravel()[order]
+    stop = start + found.counts.ravel()[order]
+    gap = np.flatnonzero(start[1:] != stop[:-1])
+    first, last = np.append(0, gap + 1), np.append(gap, start.size - 1)
+    return np.stack([start[first], stop[last], np.full(first.size, page, np.uint64)], axis=1)
+
+
+def _check_apart(file: InputFile, pages: list[Page], pieces: npt.NDArray[np.uint64]) -> None:
+    """No two pages share a byte; uncompressed pixels are no bytes of a directory."""
+    pieces = pieces[np.argsort(pieces[:, 0], kind="stable")]
+    shared = np.flatnonzero(pieces[1:, 0] < pieces[:-1, 1])
+    if shared.size:
+        raise _shared(file, int(pieces[shared[0] : shared[0] + 2, 2].max()))
+    for page in pages:
+        start, stop = page.directory
+        behind = int(np.searchsorted(pieces[:, 0], np.uint64(stop)))  # runs that begin before it
+        if not behind or int(pieces[behind - 1, 1]) <= start:
+            continue
+        owner = int(pieces[behind - 1, 2])
+        if pages[min(owner, len(pages) - 1)].layout.compression == NONE:
             raise InputError(
-                file.path, "is damaged: pages share their pixel data", page=page.ifd_page
+                file.path,
+                f"is damaged: pixels lie over the directory of page {page.ifd_page}",
+                page=owner,
             )
-        starts.add(start)
+
+
+def _shared(file: InputFile, page: int) -> InputError:
+    return InputError(file.path, "is damaged: pages share their pixel data", page=page)
 
 
 def _check_segments(file: InputFile, page: Page, found: Segments, limits: Limits) -> None:
@@ -104,13 +141,16 @@ def _check_segments(file: InputFile, page: Page, found: Segments, limits: Limits
         raise refuse("is damaged: two segments share the same bytes")
     rows = np.array([layout.segment_rows(d) for d in range(layout.down)], dtype=np.uint64)
     expected = (rows * np.uint64(layout.row_bytes))[None, :, None]
+    largest = int(expected.max())
+    if largest > _SMALL and largest > 4 * layout.page_bytes:
+        raise refuse(
+            f"has segments of {largest} bytes in a page of {layout.page_bytes} bytes; "
+            "save it in smaller tiles"
+        )
     if layout.compression == NONE:
         if (found.counts != expected).any():
             raise refuse("is damaged: uncompressed segments are not as long as their pixels")
         return
-    largest = int(expected.max())
-    if largest > _SMALL and largest > 4 * layout.page_bytes:
-        raise refuse(f"segments of {largest} bytes in a page of {layout.page_bytes} bytes")
     ratio = float(np.where(expected > _SMALL, expected / found.counts, 0.0).max())
     whole = float(expected.sum()) * layout.across * layout.planes
     if whole > _SMALL:

@@ -274,14 +274,34 @@ def test_c7_small_strip_that_inflates_to_gigabytes(tmp_path: Path) -> None:
     refused(tmp_path / "a.tif", tiff({259: (3, 8)}, data=deflated(1 << 28)), "more than its pixels")
 
 
+def test_c7_small_image_with_a_giant_plain_tile(tmp_path: Path) -> None:
+    side = 1 << 26
+    tags: dict[int, Any] = {256: (4, 1), 257: (4, 1), 322: (4, side), 323: (4, 1),
+                            324: (4, 4096), 325: (4, side)}  # fmt: skip
+    (tmp_path / "a.tif").write_bytes(tiff(tags))
+    os.truncate(tmp_path / "a.tif", side + 4096)
+    with cheaply(), pytest.raises(InputError, match=f"segments of {side} bytes in a page of 1 "):
+        open_tiff(tmp_path / "a.tif")
+
+
 def test_c8_shared_segments(tmp_path: Path) -> None:
     rows: dict[int, Any] = {278: (4, 3), 279: (4, [24, 24])}
     path = tmp_path / "a.tif"
     refused(path, tiff({**rows, 273: (4, [16, 16])}), "share the same bytes")
     refused(path, tiff({**rows, 273: (4, [16, 20])}), "share the same bytes")
     refused(path, tiff({}, {}), "pages share their pixel data")
+    partly: dict[int, Any] = {273: (4, 40), 279: (4, 48)}
+    refused(path, tiff({279: (4, 48)}, partly, data=bytes(96)), "page 1: is damaged: pages share")
     path.write_bytes(tiff({**rows, 273: (4, [40, 16])}))  # any order is fine
     np.testing.assert_array_equal(read_stack(path)[0], np.roll(PIXELS, 3, axis=0))
+
+
+def test_c8_pixels_over_a_directory(tmp_path: Path) -> None:
+    for start in (first_page(tiff()) - 40, first_page(tiff()) + 8):
+        content = tiff({273: (4, start)})
+        refused(tmp_path / "a.tif", content, "pixels lie over the directory of page 0")
+    promise = {270: (2, b"ImageJ=1.54f\nimages=2\nslices=2\n\0")}
+    refused(tmp_path / "a.tif", tiff(promise), "promises 2 images .* bytes for 1: it is cut off")
 
 
 # C9 to C14: what is converted and what is refused -------------------------------------------
