@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tiling.faults import ModelFileError, UsageFault, WriteError
-from unet2015.checkpoint import Checkpoint, build_network, describe_network
+from unet2015 import cli
+from unet2015.checkpoint import Checkpoint, build_network, describe_network, save
 from unet2015.export import export_bioimageio, export_onnx, export_pt2
 from unet2015.net import UNet, init_paper_weights, margin, output_side
 from unet2015.traced import SizeLaw, difference
@@ -142,6 +143,30 @@ def test_an_existing_file_is_refused_before_any_work(tmp_path):
     with pytest.raises(WriteError, match="overwrite"):
         export_pt2(checkpoint(1), tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_the_command_exports_the_weights_that_predict_uses(tmp_path):
+    ours = checkpoint(2)
+    save(tmp_path / "a.safetensors", ours)
+    words = ["export", f"{tmp_path}/a.safetensors", "--to", "pt2", "--out", f"{tmp_path}/a.pt2"]
+    assert cli.main(words) == 0
+    program = torch.export.load(io.BytesIO((tmp_path / "a.pt2").read_bytes())).module()
+    image = torch.rand(1, 1, 60, 44)
+    with torch.no_grad():
+        averaged, last = (build_network(ours, use_averaged=k).eval()(image) for k in (True, False))
+        assert torch.allclose(program(image), averaged, atol=1e-5)
+        assert not torch.allclose(program(image), last, atol=1e-5)
+
+
+def test_the_type_of_the_images_goes_with_the_zoo_only(tmp_path, monkeypatch, capsys):
+    save(tmp_path / "a.safetensors", checkpoint(1))
+    given = {}
+    monkeypatch.setattr("unet2015.export.export_bioimageio", lambda *_, **k: given.update(k))
+    words = ["export", f"{tmp_path}/a.safetensors", "--out", f"{tmp_path}/a", "--input-dtype"]
+    assert cli.main([*words, "uint16", "--to", "bioimageio"]) == 0
+    assert given == {"input_dtype": "uint16", "use_averaged": True, "overwrite": False}
+    assert cli.main([*words, "uint16", "--to", "onnx"]) == 2
+    assert "it goes with --to bioimageio only" in capsys.readouterr().err
 
 
 def test_a_scaling_the_zoo_cannot_express_is_refused(tmp_path, monkeypatch):

@@ -160,6 +160,12 @@ def test_instance_and_class_measures(files, capsys):
     assert "SEG 1.000000" in out
 
 
+def test_ignore_is_refused_where_it_would_do_nothing(files, capsys):
+    code, out, err = run(capsys, files["map"], files["truth"], "--ignore", "255")
+    assert (code, out) == (2, "")
+    assert "--ignore 255: of the measures only iou can leave pixels out" in err
+
+
 def test_png_files_are_read(files, capsys):
     truth = tifffile.imread(files["truth"])[0]
     Image.fromarray(truth).save(files["folder"] / "t.png")

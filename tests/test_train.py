@@ -254,6 +254,16 @@ def test_e10_another_recipe_data_network_or_scaling_is_refused(tmp_path):
     assert "started with torch 2.10.0: the same bits cannot be expected" in run.warnings
 
 
+def test_other_held_out_slices_are_other_data(tmp_path):
+    recipe = replace(TINY, steps=2)
+    stack, validation = tiny_training()
+    train(recipe, stack, tmp_path, validation=validation)
+    mended = replace(validation, labels=[1 - label for label in validation.labels])
+    with pytest.raises(InputError, match="was started on other images, labels or weights"):
+        train(recipe, stack, tmp_path, validation=mended, resume=True)
+    assert train(recipe, stack, tmp_path, validation=validation, resume=True).step == 2
+
+
 def test_a_flipped_bit_in_the_last_checkpoint_is_refused(tmp_path):
     recipe = replace(TINY, steps=2)
     losses_of(recipe, tmp_path)

@@ -138,6 +138,13 @@ def test_a_finished_run_is_refused_and_resumed(finished):
         (["--set", "ignore_label=1"], 2, "is one of the classes 0 .. 1; use 255, and --ignore 1"),
         (["--set", "unlabelled_beyond_px=9"], 2, "add ignore_label = 255"),
         (["--ignore", "7", "--weights", "maps"], 2, "leave --weights out"),
+        (["--label-values", "255,0", "--weights", "maps"], 2, "maps from files take 0 as backgro"),
+        (["--set", "in_channels=2"], 3, "has 1 channel(s), the network takes 2; train with --set"),
+        (
+            ["--weights", "m", "--set", "weights_after_warp=recomputed"],
+            2,
+            "--weights m: weight map",
+        ),
         (["--labels", "classes", "--set", "classes=3", "--ignore", "1"], 3, "name the value of"),
         (["--label-values", "a,b"], 2, "'a' is neither a whole number nor VALUE=CLASS"),
         (["--label-values", "0-9=0,5=1"], 2, "5 is given to the classes 0 and 1"),

@@ -62,19 +62,36 @@ def export(
     to: Annotated[Literal["onnx", "bioimageio", "pt2"], typer.Option("--to", help="format")],
     out: Annotated[Path, typer.Option("--out", help="file to write")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT")] = False,
+    input_dtype: Annotated[
+        Literal["uint8", "uint16", "float32"] | None,
+        typer.Option("--input-dtype", help="bioimageio: type of the images (default uint8)"),
+    ] = None,
 ) -> None:
-    """Write a checkpoint as ONNX, BioImage Model Zoo package or torch export."""
+    """Write a checkpoint as ONNX, BioImage Model Zoo package or torch export.
+
+    Where training averaged the weights, these are exported, as `predict` uses them.
+    """
+    from tiling.faults import UsageFault
     from unet2015 import export as exports
     from unet2015.checkpoint import load
 
+    if input_dtype is not None and to != "bioimageio":
+        raise UsageFault(
+            f"--input-dtype {input_dtype}: {to} files take float32 values scaled as in training;"
+            " it goes with --to bioimageio only"
+        )
     state = load(checkpoint)
     tidy("unet2015", out.parent)
+    averaged = bool(state.averaged)
     if to == "onnx":
-        exports.export_onnx(state, out, overwrite=overwrite)
+        exports.export_onnx(state, out, use_averaged=averaged, overwrite=overwrite)
     elif to == "pt2":
-        exports.export_pt2(state, out, overwrite=overwrite)
+        exports.export_pt2(state, out, use_averaged=averaged, overwrite=overwrite)
     else:
-        exports.export_bioimageio(state, out, overwrite=overwrite)
+        exports.export_bioimageio(
+            state, out, input_dtype=input_dtype or "uint8", use_averaged=averaged,
+            overwrite=overwrite,
+        )  # fmt: skip
     typer.echo(out)
 
 

@@ -190,7 +190,10 @@ def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None
         raise ModelFileError(last, f"trained on images scaled by {state.preprocessing['scale']!r}")
     if state.network != checkpoints.describe_network(run.net):
         raise ModelFileError(last, f"holds another network: {state.network}")
-    if state.provenance.get("data") != run.stack.fingerprint:
+    held_out = {state.provenance.get("held_out")} - {None}  # old checkpoints do not say
+    if run.validation is not None:
+        held_out.add(run.validation.fingerprint)
+    if state.provenance.get("data") != run.stack.fingerprint or len(held_out) > 1:
         raise InputError(
             run.out,
             "was started on other images, labels or weights; name the same files and the same"
@@ -235,6 +238,8 @@ def save_run(run: Run, name: str = LAST) -> None:
         "constant_evaluations": run.constant_evaluations,
         "skipped": run.skipped,
     }
+    if run.validation is not None:
+        provenance["held_out"] = run.validation.fingerprint
     if math.isfinite(run.best):
         provenance["best"] = run.best
     try:

@@ -64,13 +64,18 @@ def score(
     uint16 / 65535), sweep eleven thresholds and report the best one and 0.5. seg and ap compare
     instance labels, iou compares class maps.
     """
-    from tiling.faults import InputError
+    from tiling.faults import InputError, UsageFault
     from unet2015.score_files import read_pair
 
+    wanted = list(dict.fromkeys(measure or [Measure.ISBI]))
+    if ignore is not None and Measure.IOU not in wanted:
+        raise UsageFault(
+            f"--ignore {ignore}: of the measures only iou can leave pixels out; add --measure iou,"
+            " or leave --ignore out"
+        )
     pair = read_pair(prediction, truth, slices=slices, class_index=class_index)
     for note in pair.notes:
         _note(note)
-    wanted = list(dict.fromkeys(measure or [Measure.ISBI]))
     record: dict[str, Any] = {
         "prediction": str(prediction),
         "truth": str(truth),

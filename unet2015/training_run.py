@@ -73,22 +73,26 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
     UsageFault
         If `inputs.val` or `inputs.label_values` cannot be read.
     """
-    if inputs.weights is not None and inputs.unlabelled_value not in (None, recipe.ignore_label):
-        raise UsageFault(
-            f"--ignore {inputs.unlabelled_value}: maps from files mark pixels without annotation"
-            f" with {recipe.ignore_label}; leave --weights out, and the maps are computed"
-        )
+    label_values = _label_values(inputs.label_values)
+    if inputs.weights is not None:
+        _refuse_other_readings(inputs, recipe, label_values)
     stack = read_stack_pair(
         inputs.images,
         inputs.labels,
         classes=recipe.classes,
         channels=recipe.in_channels,
-        label_values=_label_values(inputs.label_values),
+        label_values=label_values,
         meaning=inputs.meaning,
         ignore_label=recipe.ignore_label,
         unlabelled_value=inputs.unlabelled_value,
         alone=inputs.alone,
     )
+    if stack.channels != recipe.in_channels:
+        raise InputError(
+            inputs.images,
+            f"has {stack.channels} channel(s), the network takes {recipe.in_channels}; train with"
+            f" --set in_channels={stack.channels}",
+        )
     try:
         stack = scaled_stack(stack, recipe.scale)
     except ValueError as error:
@@ -106,7 +110,10 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
     if inputs.weights is not None:
         from unet2015.weight_files import read_weights
 
-        stack = read_weights(inputs.weights, stack, recipe)
+        try:
+            stack = read_weights(inputs.weights, stack, recipe)
+        except ValueError as error:
+            raise UsageFault(f"--weights {inputs.weights}: {error}") from error
     found = {k for labels in stack.labels for k in np.unique(labels)} - {recipe.ignore_label}
     if len(found) < 2:
         kind = f"is of class {found.pop()}" if found else "has the ignore label"
@@ -119,6 +126,24 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
             inputs.weights or inputs.labels, "gives every pixel the weight 0: nothing to learn"
         )
     return stack, validation
+
+
+def _refuse_other_readings(
+    inputs: Inputs, recipe: Recipe, label_values: list[int] | dict[int, int] | None
+) -> None:
+    """Refuse maps from files where label values mean something else than they did for the maps."""
+    if inputs.unlabelled_value not in (None, recipe.ignore_label):
+        raise UsageFault(
+            f"--ignore {inputs.unlabelled_value}: maps from files mark pixels without annotation"
+            f" with {recipe.ignore_label}; leave --weights out, and the maps are computed"
+        )
+    if not isinstance(label_values, dict):
+        label_values = {value: k for k, value in enumerate(label_values or ())}
+    if any((value > 0) != (k > 0) for value, k in label_values.items()):
+        raise UsageFault(
+            f"--label-values {inputs.label_values}: maps from files take 0 as background and every"
+            " other value as cells; leave --weights out, and the maps are computed"
+        )
 
 
 def _held_out(stack: Stack, val: str | None) -> list[int]:
