@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from weightmaps import kernels, windows
 from weightmaps.compiled import THREAD_PIXELS, threads
+from weightmaps.labels import extreme
 from weightmaps.spec import WeightMapSpec
 
 __all__ = ["Plan", "TooManyCellsError", "fast_signed_term", "plan_for"]
@@ -163,7 +164,7 @@ def fast_signed_term(
     (top, bottom), (left, right) = inner or ((0, slices.shape[1]), (0, slices.shape[2]))
     term = np.empty((len(slices), bottom - top, right - left), dtype)
     counts = np.zeros((len(slices), 2), np.int64)
-    highest = int(slices.max())
+    highest = extreme(slices, np.max)
     job = _Job(slices, (top, left), term, counts, spec.ignore_label, highest, plan)
     workers = min(threads(), max(1, term.size // THREAD_PIXELS))
     blocks = _blocks(term.shape, plan)

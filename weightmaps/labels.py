@@ -6,15 +6,22 @@ image; a 3-D array ``(S, H, W)`` is a stack of S images that know nothing of eac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from weightmaps.compiled import in_parts
 from weightmaps.flooding import dry_line
 
-__all__ = ["as_labels", "instances_from_mask", "merge_instance_masks", "separate_touching"]
+__all__ = [
+    "as_labels",
+    "extreme",
+    "instances_from_mask",
+    "merge_instance_masks",
+    "separate_touching",
+]
 
 Labels: TypeAlias = npt.NDArray[Any]
 
@@ -26,6 +33,20 @@ SCANNED_3D = (
 )
 METHODS = ("authors", "watershed")
 _EXACT_FLOAT = np.float64(2.0**53)
+
+
+def extreme(labels: Labels, find: Callable[[Labels], Any]) -> int:
+    """Return what `find` (`numpy.min` or `numpy.max`) finds in labels (..., H, W), on threads.
+
+    Examples
+    --------
+    >>> extreme(np.array([[3, 1], [4, 1]]), np.max)
+    4
+    """
+    found: list[int] = []
+    rows = labels.shape[-2]
+    in_parts(lambda a, b: found.append(find(labels[..., a:b, :])), rows, labels.size)
+    return int(find(np.array(found)))
 
 
 def as_labels(labels: npt.ArrayLike, *, ignore_label: int | None = None) -> Labels:
@@ -69,7 +90,7 @@ def as_labels(labels: npt.ArrayLike, *, ignore_label: int | None = None) -> Labe
         array = _whole_numbers(array)
     if array.dtype.kind not in "iu":
         raise TypeError(f"labels of dtype {array.dtype} are not integers")
-    if array.dtype.kind == "i" and array.min() < 0:
+    if array.dtype.kind == "i" and extreme(array, np.min) < 0:
         _refuse_negative(array, ignore_label)
     return array
 
