@@ -16,6 +16,7 @@ from tiling.pages import NONE, Layout, Page
 __all__ = ["Segments", "check_pages", "promised_pages", "segments"]
 
 _SMALL = 1 << 24  # a compressed segment or page below this is no bomb, whatever its ratio
+_MUCH = 1 << 28  # so many decoded bytes cost a second; above it they must be mostly pixels
 _FIRST_PIXEL_BYTE = 8
 
 
@@ -74,7 +75,7 @@ def check_pages(file: InputFile, pages: list[Page], limits: Limits) -> None:
     one_piece = bool(pages[-1].shift)
     if one_piece:  # one directory for all: the first and the last speak for the others
         pages = [pages[0], pages[-1]]
-    stored, pieces = 0, []
+    stored, decoded, pieces = 0, 0, []
     for page in pages:
         _check_equal(file, first, page)
         found = segments(file, page)
@@ -82,10 +83,25 @@ def check_pages(file: InputFile, pages: list[Page], limits: Limits) -> None:
         stored += int(found.counts.sum())
         if stored > file.size:
             raise _shared(file, page.ifd_page)
+        decoded += _decoded(page.layout)
         pieces.append(_pieces(found, page.ifd_page))
+    pixels = len(pages) * first.page_bytes
+    if decoded > _MUCH and decoded > 64 * pixels:
+        raise InputError(
+            file.path,
+            f"has {decoded} bytes in its tiles but {pixels} bytes of pixels; save it in smaller "
+            "tiles",
+        )
     if one_piece:
         pieces = [np.array([[pieces[0][0, 0], pieces[1][-1, 1], 0]], np.uint64)]
     _check_apart(file, pages, np.concatenate(pieces))
+
+
+def _decoded(layout: Layout) -> int:
+    """Bytes that the compressed tiles of a page decode to, also beyond its edges."""
+    if layout.compression == NONE or not layout.tiled:
+        return 0
+    return layout.planes * layout.down * layout.across * layout.rows * layout.row_bytes
 
 
 def _pieces(found: Segments, page: int) -> npt.NDArray[np.uint64]:

@@ -270,6 +270,19 @@ def test_c7_small_image_with_a_giant_tile(tmp_path: Path) -> None:
     refused(tmp_path / "a.tif", content, "segments of 268435456 bytes in a page of 48 bytes")
 
 
+def test_c7_many_pixels_each_in_a_large_tile(tmp_path: Path) -> None:
+    tile = deflated(1 << 24)
+    one: dict[int, Any] = {256: (4, 1), 257: (4, 1), 322: (4, 4096), 323: (4, 4096), 259: (3, 8)}
+    pages = [
+        {**one, 324: (4, 16 + k * len(tile)), 325: (4, len(tile))} for k in range(17)
+    ]  # fmt: skip
+    (tmp_path / "a.tif").write_bytes(tiff(*pages[:16], data=tile * 16))
+    with open_tiff(tmp_path / "a.tif") as image:
+        assert image.pages == 16
+    content = tiff(*pages, data=tile * 17)
+    refused(tmp_path / "a.tif", content, "285212672 bytes in its tiles but 17 bytes of pixels")
+
+
 def test_c7_small_strip_that_inflates_to_gigabytes(tmp_path: Path) -> None:
     refused(tmp_path / "a.tif", tiff({259: (3, 8)}, data=deflated(1 << 28)), "more than its pixels")
 
