@@ -279,6 +279,12 @@ def test_split_by_number_or_name(val):
     assert held.images[1] is stack.images[3]
 
 
+def test_a_name_that_no_slice_has_is_told():
+    stack = replace(cells(4), names=("a", "b", "c", "d"))
+    with pytest.raises(ValueError, match="no slice has the name 'z'; the names are a, b, c, d"):
+        split(stack, "a,z")
+
+
 def test_fraction_is_taken_in_contiguous_blocks():
     assert split(cells(10), 0.2)[1].names == ("4", "9")
     assert split(cells(20), "0.3")[1].names == ("7", "8", "9", "17", "18", "19")

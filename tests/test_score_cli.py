@@ -160,6 +160,13 @@ def test_instance_and_class_measures(files, capsys):
     assert "SEG 1.000000" in out
 
 
+@pytest.mark.parametrize(("slices", "message"), [("4,4", "named twice"), ("", "'' is no slice")])
+def test_each_slice_counts_once(files, capsys, slices, message):
+    code, out, err = run(capsys, files["map"], files["truth"], "--slices", slices)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
 def test_ignore_is_refused_where_it_would_do_nothing(files, capsys):
     code, out, err = run(capsys, files["map"], files["truth"], "--ignore", "255")
     assert (code, out) == (2, "")
@@ -178,6 +185,7 @@ def test_png_files_are_read(files, capsys):
     ("change", "message"),
     [
         (lambda truth: truth[:, :-1], "both need the same slices and size"),
+        (lambda truth: -(truth > 0).astype(np.int16), "negative label -1; 0 is membrane"),
         (lambda truth: truth[:3], "both need the same slices and size"),
         (lambda truth: truth * (np.arange(5) != 2)[:, None, None].astype(np.uint8), "slice 2"),
     ],

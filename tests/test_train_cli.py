@@ -139,6 +139,9 @@ def test_a_finished_run_is_refused_and_resumed(finished):
         (["--set", "unlabelled_beyond_px=9"], 2, "add ignore_label = 255"),
         (["--ignore", "7", "--weights", "maps"], 2, "leave --weights out"),
         (["--label-values", "255,0", "--weights", "maps"], 2, "maps from files take 0 as backgro"),
+        (["--set", "ignore_label=255", "--val", "3"], 3, "255 means no annotation here"),
+        (["--set", "ignore_label=255", "--label-values", "0,255"], 3, "255 is that of class 1 and"),
+        (["--val", "0,a"], 2, "no slice has the name 'a'; the names are 0, 1"),
         (["--set", "in_channels=2"], 3, "has 1 channel(s), the network takes 2; train with --set"),
         (
             ["--weights", "m", "--set", "weights_after_warp=recomputed"],
@@ -281,6 +284,17 @@ def test_sparsely_painted_labels_are_trained_on_where_they_are(tmp_path):
     assert code == 0, err
 
 
+def test_floating_point_beyond_1_is_told(tmp_path):
+    images, labels = write_tiny(tmp_path)
+    words = ["train", tmp_path / "f.tif", labels, "--recipe", "quick", *TINY_WORDS, "--steps", 1]
+    for gain, told in ((1 / 255, False), (1, True)):
+        pixels = tifffile.imread(images) * np.float32(gain)
+        tifffile.imwrite(tmp_path / "f.tif", pixels, photometric="minisblack", metadata=None)
+        code, _, err = unet2015(*words, "--out", tmp_path / f"run{told}")
+        assert code == 0, err
+        assert ("are taken as they are; --set scale=percentile" in err) is told
+
+
 def test_folder_and_tile_are_refused_before_anything_is_read(finished, tmp_path):
     folder, _, _ = finished
     absent = (tmp_path / "no.tif", tmp_path / "no.tif")
@@ -294,3 +308,9 @@ def test_folder_and_tile_are_refused_before_anything_is_read(finished, tmp_path)
     code, _, err = unet2015("train", *absent, "--out", tmp_path / "new", "--set", "tile_px=571")
     assert code == 2
     assert "nearest: 556 or 572" in err
+
+
+def test_info_of_an_ordinary_folder_says_what_it_lacks(tmp_path):
+    code, _, err = unet2015("info", tmp_path)
+    assert code == 3
+    assert "is a folder without last.safetensors (a training run) and without Zarr" in err

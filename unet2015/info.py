@@ -14,6 +14,7 @@ __all__ = ["describe", "print_description"]
 
 
 LAST = "last.safetensors"  # of the folder of a training run
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg")  # the reader of TIFFs says what else they are
 
@@ -31,6 +32,11 @@ def describe(file: Path) -> dict[str, Any]:
     if (file / LAST).is_file():
         return {"run": str(file), **_checkpoint(file / LAST)}
     if file.is_dir():
+        if not any((file / name).exists() for name in _ZARR_FILES):
+            raise InputError(
+                file,
+                f"is a folder without {LAST} (a training run) and without Zarr; name a file in it",
+            )
         return _zarr(file)
     if not file.is_file():  # opening a pipe would wait for ever
         raise InputError(file, "is a pipe or device, not an ordinary file")

@@ -82,6 +82,11 @@ def as_class_labels(
             if isinstance(label_values, Mapping)
             else {value: k for k, value in enumerate(label_values)}
         )
+        if unlabelled in table:
+            raise ValueError(
+                f"the value {unlabelled} is that of class {table[unlabelled]} and that of pixels"
+                " without annotation; name another one with --ignore, or --set ignore_label=N"
+            )
         _refuse_others(found, table, classes)
         labels = [_looked_up(a, table) for a in integers]
         return _marked(labels, integers, unlabelled, ignore_label), None

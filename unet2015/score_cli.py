@@ -126,7 +126,7 @@ def _as_map(pair: ScoredPair) -> NDArray[np.float32]:
     """Probability map; an integer map of zeros and ones is a mask, not two dark grey values."""
     from unet2015.sweep import as_probability
 
-    if ((pair.truth != 0) & (pair.truth != pair.truth.max())).any():
+    if ((pair.truth > 0) & (pair.truth != pair.truth.max())).any():
         _note("the truth has more than two values; all above 0 are interior, touching cells merge")
     if pair.prediction.dtype.kind in "iu" and pair.prediction.max() == 1:
         _note("the prediction holds no value above 1; read as a mask")

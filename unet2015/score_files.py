@@ -86,9 +86,13 @@ def read_pair(
     true = _single_channel(_read(truth), notes)
     found = _chosen_class(_read(prediction), class_index, notes)
     try:
-        chosen = parse_slices(slices, len(true)) if slices else list(range(len(true)))
+        every = list(range(len(true)))
+        chosen = every if slices is None else parse_slices(slices, len(true))
     except ValueError as error:
         raise UsageFault(f"--slices: {error}") from error
+    twice = [number for number in every if chosen.count(number) > 1]
+    if twice:
+        raise UsageFault(f"--slices {slices}: slice {twice[0]} is named twice; name each once")
     if len(found) == len(true):
         found = found[chosen]
     true = true[chosen]

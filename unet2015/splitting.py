@@ -14,6 +14,8 @@ __all__ = ["held_out_slices", "parse_slices", "split"]
 
 BLOCKS = 2  # a fraction is taken from the end of this many equal parts of the stack
 
+SHOWN = 5  # names of slices listed in a message
+
 
 def split(
     stack: Stack, val: str | float | Sequence[int], *, ignore_label: int | None = None
@@ -100,7 +102,10 @@ def held_out_slices(stack: Stack, val: str | float | Sequence[int]) -> list[int]
         if re.fullmatch(r"\s*0?\.[0-9]+\s*", val):
             return held_out_slices(stack, float(val))
         numbers = all(re.fullmatch(r"[0-9]+(-[0-9]+)?", word) for word in words)
-        if not numbers and all(word in named for word in words):
+        if not numbers and any(word in named for word in words):
+            unknown = [word for word in words if word not in named]
+            if unknown:
+                raise ValueError(f"no slice has the name {unknown[0]!r}; {_named(stack.names)}")
             chosen = [named[word] for word in words]
         else:
             try:
@@ -138,10 +143,22 @@ def _refuse_one_class(
     stack: Stack, indices: Sequence[int], part: str, ignore_label: int | None
 ) -> None:
     """A part in which every labelled pixel is of one class can teach and measure nothing."""
-    classes: set[int] = set()
+    values: set[int] = set()
     for i in indices:
-        classes |= set(np.unique(stack.labels[i]).tolist()) - {ignore_label}
-        if len(classes) > 1:
+        values |= set(np.unique(stack.labels[i]).tolist())
+        if len(values - {ignore_label}) > 1:
             return
+    classes = values - {ignore_label}
     found = f"only class {classes.pop()}" if classes else "no labelled pixel"
-    raise ValueError(f"the {part} slices hold {found}; choose other slices with --val")
+    remedy = "choose other slices with --val"
+    if ignore_label in values:
+        remedy += (
+            f"; the value {ignore_label} means no annotation here: where it is a class in the"
+            f" files, train with --set ignore_label={254 if ignore_label == 255 else 255}"
+        )
+    raise ValueError(f"the {part} slices hold {found}; {remedy}")
+
+
+def _named(names: Sequence[str]) -> str:
+    """What the slices are called, the first few of them."""
+    return f"the names are {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"

@@ -177,7 +177,8 @@ def paired(
     Raises
     ------
     ValueError
-        If the shapes differ or are not of slices, or a slice of the truth has no interior.
+        If the shapes differ or are not of slices, a label is negative, or a slice of the truth has
+        no interior.
     TypeError
         If the truth is neither integer nor bool.
     """
@@ -189,6 +190,8 @@ def paired(
         raise ValueError(f"prediction {shape} and truth {labels.shape} must have equal shapes")
     if labels.ndim not in (2, 3) or labels.size == 0:
         raise ValueError(f"shape {labels.shape} is not (H, W) or (slices, H, W)")
+    if labels.dtype.kind == "i" and labels.min() < 0:
+        raise ValueError(f"truth has the negative label {labels.min()}; 0 is membrane")
     stack = labels.reshape(-1, *labels.shape[-2:]) > 0
     for index, interior in enumerate(stack):
         if not interior.any():

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,8 @@ from unet2015.watching import Events, progress_on, require_tensorboard
 from unet2015.weighing import without_unlabelled
 
 __all__ = ["Inputs", "read_inputs", "run_training"]
+
+FAR_FROM_1 = 2.0  # floating-point images beyond this are hardly in the range 0 .. 1
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
         stack = scaled_stack(stack, recipe.scale)
     except ValueError as error:
         raise UsageFault(f"recipe: scale = {recipe.scale!r}: {error}") from error
+    stack = _with_note_on_floats(stack, recipe)
     validation: Stack | None = None
     held_out = _held_out(stack, inputs.val)
     try:
@@ -126,6 +129,20 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
             inputs.weights or inputs.labels, "gives every pixel the weight 0: nothing to learn"
         )
     return stack, validation
+
+
+def _with_note_on_floats(stack: Stack, recipe: Recipe) -> Stack:
+    """The stack, with a note where floating-point values far from 0 .. 1 stay as they are."""
+    if recipe.scale != "dtype-range" or stack.images[0].dtype.kind != "f":
+        return stack
+    largest = max(float(np.abs(image).max()) for image in stack.images)
+    if largest <= FAR_FROM_1:
+        return stack
+    note = (
+        f"images of floating point reach {largest:g} and are taken as they are; --set"
+        " scale=percentile (or fixed:LOW:HIGH) brings them to 0 .. 1"
+    )
+    return replace(stack, notes=(*stack.notes, note))
 
 
 def _refuse_other_readings(
