@@ -60,6 +60,15 @@ def test_every_reader_sees_the_pixels(tmp_path, shape, axes, dtype, compression)
             np.testing.assert_array_equal(np.asarray(image), array.reshape(-1, *shape[-2:])[0])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint32", "float64"])
+def test_an_empty_image_in_zstd_is_no_bomb_to_our_own_reader(tmp_path, dtype):
+    pytest.importorskip("imagecodecs")
+    array = np.zeros((128, 131_200), dtype)  # above 16 MiB
+    write(tmp_path / "out.tif", array, rows=128, compression="zstd")
+    with open_tiff(tmp_path / "out.tif") as image:
+        assert not image.read_rows(0, 100, 101).any()
+
+
 def test_axes_resolution_and_provenance_are_kept(tmp_path):
     path = tmp_path / "out.tif"
     array = np.zeros((3, 2, 9, 8), np.uint8)
