@@ -95,7 +95,7 @@ def test_versions_agree():
 def test_packages_are_listed_one_by_one():
     """Automatic discovery refuses a layout with several top-level packages."""
     assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == list(PACKAGES)
-    assert PROJECT["project"]["scripts"] == {"unet2015": "unet2015.cli:run"}
+    assert PROJECT["project"]["scripts"] == {"unet2015": "unet2015.__main__:run"}
     assert PROJECT["project"]["requires-python"] == ">=3.11"
     for package in PACKAGES:
         assert (ROOT / package / "py.typed").is_file()

@@ -186,3 +186,26 @@ def test_a9_a10_a_real_process_in_the_middle_of_its_work(
     assert "--resume" in err.splitlines()[-1]
     assert not out.exists()
     assert journal.exists()
+
+
+INTERRUPTED_WHILE_LOADING = """
+import os, runpy, signal, sys, time
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "tiling.command":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("module", ["unet2015", "weightmaps"])
+def test_a9_ctrl_c_while_the_program_is_loaded_shows_no_traceback(module: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_WHILE_LOADING, module, "--help"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
