@@ -139,6 +139,8 @@ def test_a_finished_run_is_refused_and_resumed(finished):
         (["--set", "unlabelled_beyond_px=9"], 2, "add ignore_label = 255"),
         (["--ignore", "7", "--weights", "maps"], 2, "leave --weights out"),
         (["--label-values", "255,0", "--weights", "maps"], 2, "maps from files take 0 as backgro"),
+        (["--workers", "257"], 2, "Invalid value for '--workers'"),
+        (["--set", "ignore_label=255"], 3, "train with --set ignore_label=254"),
         (["--set", "ignore_label=255", "--val", "3"], 3, "255 means no annotation here"),
         (["--set", "ignore_label=255", "--label-values", "0,255"], 3, "255 is that of class 1 and"),
         (["--val", "0,a"], 2, "no slice has the name 'a'; the names are 0, 1"),

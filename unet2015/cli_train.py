@@ -54,7 +54,9 @@ def train(
     only_labelled: Annotated[
         bool, typer.Option("--only-labelled", help="leave images without a label file out")
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="threads that draw ahead")] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, max=256, help="threads that draw ahead")
+    ] = 0,
     keep_every: Annotated[
         int | None, typer.Option("--keep-every", help="keep the checkpoint of every N steps")
     ] = None,

@@ -10,7 +10,7 @@ import numpy as np
 
 from unet2015.stack import Stack
 
-__all__ = ["held_out_slices", "parse_slices", "split"]
+__all__ = ["about_ignored", "held_out_slices", "parse_slices", "split"]
 
 BLOCKS = 2  # a fraction is taken from the end of this many equal parts of the stack
 
@@ -150,13 +150,22 @@ def _refuse_one_class(
             return
     classes = values - {ignore_label}
     found = f"only class {classes.pop()}" if classes else "no labelled pixel"
-    remedy = "choose other slices with --val"
-    if ignore_label in values:
-        remedy += (
-            f"; the value {ignore_label} means no annotation here: where it is a class in the"
-            f" files, train with --set ignore_label={254 if ignore_label == 255 else 255}"
-        )
-    raise ValueError(f"the {part} slices hold {found}; {remedy}")
+    doubt = about_ignored(ignore_label) if ignore_label in values else ""
+    raise ValueError(f"the {part} slices hold {found}; choose other slices with --val{doubt}")
+
+
+def about_ignored(ignore_label: int | None) -> str:
+    """End of a sentence about labels of one class: perhaps the other one was ignored.
+
+    Examples
+    --------
+    >>> about_ignored(255)[:40]
+    '; the value 255 means no annotation here'
+    """
+    return (
+        f"; the value {ignore_label} means no annotation here: where it is a class in the files,"
+        f" train with --set ignore_label={254 if ignore_label == 255 else 255}"
+    )
 
 
 def _named(names: Sequence[str]) -> str:

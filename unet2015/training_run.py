@@ -23,7 +23,7 @@ from unet2015.recipe import Recipe
 from unet2015.run_folder import check_folder
 from unet2015.run_report import write_run_report
 from unet2015.scaled_stack import scaled_stack
-from unet2015.splitting import held_out_slices
+from unet2015.splitting import about_ignored, held_out_slices
 from unet2015.train import Run, check_tile, train
 from unet2015.watching import Events, progress_on, require_tensorboard
 from unet2015.weighing import without_unlabelled
@@ -117,12 +117,14 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
             stack = read_weights(inputs.weights, stack, recipe)
         except ValueError as error:
             raise UsageFault(f"--weights {inputs.weights}: {error}") from error
-    found = {k for labels in stack.labels for k in np.unique(labels)} - {recipe.ignore_label}
+    values = {int(k) for labels in stack.labels for k in np.unique(labels)}
+    found = values - {recipe.ignore_label}
     if len(found) < 2:
+        doubt = about_ignored(recipe.ignore_label) if recipe.ignore_label in values else ""
         kind = f"is of class {found.pop()}" if found else "has the ignore label"
         raise InputError(
             inputs.labels,
-            f"every labelled pixel for training {kind}; there is nothing to tell apart",
+            f"every labelled pixel for training {kind}; there is nothing to tell apart{doubt}",
         )
     if not any(weights.any() for weights in stack.weights or ()):
         raise InputError(
