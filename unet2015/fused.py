@@ -35,7 +35,7 @@ def fused(net: nn.Module) -> nn.Module:
     Examples
     --------
     >>> from unet2015.net import UNet
-    >>> net, image = UNet(base_channels=2, depth=1).eval(), torch.rand(1, 1, 18, 18)
+    >>> net, image = UNet(base_channels=2, depth=1).eval(), torch.rand(2, 1, 18, 18)
     >>> with torch.inference_mode():
     ...     bool((fused(net)(image) == net(image)).all())
     True

@@ -96,5 +96,6 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
+        dist.barrier()  # nobody hangs up while another still speaks
     finally:
         dist.destroy_process_group()
