@@ -103,7 +103,7 @@ def test_the_same_run_twice_gives_the_same_bytes(device):
     np.testing.assert_array_equal(first, second)
 
 
-def test_f3_short_of_memory_the_result_is_the_same(device, short_of_memory):
+def test_short_of_memory_the_result_is_the_same(device, short_of_memory):
     image, net = image_of(1540, 1540), network(16).to(device)
     wanted, geometry = Wanted(dtype="uint8", only=1), geometry_of(net, 1540)
     found = []
