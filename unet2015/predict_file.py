@@ -91,13 +91,15 @@ def predict_file(
         scale = job.scale
         made_by = provenance(job, scale)
         classes = classes_file(out)
-        if before is not None and unfinished_identity(out) is None and made_alike(before, made_by):
-            remove(classes)
-            say(
-                f"{os.fsdecode(out)}: is complete, made with these settings; nothing was left to do"
-            )
-            return []
-        check_output(out, overwrite=overwrite, inputs=[name, *model.files])
+        if before is not None:
+            if unfinished_identity(out) is None and made_alike(before, made_by):
+                remove(classes)
+                say(
+                    f"{os.fsdecode(out)}: is complete, made with these settings; "
+                    "nothing was left to do"
+                )
+                return []
+            check_output(out, overwrite=overwrite, inputs=[name, *model.files])
         _check_format(job, out)
         if settings.save != "instances":
             return _write(
