@@ -29,8 +29,9 @@ import logging
 import os
 import stat
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,9 +46,12 @@ __all__ = [
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 ENVIRONMENT = "UNET2015_CACHE_DIR"
-THREAD_PIXELS = 1 << 18  # fewer cost more to hand over than they save
+THREAD_PIXELS = 1 << 18  # of a distance transform; fewer cost more to hand over than they save
+LIGHT = 16  # so many pixels compared or added cost as much as one of a distance transform
 _DIGEST_BYTES = 32
 _warned = False
 _threads: int | None = None
@@ -132,13 +136,36 @@ def threads() -> int:
 def in_parts(work: Callable[[int, int], object], length: int, pixels: int) -> None:
     """Call ``work(begin, end)`` for parts of ``range(length)``, on threads if it is worth it."""
     count = min(threads(), length, max(1, pixels // THREAD_PIXELS))
+    pieces = 4 * count if count > 1 else 1
+    take = in_turn(itertools.pairwise(length * k // pieces for k in range(pieces + 1)))
+
+    def some() -> None:
+        for begin, end in iter(take, None):
+            if begin < end:
+                work(begin, end)
+
+    at_once(some, count)
+
+
+def in_turn(parts: Iterable[Part]) -> Callable[[], Part | None]:
+    """Return a function that gives any thread the next of the parts, and None after the last."""
+    waiting, lock = iter(parts), threading.Lock()
+
+    def take() -> Part | None:
+        with lock:
+            return next(waiting, None)
+
+    return take
+
+
+def at_once(work: Callable[[], Result], count: int) -> list[Result]:
+    """Return what ``work()`` gives on each of `count` threads; the calling one is among them."""
     if count == 1:
-        work(0, length)
-        return
-    edges = [length * k // (4 * count) for k in range(4 * count + 1)]
-    with ThreadPoolExecutor(count) as pool:
-        for running in [pool.submit(work, a, b) for a, b in itertools.pairwise(edges) if a < b]:
-            running.result()
+        return [work()]
+    with ThreadPoolExecutor(count - 1) as pool:
+        others = [pool.submit(work) for _ in range(count - 1)]
+        own = work()
+    return [own, *(one.result() for one in others)]
 
 
 def cache_directory() -> Path:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -19,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from weightmaps import kernels, windows
-from weightmaps.compiled import THREAD_PIXELS, threads
+from weightmaps.compiled import THREAD_PIXELS, at_once, in_turn, threads
 from weightmaps.labels import extreme
 from weightmaps.spec import WeightMapSpec
 
 __all__ = ["Plan", "TooManyCellsError", "fast_signed_term", "plan_for"]
 
 Labels: TypeAlias = npt.NDArray[Any]
+_Block: TypeAlias = tuple[int, int, int, int, int]
 
 _BLOCKS = ((256, 512), (128, 256), (64, 256), (64, 128), (32, 64))
 _SCRATCH_BYTES = 1_000_000
@@ -165,17 +164,11 @@ def fast_signed_term(
     term = np.empty((len(slices), bottom - top, right - left), dtype)
     counts = np.zeros((len(slices), 2), np.int64)
     highest = extreme(slices, np.max)
-    job = _Job(slices, (top, left), term, counts, spec.ignore_label, highest, plan)
+    job = _Job(slices, (top, left), term, spec.ignore_label, highest, plan)
     workers = min(threads(), max(1, term.size // THREAD_PIXELS))
-    blocks = _blocks(term.shape, plan)
-    lock = threading.Lock()
-    if workers == 1:
-        _work(job, blocks, lock)
-        return term, counts
-    with ThreadPoolExecutor(workers) as pool:
-        running = [pool.submit(_work, job, blocks, lock) for _ in range(workers)]
-    for one in running:
-        one.result()
+    take = in_turn(_blocks(term.shape, plan))
+    for some in at_once(lambda: _work(job, take), workers):
+        counts += some
     return term, counts
 
 
@@ -186,13 +179,12 @@ class _Job:
     slices: Labels
     origin: tuple[int, int]
     term: npt.NDArray[Any]
-    counts: npt.NDArray[np.int64]
     ignore_label: int | None
     highest: int
     plan: Plan
 
 
-def _blocks(shape: tuple[int, ...], plan: Plan) -> Iterator[tuple[int, int, int, int, int]]:
+def _blocks(shape: tuple[int, ...], plan: Plan) -> Iterator[_Block]:
     """Yield (slice, y, x, rows, columns), blocks of about equal size."""
     rows = math.ceil(shape[1] / math.ceil(shape[1] / plan.rows))
     columns = math.ceil(shape[2] / math.ceil(shape[2] / plan.columns))
@@ -203,22 +195,20 @@ def _blocks(shape: tuple[int, ...], plan: Plan) -> Iterator[tuple[int, int, int,
                 yield k, y, x, min(rows, shape[1] - y), min(columns, shape[2] - x)
 
 
-def _work(job: _Job, blocks: Iterator[tuple[int, int, int, int, int]], lock: Any) -> None:
-    """Take blocks until there are none; scratch memory is allocated once per thread."""
+def _work(job: _Job, take: Callable[[], _Block | None]) -> npt.NDArray[np.int64]:
+    """Take blocks until there are none; return the pixel counts of the two classes, per slice.
+
+    Scratch memory is allocated once per thread.
+    """
     plan, (above, beside) = job.plan, job.plan.margins
     wide = plan.columns + 2 * beside
     window_memory = np.empty((plan.rows + 2 * above) * wide, np.int32)
     work_memory = np.empty((2 * plan.rows + 6) * wide, plan.key)
     class_memory = np.empty(plan.rows * plan.columns, np.uint8)
-    counts = np.zeros_like(job.counts)
+    counts = np.zeros((len(job.slices), 2), np.int64)
     numbers = plan.numbers.copy()
     height, width = job.slices.shape[1:]
-    while True:
-        with lock:
-            block = next(blocks, None)
-        if block is None:
-            break
-        k, out_y, out_x, rows, columns = block
+    for k, out_y, out_x, rows, columns in iter(take, None):
         y, x = out_y + job.origin[0], out_x + job.origin[1]
         whole = math.ceil(columns / kernels.GROUP) * kernels.GROUP
         wide = whole + 2 * beside
@@ -238,8 +228,7 @@ def _work(job: _Job, blocks: Iterator[tuple[int, int, int, int, int]], lock: Any
             )
         else:
             kernels.blank_block(classes, numbers, job.term[k])
-    with lock:
-        job.counts[...] += counts
+    return counts
 
 
 def _shaped(memory: npt.NDArray[Any], rows: int, columns: int) -> npt.NDArray[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightmaps.class_balance import class_weights as balance
-from weightmaps.compiled import available, in_parts
+from weightmaps.compiled import LIGHT, available, in_parts
 from weightmaps.labels import as_labels
 from weightmaps.signed_term import Inner, cut, signed_border_term
 from weightmaps.spec import (
@@ -240,7 +240,7 @@ def _add_constants(term: Map, background: float, cell: float) -> None:
         def add(begin: int, end: int) -> None:
             add_constants(term[begin:end], kind(background), kind(cell))
 
-        in_parts(add, len(term), term.size)
+        in_parts(add, len(term), term.size // LIGHT)
         return
     for row in term:
         constant = np.where(np.signbit(row), kind(cell), kind(background))

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from weightmaps.compiled import in_parts
+from weightmaps.compiled import LIGHT, in_parts
 from weightmaps.flooding import dry_line
 
 __all__ = [
@@ -45,7 +45,7 @@ def extreme(labels: Labels, find: Callable[[Labels], Any]) -> int:
     """
     found: list[int] = []
     rows = labels.shape[-2]
-    in_parts(lambda a, b: found.append(find(labels[..., a:b, :])), rows, labels.size)
+    in_parts(lambda a, b: found.append(find(labels[..., a:b, :])), rows, labels.size // LIGHT)
     return int(find(np.array(found)))
 
 

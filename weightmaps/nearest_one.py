@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightmaps.compiled import available, compiled, compiled_distinct, in_parts
+from weightmaps.compiled import LIGHT, available, compiled, compiled_distinct, in_parts
 from weightmaps.spec import FALK_SIGMA1_PX, FALK_V, WeightMapSpec
 
 __all__ = ["add_nearness"]
@@ -93,7 +93,7 @@ def _compiled_nearness(term: Any, labels: npt.NDArray[Any], spec: WeightMapSpec)
                 nearness_block(cells, place, table, away, squares, term[y:y1, x:x1])
 
     in_parts(work, bands, term.size)
-    in_parts(lambda begin, end: unsign(term[begin:end]), height, term.size)
+    in_parts(lambda begin, end: unsign(term[begin:end]), height, term.size // LIGHT)
 
 
 def _is_source(term: Any, labels: npt.NDArray[Any], spec: WeightMapSpec) -> npt.NDArray[np.uint8]:
