@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from tests.faults.invariants import invariant
 from tests.label_maps import label_maps, random_labels, some, voronoi_cells
+from weightmaps import nearest_two as module
 from weightmaps import (
-    compiled,
+    threads,
     two_nearest_distances,
     two_nearest_distances_reference,
     volume_two_nearest_distances,
 )
-from weightmaps import nearest_two as module
 from weightmaps.reference import per_instance, transform, two_nearest_by_bits
 
 
@@ -131,8 +131,8 @@ def test_a_large_crowded_image_equals_the_bit_oracle():
 def test_same_bits_for_any_thread_count(monkeypatch):
     labels = voronoi_cells(150, 60, 3.0)
     expected = two_nearest_distances(labels, return_labels=True)
-    monkeypatch.setattr(compiled, "THREAD_PIXELS", 500)
-    monkeypatch.setattr(compiled, "_threads", 3)
+    monkeypatch.setattr(threads, "THREAD_PIXELS", 500)
+    monkeypatch.setattr(threads, "_threads", 3)
     found = two_nearest_distances(labels, return_labels=True)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)

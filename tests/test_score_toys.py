@@ -26,7 +26,7 @@ from unet2015.segments import cells, information_f, pair_counts, rand_counts, ra
 from unet2015.simple_points import RING, is_simple, simple_table
 from unet2015.thinning import thin
 from unet2015.warping import Mismatch, mismatches, relax
-from weightmaps.compiled import set_threads
+from weightmaps.threads import set_threads
 
 sides = st.integers(1, 9)
 shapes = st.tuples(sides, sides)

@@ -22,15 +22,16 @@ from weightmaps import (
     nearest_one,
     separate_touching,
     signed_term,
+    threads,
     two_nearest_distances_reference,
     volume_weight_map,
     weight_map,
 )
 from weightmaps import fast_term as fast
-from weightmaps.compiled import set_threads
 from weightmaps.labels import separate_touching_volume
 from weightmaps.reference import per_instance, two_nearest_by_bits
 from weightmaps.spec import LINES
+from weightmaps.threads import set_threads
 
 GAPS = {1: 9.231, 2: 8.353, 3: 7.261, 5: 4.868, 10: 0.889, 15: 0.060}
 DTYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
@@ -416,6 +417,7 @@ def test_output_types(dtype):
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_same_bits_for_any_thread_count(monkeypatch, count):
     monkeypatch.setattr(fast, "THREAD_PIXELS", 1000)
+    monkeypatch.setattr(threads, "THREAD_PIXELS", 1000)
     stack = np.stack([voronoi_cells(200, 90, 2.0, seed) for seed in range(2)])
     set_threads(1)
     try:

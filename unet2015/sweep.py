@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from weightmaps.compiled import threads
+from weightmaps.threads import threads
 
 __all__ = ["SWEEP", "Sweep", "as_probability", "paired", "slice_by_slice"]
 

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from weightmaps import kernels, windows
-from weightmaps.compiled import THREAD_PIXELS, at_once, in_turn, threads
 from weightmaps.labels import extreme
 from weightmaps.spec import WeightMapSpec
+from weightmaps.threads import THREAD_PIXELS, at_once, in_turn, threads
 
 __all__ = ["Plan", "TooManyCellsError", "fast_signed_term", "plan_for"]
 

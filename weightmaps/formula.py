@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightmaps.class_balance import class_weights as balance
-from weightmaps.compiled import LIGHT, available, in_parts
+from weightmaps.compiled import available
 from weightmaps.labels import as_labels
 from weightmaps.signed_term import Inner, cut, signed_border_term
 from weightmaps.spec import (
@@ -27,6 +27,7 @@ from weightmaps.spec import (
     halo_px,
     weights_of,
 )
+from weightmaps.threads import LIGHT, in_parts
 
 __all__ = ["EPSILON", "WeightMapSpec", "border_term", "halo_px", "volume_weight_map", "weight_map"]
 

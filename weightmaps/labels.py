@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from weightmaps.compiled import LIGHT, in_parts
 from weightmaps.flooding import dry_line
+from weightmaps.threads import LIGHT, in_parts
 
 __all__ = [
     "as_labels",

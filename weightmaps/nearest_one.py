@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightmaps.compiled import LIGHT, available, compiled, compiled_distinct, in_parts
+from weightmaps.compiled import available, compiled, compiled_distinct
 from weightmaps.spec import FALK_SIGMA1_PX, FALK_V, WeightMapSpec
+from weightmaps.threads import LIGHT, in_parts
 
 __all__ = ["add_nearness"]
 

@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from weightmaps.compiled import available, in_parts
+from weightmaps.compiled import available
 from weightmaps.labels import as_labels
 from weightmaps.reference import per_instance, two_nearest_by_bits
+from weightmaps.threads import in_parts
 
 __all__ = ["two_nearest_distances", "volume_two_nearest_distances"]
 

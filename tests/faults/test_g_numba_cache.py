@@ -19,6 +19,7 @@ pytest.importorskip("numba")
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 from weightmaps.compiled import compiled
+from weightmaps.threads import set_threads, threads
 
 @compiled
 def total(values):
@@ -229,20 +230,6 @@ print(sorted(heavy & set(sys.modules)))
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.strip() == "[]"
-
-
-def test_threads_follow_the_setting_then_the_environment(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert module.threads() == 1
-    monkeypatch.setenv("OMP_NUM_THREADS", "none")
-    assert module.threads() >= 1
-    module.set_threads(3)
-    try:
-        assert module.threads() == 3
-    finally:
-        module.set_threads(None)
-    with pytest.raises(ValueError, match="0 threads"):
-        module.set_threads(0)
 
 
 @pytest.mark.parametrize(
