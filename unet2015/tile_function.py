@@ -9,6 +9,7 @@ computed in smaller legal pieces on the same grid (`unet2015.fitting`), and the 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -182,14 +183,21 @@ def _mean(
     """Mean probabilities or logits over the views, and whether each tile's are all finite."""
     total: Tensor | None = None
     # Told from the input too: a fused ReLU makes 0 of a NaN, which no logit then shows.
-    finite = image.flatten(1).abs().amax(dim=1) < _LARGEST
+    finite = _all_within(image, _LARGEST)
     for view in views:
         logits = _unturned(logits_of(_turned(image, view)), view)
-        finite &= torch.isfinite(logits.flatten(1)).all(dim=1)
+        finite &= _all_within(logits, math.inf)
         part = logits if as_logits else _probabilities(logits)
         total = part if total is None else total + part
     assert total is not None
     return total / len(views) if len(views) > 1 else total, finite
+
+
+def _all_within(values: Tensor, bound: float) -> Tensor:
+    """Whether all of each tile of (N, ...) is nearer to 0 than `bound` and no NaN, bool (N,)."""
+    # One pass without copies; a NaN is both extremes of what holds it.
+    ends = torch.stack([torch.stack(tile.aminmax()) for tile in values])
+    return (ends.abs() < bound).all(dim=1)
 
 
 def _probabilities(logits: Tensor) -> Tensor:

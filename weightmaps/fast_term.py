@@ -26,7 +26,7 @@ __all__ = ["Plan", "TooManyCellsError", "fast_signed_term", "plan_for"]
 Labels: TypeAlias = npt.NDArray[Any]
 _Block: TypeAlias = tuple[int, int, int, int, int]
 
-_BLOCKS = ((256, 512), (128, 256), (64, 256), (64, 128), (32, 64))
+_BLOCKS = ((256, 512), (96, 512), (128, 256), (64, 256), (64, 128), (32, 64))
 _SCRATCH_BYTES = 1_000_000
 _WIDE_REACH_PX = 130  # from a sigma of 20 px on a block must be larger than that, or be all margin
 _WIDE_SCRATCH_BYTES = 8_000_000
