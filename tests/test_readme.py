@@ -320,3 +320,11 @@ def test_limits_in_security_are_those_of_the_code():
     assert {name: float(value) for name, value in stated.items()} == {
         name: float(value) for name, value in vars(Limits()).items()
     }
+
+
+def test_the_cpu_build_to_install_first_is_the_one_that_is_pinned():
+    pinned = re.findall(
+        r"^torch==[\d.]+", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE
+    )
+    for page in (ROOT / "README.md", ROOT / "docs" / "install.md"):
+        assert re.findall(r"`(torch==[\d.]+)`", page.read_text("utf-8")) == pinned
