@@ -27,10 +27,11 @@ __all__ = [
 Rgb = NDArray[np.uint8]
 
 BLUE, ORANGE, VERMILION = (0, 114, 178), (230, 159, 0), (213, 94, 0)
-# Neighbours get different entries; the order mixes light and dark.
+# Neighbours get different entries; the order mixes light and dark. Their last, grey or black, would
+# look like no cell in a micrograph; violet stands in.
 INSTANCE_COLOURS = np.array(
     [(86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (0, 114, 178),
-     (213, 94, 0), (153, 153, 153)],
+     (213, 94, 0), (120, 94, 240)],
     np.float32,
 )  # fmt: skip
 
