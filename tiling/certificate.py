@@ -166,6 +166,14 @@ class SeamWatch:
         x = (x - back * across) // geometry.period * geometry.period
         return y, y + geometry.output, x, x + geometry.output
 
+    @property
+    def probe_read(self) -> Window | None:
+        """What the probe reads: its window and the margin around it; None for no probe."""
+        if self.probe_window is None:
+            return None
+        (y0, y1, x0, x1), margin = self.probe_window, self.probe_geometry.margin
+        return y0 - margin, y1 + margin, x0 - margin, x1 + margin
+
     def see(self, row: int, column: int, tile: Tile, result: npt.NDArray[Any]) -> None:
         """Compare one tile's result (K, output, output) with those of its neighbours so far.
 
@@ -225,7 +233,8 @@ class SeamWatch:
         if self._probed is None or self._patch is None or row < due:
             return False
         y0, x0 = self._probe_origin()
-        top, left = max(0, self._plan.region[0] - y0), max(0, self._plan.region[2] - x0)
+        first = self._plan.band(self.probe_row)[0]  # of what this run has computed
+        top, left = max(0, first - y0), max(0, self._plan.region[2] - x0)
         end, right = self._patch_end()
         rows, columns = slice(top, end - y0), slice(left, right - x0)
         self.probe.add(self._patch[:, rows, columns], self._probed[:, rows, columns])

@@ -267,11 +267,13 @@ def _batches(
 ) -> Iterator[_Batch]:
     """Inputs of the function in the order of the plan, the probe's beside the first band."""
     geometry = tiles.geometry
-    first, last = tiles.tile(0, 0).read, tiles.tile(0, tiles.columns - 1).read
-    across = reflected(first[2], last[3], tiles.shape[1])
+    probe_row, probe = watch.probe_row, watch.probe_read
+    reads = [tiles.tile(0, column).read for column in (0, tiles.columns - 1)]
+    reads += [] if probe is None else [probe]  # at the paper's step it may begin left of all tiles
+    left, right = min(read[2] for read in reads), max(read[3] for read in reads)
+    across = reflected(left, right, tiles.shape[1])
     band = RowBand(source, geometry.input + tiles.step, (int(across.min()), int(across.max()) + 1))
     tally.row_bytes = band.nbytes
-    probe_row, probe = watch.probe_row, watch.probe_window
 
     def filled(windows: list[Window]) -> Array:
         channels = band.shape[0] if len(band.shape) == 3 else 1
@@ -284,8 +286,7 @@ def _batches(
 
     def probing() -> Iterator[_Batch]:
         if probe is not None:
-            (y0, y1, x0, x1), edge = probe, geometry.margin
-            yield _Batch(probe_row, 0, [], filled([(y0 - edge, y1 + edge, x0 - edge, x1 + edge)]))
+            yield _Batch(probe_row, 0, [], filled([probe]))
 
     if tiles.rows == probe_row + 1:  # what it is compared with ends with this band
         yield from probing()
