@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
 import sys
@@ -12,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from tests.tiny_run import write_tiny
-from tiling.command import finish
+from tiling.command import finish, note, tell
 from unet2015.cli import main
 from unet2015.info import describe
 from unet2015.progress import bar
@@ -92,6 +94,34 @@ def test_a_file_name_is_printed_as_it_is_where_it_can_be(capsys, monkeypatch):
     with bar("tiles") as show:
         show.say("naïve ☃.tif")
     assert capsys.readouterr().err == "naïve ☃.tif\n"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_file_name_steers_no_terminal(terminal, capsys, monkeypatch):
+    name, safe = "[/b]\x1b[2J\n\u202ea.tif", r"[/b]\x1b[2J\n\u202ea.tif"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with bar("tiles") as show:
+        show.say(name)
+        show.update(1, 2, name)
+    tell(name)
+    note(name)
+    said = capsys.readouterr()
+    assert said.out == f"{safe}\n"
+    assert said.err.count(f"{safe}\n") == 2
+    assert "\x1b[2J" not in said.err
+    assert "\u202e" not in said.err
+
+
+def test_f9_what_nobody_reads_ends_no_work(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, _text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, Closed())
+    work = []
+    assert finish("demo", lambda: [(tell("x"), note("y"), work.append(k)) for k in range(3)]) == 0
+    assert work == [0, 1, 2]
 
 
 def test_a_recipe_nested_too_deeply_is_bad_input(tmp_path, capsys):

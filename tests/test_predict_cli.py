@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -67,6 +68,17 @@ def test_several_images_go_to_a_folder_under_their_names(here, capsys):
     tifffile.imwrite("b.tif", np.zeros((40, 50), np.uint8))
     assert predict("b.tif", "b.ome.tif", "--out", "maps") == 2
     assert "two images would both be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_f9_all_images_are_predicted_where_nobody_reads_the_results(here, monkeypatch, stream):
+    tifffile.imwrite("b.tif", np.zeros((40, 50), np.uint8))
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb", buffering=0) as raw:
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(raw, write_through=True))
+        assert predict("a.tif", "b.tif", "--out", "maps") == 0
+    assert sorted(p.name for p in Path("maps").iterdir()) == ["a.prob.tif", "b.prob.tif"]
 
 
 def test_the_plan_writes_nothing(here, capsys):

@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,14 +25,7 @@ from tiling.faults import Fault, UsageFault
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["Terminated", "deferred", "finish", "run_app", "tidy", "visible"]
-
-# C0 and C1 controls but tab and line feed; marks that turn the direction of writing.
-_STEERING = {
-    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for code in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F),
-                 *range(0x2066, 0x206A))
-}  # fmt: skip
+__all__ = ["Terminated", "deferred", "finish", "note", "run_app", "tell", "tidy", "visible"]
 
 
 class Terminated(BaseException):
@@ -44,27 +37,39 @@ def _on_sigterm(_signum: int, _frame: FrameType | None) -> NoReturn:
 
 
 def visible(text: str) -> str:
-    r"""The text with what would steer a terminal, or hide in it, written as escapes.
+    r"""The text as one line: what would steer a terminal, or hide in it, written as escapes.
 
     Names and descriptions come from files, and files are not trusted.
 
     Examples
     --------
-    >>> print(visible("a\x1b[2Jb"))
-    a\x1b[2Jb
+    >>> print(visible("a\x1b[2Jb\nc"))
+    a\x1b[2Jb\nc
     """
-    return text.translate(_STEERING)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _say(program: str, text: str) -> None:
-    """One line on standard error that survives any locale and a closed stream."""
-    line = f"{program}: {' '.join(visible(text).split())}\n"
+def tell(*lines: str) -> None:
+    """Write lines of result to standard output; where nobody reads any more, the work goes on."""
     try:
-        encoding = sys.stderr.encoding or "ascii"
-        sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.write(_shown(lines, sys.stdout.encoding))
+    except BrokenPipeError:
+        _close_quietly(sys.stdout)
+
+
+def note(line: str) -> None:
+    """Write a line to standard error; that nobody can read it stops no work."""
+    try:
+        sys.stderr.write(_shown([line], sys.stderr.encoding))
         sys.stderr.flush()
     except (OSError, ValueError):
-        pass
+        _close_quietly(sys.stderr)
+
+
+def _shown(lines: Iterable[str], encoding: str | None) -> str:
+    """Each of `lines` on a line of its own, whatever it holds and whatever the encoding."""
+    text, known = "".join(f"{visible(line)}\n" for line in lines), encoding or "ascii"
+    return text.encode(known, "backslashreplace").decode(known)
 
 
 def _close_quietly(stream: object) -> None:
@@ -173,10 +178,10 @@ def finish(program: str, command: Callable[[], object], *, show_traceback: bool 
         command()
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
-        _say(program, f"interrupted{_hint(stop)}")
+        note(f"{program}: interrupted{_hint(stop)}")
         return 130
     except Terminated as stop:
-        _say(program, f"terminated{_hint(stop)}")
+        note(f"{program}: terminated{_hint(stop)}")
         return 143
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
@@ -207,7 +212,7 @@ def tidy(program: str, folder: str | os.PathLike[str]) -> None:
     except OSError:
         return  # a folder that is missing or closed is for `check_output` to tell
     for path in stale:
-        _say(program, f"removed {path}, left by a run that did not end")
+        note(f"{program}: removed {path}, left by a run that did not end")
 
 
 def _hint(stop: BaseException) -> str:
@@ -223,5 +228,5 @@ def _bug(error: BaseException) -> str:
 def _told(program: str, text: str, code: int, show_traceback: bool) -> int:
     if show_traceback:
         traceback.print_exc(file=sys.stderr)
-    _say(program, text)
+    note(f"{program}: {text}")
     return code

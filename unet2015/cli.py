@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tiling.command import deferred, run_app, tidy
+from tiling.command import deferred, run_app, tell, tidy
 from unet2015.cli_predict import predict
 from unet2015.cli_train import train
 from unet2015.score_cli import score
@@ -92,7 +92,7 @@ def export(
             state, out, input_dtype=input_dtype or "uint8", use_averaged=averaged,
             overwrite=overwrite,
         )  # fmt: skip
-    typer.echo(out)
+    tell(str(out))
 
 
 @app.command("import-caffe", short_help="Checkpoint of the authors' .caffemodel.")
@@ -108,7 +108,7 @@ def import_caffe(
 
     tidy("unet2015", out.parent)
     save(out, load_caffemodel(file), overwrite=overwrite)
-    typer.echo(out)
+    tell(str(out))
 
 
 @app.command("sample", short_help="Write the embedded, labelled sample.")
@@ -120,8 +120,7 @@ def sample(
     """Write the embedded sample: a synthetic EM stack, nuclei and axons with labels."""
     from unet2015.sample import write_sample
 
-    for path in write_sample(directory, overwrite=overwrite):
-        typer.echo(path)
+    tell(*map(str, write_sample(directory, overwrite=overwrite)))
 
 
 @app.command("demo", short_help="Weights, training, prediction, report on the sample.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiling.command import tidy
+from tiling.command import tell, tidy
 
 if TYPE_CHECKING:
     from unet2015.predict_file import Job, Model, Settings
@@ -250,7 +250,7 @@ def _predict_one(
                 stop.add_note(f"to go on: {_resume_command()}")
             raise
     if begun:
-        sys.stdout.write(summary_text(target, begun[0], summaries))
+        tell(*summary_text(target, begun[0], summaries).splitlines())
 
 
 def _resume_command() -> str:
@@ -279,7 +279,7 @@ def _overlay(
     with open_source(image) as source:
         job = prepare(model, source, os.fsdecode(image), settings)
         write_overlay(job, target, picture, overwrite=overwrite)
-    sys.stdout.write(f"{picture}: preview\n")
+    tell(f"{picture}: preview")
 
 
 def _show_plan(model: Model, image: Path, settings: Settings) -> None:
@@ -291,4 +291,4 @@ def _show_plan(model: Model, image: Path, settings: Settings) -> None:
     from unet2015.predict_text import plan_text
 
     with open_source(image) as source:
-        sys.stdout.write(plan_text(prepare(model, source, os.fsdecode(image), settings)))
+        tell(*plan_text(prepare(model, source, os.fsdecode(image), settings)).splitlines())

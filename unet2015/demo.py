@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling import Summary
-from tiling.command import Terminated
+from tiling.command import Terminated, note, tell
 from tiling.faults import UsageFault, WriteError
 from tiling.images import read_stack
 from tiling.safe_write import write_text
@@ -88,15 +87,15 @@ def run_demo(out: Path, *, overwrite: bool = False, steps: int | None = None, de
 def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
     """The three stories one after the other, each with the command that tells it alone."""
     sample, maps, run_folder = out / "sample", out / "weights", out / "run"
-    _say("1/5  the embedded sample: 10 labelled slices, one larger image of other tissue")
+    note("1/5  the embedded sample: 10 labelled slices, one larger image of other tissue")
     write_sample(sample, overwrite=overwrite)
     commands = [f"unet2015 sample {sample}"]
 
-    _say("2/5  border weight maps (w0 = 10, sigma = 5 px)")
+    note("2/5  border weight maps (w0 = 10, sigma = 5 px)")
     weights([str(sample / "labels.tif")], out=maps, preview=True, overwrite=True)
     commands.append(f"unet2015 weights {sample / 'labels.tif'} --out {maps} --preview --overwrite")
 
-    _say(f"3/5  training a narrow U-Net: {recipe.steps} steps")
+    note(f"3/5  training a narrow U-Net: {recipe.steps} steps")
     for name in ("last.safetensors", "best.safetensors"):
         (run_folder / name).unlink(missing_ok=True)
     inputs = Inputs(sample / "images.tif", sample / "labels.tif", maps, HELD_OUT)
@@ -106,7 +105,7 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
     run = run_training(recipe, inputs, run_folder, device=device, words=train_words)
     commands.append("unet2015 " + " ".join(train_words))
 
-    _say("4/5  tile-stitched prediction of a held-out image larger than one tile")
+    note("4/5  tile-stitched prediction of a held-out image larger than one tile")
     target = out / "large-probability.tif"
     model = _model(run_folder / "last.safetensors")
     settings = Settings(device=device, output_tile=TILE, dtype="uint8")
@@ -116,7 +115,7 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
         f" --output-tile {TILE} --out {target}"
     )
 
-    _say("5/5  scores and report")
+    note("5/5  scores and report")
     image, truth = (read_stack(sample / f)[0] for f in ("large.tif", "large-labels.tif"))
     stitched = read_stack(target)[0]
     rows, scores = _large_scores(sample, image, truth, stitched)
@@ -128,8 +127,8 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
     write_report(out / "report.html", data, overwrite=True)
     for name, row in rows.items():
         figures = "  ".join(f"{key} {row[key]:.4f}" for key in ("wrong_pixels", "v_info", "v_rand"))
-        sys.stdout.write(f"{name:24s} {figures}\n")
-    sys.stdout.write(f"open {out / 'report.html'}\n")
+        tell(f"{name:24s} {figures}")
+    tell(f"open {out / 'report.html'}")
 
 
 def _with_large_image(
@@ -225,7 +224,3 @@ def _difference(model: Model, image: NDArray[Any], stitched: NDArray[Any]) -> ND
     probability = predict_array(model.net, image, output=whole, scale=model.scale)[1]
     difference: NDArray[np.float64] = np.abs(np.rint(probability * 255.0) - stitched)
     return difference
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 
+from tiling.command import tell
 from tiling.faults import Fault
 
 __all__ = ["examine"]
@@ -23,10 +23,11 @@ def examine() -> int:
         except Exception as error:  # noqa: BLE001 - a broken part is the finding
             finding = f"broken: {type(error).__name__}: {error}"
             wrong.append(f"{name}: {error}")
-        sys.stdout.write(f"{name:<12} {finding}\n")
+        tell(f"{name:<12} {finding}")
     for line in wrong:
-        sys.stdout.write(f"WRONG        {line}\n")
-    sys.stdout.write("everything is in order\n" if not wrong else "")
+        tell(f"WRONG        {line}")
+    if not wrong:
+        tell("everything is in order")
     return 1 if wrong else 0
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tiling.command import tell
 from tiling.faults import InputError
 
 __all__ = ["describe", "print_description"]
@@ -65,11 +65,10 @@ def _is_zoo_package(file: Path) -> bool:
 def print_description(found: Mapping[str, Any], *, as_json: bool) -> None:
     """The description on standard output, as JSON or as indented lines."""
     if as_json:
-        sys.stdout.write(json.dumps(found, indent=1, default=str) + "\n")
-        return
-    from tiling.command import visible
-
-    sys.stdout.write(visible("".join(_lines(found))))
+        text = json.dumps(found, indent=1, default=str).replace("\x7f", "\\u007f")
+        tell(*text.splitlines())
+    else:
+        tell(*_lines(found))
 
 
 def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
@@ -77,9 +76,9 @@ def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
     width = max((len(name) for name in values), default=0)
     for name, value in values.items():
         if isinstance(value, Mapping):
-            lines += [f"{indent}{name}\n", *_lines(value, indent + "  ")]
+            lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name:<{width}}  {value}\n")
+            lines.append(f"{indent}{name:<{width}}  {value}")
     return lines
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from tiling import Summary, plan
+from tiling.command import visible
 from tiling.pyramid import levels_for
+from unet2015.device import has_fast_bf16
 from unet2015.fitting import halved
 from unet2015.intensity import Scale
 from unet2015.predict_history import seam_rule
@@ -26,10 +29,10 @@ def tile_text(job: Job) -> str:
     """One line: image, device, tile."""
     side, exact = job.geometry, job.settings.step == "exact"
     return (
-        f"{job.image}: {job.planes.height} x {job.planes.width} px, {len(job.planes)} plane(s), "
-        f"on {job.device} in {job.precision}; tile {side.input} -> {side.output}, "
-        f"step {side.step if exact else side.output} px{'' if exact else ' (inexact)'}; "
-        f"values {job.normalise}"
+        f"{visible(job.image)}: {job.planes.height} x {job.planes.width} px, "
+        f"{len(job.planes)} plane(s), on {job.device} in {job.precision}; "
+        f"tile {side.input} -> {side.output}, step {side.step if exact else side.output} px"
+        f"{'' if exact else ' (inexact)'}; values {job.normalise}"
     )
 
 
@@ -76,11 +79,19 @@ def plan_text(job: Job) -> str:
         f"  memory      about {job.network_bytes / 2**30:.2f} GiB in the network and"
         f" {job.pipeline_bytes / 2**30:.2f} GiB around it; smaller tiles if the device runs out:"
         f" {', '.join(ladder) or 'none'}\n"
-        f"  time        about {_duration(number * seconds_per_tile(job))}"
-        f" (one small tile measured now)\n"
+        f"  time        {_time(job, number)}\n"
         f"  output      {' x '.join(map(str, job.shape))} {job.dtype}, axes {job.axes}"
         f"{_levels(job)}\n"
     )
+
+
+def _time(job: Job, tiles: int) -> str:
+    """How long so many tiles take, and in bf16 where the device multiplies it in hardware."""
+    told = f"about {_duration(tiles * seconds_per_tile(job))}"
+    if job.precision == "fp32" and has_fast_bf16(job.device):
+        half = tiles * seconds_per_tile(replace(job, precision="bf16"))
+        told += f"; with --precision bf16 about {_duration(half)}"
+    return f"{told} (one small tile measured now)"
 
 
 def summary_text(target: Path, job: Job, summaries: Sequence[Summary]) -> str:
@@ -104,7 +115,7 @@ def summary_text(target: Path, job: Job, summaries: Sequence[Summary]) -> str:
     inexact = "; step paper: not seamless" if job.settings.step == "paper" else ""
     accepted = _accepted(job) if compared or probes else ""
     return (
-        f"{target}: {pixels / 1e6:.2f} Mpx in {seconds:.1f} s"
+        f"{visible(str(target))}: {pixels / 1e6:.2f} Mpx in {seconds:.1f} s"
         f" ({pixels / 1e6 / max(seconds, 1e-9):.2f} Mpx/s), {sum(s.tiles for s in summaries)} tiles"
         f"{f', {kept} rows kept from before' if kept else ''}\n"
         f"  {100 * (computed / max(pixels, 1) - 1):.0f} % computed twice or outside; waited"

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from tiling.command import note, visible
+
 __all__ = ["Bar", "bar"]
 
 
@@ -27,8 +29,7 @@ class _Silent:
         pass
 
     def say(self, line: str) -> None:
-        encoding = sys.stderr.encoding or "ascii"
-        sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        note(line)
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def bar(unit: str) -> Iterator[Bar]:
     )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
         TextColumn("{task.completed:.1f}/{task.total:.1f} {task.fields[unit]}"),
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
     )  # fmt: skip
@@ -58,9 +59,10 @@ def bar(unit: str) -> Iterator[Bar]:
             def update(self, done: float, total: float, text: str = "") -> None:
                 speed = progress.tasks[0].speed
                 rate = f"{speed:.2f} {unit}/s" if speed else ""
-                progress.update(task, completed=done, total=total, description=text, rate=rate)
+                about = visible(text)
+                progress.update(task, completed=done, total=total, description=about, rate=rate)
 
             def say(self, line: str) -> None:
-                progress.console.print(line, markup=False, highlight=False)
+                progress.console.print(visible(line), markup=False, highlight=False)
 
         yield Shown()

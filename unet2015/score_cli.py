@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from tiling.command import note, tell
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -74,8 +76,8 @@ def score(
             " or leave --ignore out"
         )
     pair = read_pair(prediction, truth, slices=slices, class_index=class_index)
-    for note in pair.notes:
-        _note(note)
+    for line in pair.notes:
+        _note(line)
     record: dict[str, Any] = {
         "prediction": str(prediction),
         "truth": str(truth),
@@ -88,13 +90,13 @@ def score(
     except (TypeError, ValueError) as error:
         raise InputError(prediction, f"against {truth}: {error}") from error
     if json:
-        typer.echo(json_text.dumps(record, indent=1))
+        tell(*json_text.dumps(record, indent=1).splitlines())
     else:
         _print_tables(record, pair.slices)
 
 
 def _note(text: str) -> None:
-    typer.echo(f"note: {text}", err=True)
+    note(f"note: {text}")
 
 
 def _measured(name: Measure, pair: ScoredPair, ignore: int | None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from tiling.command import tell
 from tiling.faults import InputError, UsageFault
 from unet2015.data import Stack, read_stack_pair, split, weigh
 from unet2015.device import choose_device, choose_precision, describe_device
@@ -238,7 +238,7 @@ def run_training(
             return run
     write_run_report(run, training, validation, commands=["unet2015 " + shlex.join(words)])
     figures = ", ".join(f"{k} {v:.4f}" for k, v in run.measures.items())
-    sys.stdout.write(f"{out}: {run.step} steps{'; held out: ' if figures else ''}{figures}\n")
+    tell(f"{out}: {run.step} steps{'; held out: ' if figures else ''}{figures}")
     return run
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiling.command import Terminated, deferred, run_app
+from tiling.command import Terminated, deferred, note, run_app, tell
 from tiling.faults import UsageFault, WriteError
 
 if TYPE_CHECKING:
@@ -157,10 +157,10 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
     todo = orders(surveys, request, overwrite=manner.overwrite or manner.plan,
                   preview=manner.preview)  # fmt: skip
     if request.spec.class_weights == "balanced":
-        _print(balance(surveys, todo))
+        tell(balance(surveys, todo))
     if manner.plan:
         for order in todo:
-            _print(planned(order, overwrite=manner.overwrite))
+            tell(planned(order, overwrite=manner.overwrite))
         return
     check_outputs(todo, overwrite=manner.overwrite)
     check_room(todo)
@@ -169,7 +169,7 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
         made = make_maps(todo, jobs=manner.jobs, overwrite=manner.overwrite, advance=advance)
         try:
             for one_map in made:
-                _print(summary(one_map))
+                tell(summary(one_map))
         except (KeyboardInterrupt, Terminated) as stop:
             stop.add_note("finished maps stay; run the same command again for the rest")
             raise
@@ -185,7 +185,7 @@ def _prepare(out: Path) -> None:
     except OSError as error:
         raise WriteError(out, f"cannot be used as output folder: {error.strerror}") from error
     for path in stale:
-        _note(f"removed {path}, left by a run that did not end")
+        note(f"removed {path}, left by a run that did not end")
 
 
 def _class_weights(text: str) -> str | tuple[float, ...]:
@@ -232,23 +232,6 @@ def _spacing(text: str | None, *, volume: bool) -> tuple[float, ...] | None:
     if len(numbers) != axes.count(",") + 1:
         raise UsageFault(f"--spacing {text} must be {axes.count(',') + 1} numbers: {axes}")
     return numbers
-
-
-def _print(line: str) -> None:
-    """One line of result on standard output; where nobody reads, the maps still want making."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(_shown(line, sys.stdout.encoding))
-
-
-def _note(line: str) -> None:
-    sys.stderr.write(_shown(line, sys.stderr.encoding))
-
-
-def _shown(line: str, encoding: str | None) -> str:
-    """One line whatever the encoding and whatever a name holds, a line break for instance."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    known = encoding or "ascii"
-    return text.encode(known, "backslashreplace").decode(known) + "\n"
 
 
 @contextlib.contextmanager
