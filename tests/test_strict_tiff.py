@@ -22,7 +22,7 @@ from tests.faults.invariants import invariant
 from tiling.axes import page_axes
 from tiling.decode import DeflateStream
 from tiling.faults import InputError
-from tiling.images import check_finite, read_image
+from tiling.images import read_image
 from tiling.strict_tiff import Limits, open_tiff, read_stack
 
 DTYPES = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
@@ -436,11 +436,6 @@ def test_grey_with_opaque_alpha_is_grey(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="transparent"):
         read_image(tmp_path / "a.png")
-
-
-def test_finite_pixels_pass_untouched() -> None:
-    pixels = picture("f4", (3, 4))
-    assert check_finite("a", pixels) is pixels
 
 
 @pytest.mark.data

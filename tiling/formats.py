@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tiling.disk import StrPath
 from tiling.meaning import Meaning
-from tiling.png_source import PngSource, is_png
+from tiling.png import is_png
+from tiling.png_source import PngSource
 from tiling.tiff import TiffSource
 from tiling.tiff_sink import TiffSink
 

@@ -125,24 +125,6 @@ nearest: 388 or 404
         """The same network with another (legal) output tile."""
         return replace(self, output=output)
 
-    def smaller(self) -> Geometry | None:
-        """Next rung down the ladder of legal tiles: about three quarters of the input side.
-
-        None at the floor. Used when a device runs out of memory.
-
-        Examples
-        --------
-        >>> tile, ladder = Geometry.for_unet(output=772), []
-        >>> while tile := tile.smaller():
-        ...     ladder.append(tile.output)
-        >>> ladder
-        [532, 340, 196, 100, 20]
-        """
-        if self.output == self.smallest:
-            return None
-        below, _ = self.nearest(self.input * 3 // 4 - 2 * self.margin)
-        return self.resized(min(below, self.output - self.period))
-
     def shrink_to(self, shape: tuple[int, ...]) -> Geometry:
         """Smallest legal tile whose output covers an image of `shape` (..., H, W), or `self`.
 

@@ -24,7 +24,7 @@ from tiling.ifd import Limits
 from tiling.input_file import InputFile, as_input_error
 from tiling.rows import check_bytes
 
-__all__ = ["SIGNATURE", "read_png"]
+__all__ = ["is_png", "read_png"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SAMPLES = {(0, 1): 1, (0, 8): 1, (0, 16): 1, (2, 8): 3, (4, 8): 2, (6, 8): 4}
@@ -33,6 +33,18 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
           (0, 1, 1, 2))  # fmt: skip
 _SMALL = 1 << 24
 _READ = 1 << 20
+
+
+def is_png(path: StrPath) -> bool:
+    """Whether the file begins like a PNG, whatever its name.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is not an ordinary one.
+    """
+    with InputFile(path) as file:
+        return file.read(0, min(len(SIGNATURE), file.size)) == SIGNATURE
 
 
 def read_png(path: StrPath, *, limits: Limits | None = None) -> npt.NDArray[Any]:

@@ -12,23 +12,11 @@ from tiling.faults import InputError
 from tiling.ifd import Limits
 from tiling.input_file import InputFile
 from tiling.meaning import Meaning
-from tiling.png import SIGNATURE, read_png
+from tiling.png import read_png
 
-__all__ = ["PngSource", "is_png"]
+__all__ = ["PngSource"]
 
 _DEFAULT_LIMITS = Limits()
-
-
-def is_png(path: StrPath) -> bool:
-    """Whether the file begins like a PNG, whatever its name.
-
-    Raises
-    ------
-    InputError
-        There is no such file, or it is not an ordinary one.
-    """
-    with InputFile(path) as file:
-        return file.read(0, min(len(SIGNATURE), file.size)) == SIGNATURE
 
 
 class PngSource(Closing):

@@ -30,8 +30,7 @@ from tiling.mirror import Source
 from unet2015.order_statistics import Block, order_statistics
 
 __all__ = [
-    "Scale", "blocks_of", "check_normalisation", "measure_scale", "needs_statistics",
-    "scale_for_dtype",
+    "Scale", "blocks_of", "check_normalisation", "measure_scale", "scale_for_dtype",
 ]  # fmt: skip
 
 _BAND_BYTES = 4 << 20
@@ -131,11 +130,6 @@ def check_normalisation(text: str) -> tuple[str, float, float]:
         raise ValueError(f"normalisation {text!r} is unknown; use {_RULE}")
     low, high = numbers or (0.0, 0.0)
     return kind, low, high
-
-
-def needs_statistics(text: str) -> bool:
-    """Whether the normalisation depends on the pixels of the image."""
-    return check_normalisation(text)[0] in ("min-max", "percentile", "median")
 
 
 def measure_scale(

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from tiling.faults import InputError, UsageFault
 from tiling.formats import open_source
 from tiling.images import read_image
-from tiling.input_file import InputFile
-from tiling.png import SIGNATURE
+from tiling.png import is_png
 from tiling.strict_tiff import open_tiff
 from unet2015.splitting import parse_slices
 
@@ -113,9 +112,8 @@ def _read(path: Path) -> _Pages:
         return _Pages(path, stack if stack.ndim == 4 else stack[:, None], planar=False)
     pixels = read_image(path)
     pixels = pixels if pixels.ndim == 4 else pixels[:, None]
-    with InputFile(path) as file:
-        if file.read(0, min(len(SIGNATURE), file.size)) == SIGNATURE:
-            return _Pages(path, pixels, planar=False)
+    if is_png(path):
+        return _Pages(path, pixels, planar=False)
     with open_tiff(path) as image:
         axes, lengths, planar = image.axes, image.page_shape, image.planar
     place = axes.find("C")

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from weightmaps.compiled import compiled
 
-__all__ = ["PairCounts", "cells", "information_f", "pair_counts", "rand_counts", "rand_f"]
+__all__ = ["PairCounts", "cells", "information_f", "pair_counts", "rand_counts"]
 
 
 def cells(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -164,17 +164,6 @@ def rand_counts(pairs: PairCounts) -> tuple[int, int, int]:
         int((pairs.truth_sizes**2).sum()),
         int((pairs.proposal_sizes**2).sum()) + z,
     )
-
-
-def rand_f(s_ab: float, s_a: float, s_b: float) -> float:
-    """F of precision S_AB / S_B and recall S_AB / S_A: 2 S_AB / (S_A + S_B).
-
-    Examples
-    --------
-    >>> rand_f(6, 10, 6)
-    0.75
-    """
-    return 2.0 * s_ab / (s_a + s_b)
 
 
 def information_f(pairs: PairCounts) -> float:

@@ -7,7 +7,7 @@ errors of topology (Jain et al. 2010); the challenge counts those that split or 
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -236,7 +236,7 @@ def mismatches(
 
 @dataclass(frozen=True)
 class WarpingCounts:
-    """Left-over pixels by class, and clusters of splits and mergers; add slices with `+`.
+    """Left-over pixels by class, and clusters of splits and mergers.
 
     Attributes
     ----------
@@ -264,10 +264,6 @@ class WarpingCounts:
             self.split + self.merge + self.hole_addition + self.hole_deletion
             + self.object_addition + self.object_deletion
         )  # fmt: skip
-
-    def __add__(self, other: WarpingCounts) -> WarpingCounts:
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return WarpingCounts(*(a + b for a, b in pairs))
 
 
 def count_mismatches(classes: NDArray[np.uint8]) -> WarpingCounts:

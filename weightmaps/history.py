@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tiling.faults import InputError
-from tiling.strict_tiff import TiffImage, open_tiff
+from tiling.strict_tiff import open_tiff
 
 __all__ = ["FORMAT", "history_text", "read_history", "told_by"]
 
@@ -79,10 +79,6 @@ def read_history(path: str | Path) -> dict[str, Any] | None:
     """
     try:
         with open_tiff(path) as image:
-            return _of(image)
+            return told_by(image.description)
     except InputError:
         return None
-
-
-def _of(image: TiffImage) -> dict[str, Any] | None:
-    return told_by(image.description)

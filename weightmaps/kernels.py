@@ -21,24 +21,10 @@ import numpy as np
 
 from weightmaps.compiled import compiled, compiled_distinct
 
-__all__ = ["GROUP", "NUMBERS", "PLACE", "add_constants", "blank_block", "block_term"]
+__all__ = ["GROUP", "PLACE", "add_constants", "blank_block", "block_term"]
 
 GROUP = 64
-NUMBERS = (
-    "bits",
-    "reach",
-    "half",
-    "cap",
-    "last_class",
-    "group",
-    "high2",
-    "wide2",
-    "y0",
-    "x0",
-    "width",
-    "out_y",
-    "out_x",
-)
+# Where the whole numbers lie that a kernel is given: those of the image, then those of the block.
 _BITS, _REACH, _HALF, _CAP, _LAST_CLASS, _GROUP, _HIGH2, _WIDE2 = range(8)
 PLACE = 8
 _Y0, _X0, _WIDTH, _OUT_Y, _OUT_X = range(PLACE, PLACE + 5)
@@ -254,7 +240,7 @@ def block_term(
     labels
         int32 window, cells 1 .. 2**bits - 1.
     numbers
-        int64, the layout of `NUMBERS`.
+        int64, in the order of `_BITS` to `_OUT_X`.
     scales
         float64: w0, 2 sigma^2, reach (the last two in units of distance).
     limits

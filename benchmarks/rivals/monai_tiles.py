@@ -71,10 +71,3 @@ def on_our_grid(network: Predictor, image: Tensor, geometry: Geometry) -> tuple[
         overlap=1 - (geometry.step + 0.5) / geometry.input, roi_weight_map=weight,
     )  # fmt: skip
     return found[..., edge : edge + height, edge : edge + width], given  # type: ignore[index]
-
-
-def naive(network: Predictor, image: Tensor, geometry: Geometry) -> Tensor:
-    """What comes out when the unpadded network is handed over as it is."""
-    from monai.inferers import sliding_window_inference
-
-    return sliding_window_inference(image, (geometry.input,) * 2, 1, network)  # type: ignore[return-value]

@@ -22,9 +22,10 @@ from broken_tiff import deflated, first_page, tiff  # see conftest.py
 from PIL import Image
 
 from tiling.faults import InputError
-from tiling.images import check_finite, read_image
+from tiling.images import read_image
 from tiling.lzw import sound_bytes
 from tiling.strict_tiff import Limits, open_tiff, read_stack
+from unet2015.intensity import blocks_of, measure_scale
 
 ROOT = Path(__file__).parents[2]
 PIXELS = np.arange(48, dtype=np.uint8).reshape(6, 8)
@@ -419,15 +420,12 @@ def test_c14_mixed_pages(tmp_path: Path, change: dict[int, Any], name: str) -> N
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_c15_nan_and_inf_are_counted_and_placed(bad: float, dtype: type) -> None:
-    pixels = np.zeros((1, 5, 6), dtype)
-    pixels[0, 2, 3] = pixels[0, 4, 0] = bad
-    with pytest.raises(
-        InputError, match=r"page 7: has 2 values .* row 102, column 3; use --nan-to"
-    ):
-        check_finite("a.tif", pixels, page=7, first_row=100)
-    fixed = check_finite("a.tif", pixels, nan_to=0.5)
-    assert fixed.dtype == dtype
-    assert (fixed == 0.5).sum() == 2
+    pixels = np.zeros((5, 6), dtype)
+    pixels[2, 3] = pixels[4, 0] = bad
+    with pytest.raises(ValueError, match=r"2 NaN .* row 2, column 3; .*\(--nan-to X\)"):
+        measure_scale("none", pixels.dtype, lambda: blocks_of([pixels]))
+    scale = measure_scale("none", pixels.dtype, lambda: blocks_of([pixels]), nan_to=0.5)
+    assert (scale(pixels[None]) == 0.5).sum() == 2
     assert not np.isfinite(pixels).all()
 
 
