@@ -14,32 +14,30 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
-import platform
-import subprocess
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.record import machine, write
 from unet2015.augment import deform, deform_reference, draw_deformation
 from unet2015.recipe import isbi2012
 
 SLICE, TILE, OUTPUT = 512, 572, 388
 MARGIN = (TILE - OUTPUT) // 2
+PACKAGES = ("numpy", "numba", "scipy", "torch", "elasticdeform", "albumentations")
 Draw = Callable[[int], object]
 
 
-def contenders(recipe) -> dict[str, Draw]:
-    """Name -> function that makes tile number `step`."""
+def contenders(recipe) -> dict[str, Draw | None]:
+    """Name -> function that makes tile number `step`; None: not installed."""
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (1, SLICE, SLICE), dtype=np.uint8)
     labels = random.integers(0, 2, (SLICE, SLICE))
@@ -62,10 +60,9 @@ def contenders(recipe) -> dict[str, Draw]:
     for name, make in (("elasticdeform", _elasticdeform), ("albumentations", _albumentations)):
         try:
             importlib.import_module(name)
+            found[name] = make(cut)
         except ImportError:
-            print(f"{name} is not installed: left out", file=sys.stderr)
-            continue
-        found[name] = make(cut)
+            found[name] = None
     return found
 
 
@@ -131,30 +128,6 @@ def measure(draw: Draw, threads: int, seconds: float) -> dict[str, float]:
     }
 
 
-def machine() -> dict[str, object]:
-    """What the figures were taken on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()  # fmt: skip
-    versions = {}
-    for name in ("numpy", "numba", "scipy", "torch", "elasticdeform", "albumentations"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "cpu": cpu, "cores": os.cpu_count(), "system": platform.system(),
-        "python": platform.python_version(), "commit": commit, "versions": versions,
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-    }  # fmt: skip
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
@@ -174,6 +147,10 @@ def main() -> None:
         pass
     rows = []
     for name, draw in contenders(isbi2012()).items():
+        if draw is None:
+            rows.append({"name": name, "tiles_per_second": "not installed"})
+            print(f"{name:24} not installed")
+            continue
         for threads in map(int, arguments.threads.split(",")):
             row = {"name": name} | measure(draw, threads, arguments.seconds)
             rows.append(row)
@@ -181,11 +158,10 @@ def main() -> None:
                   f" {row['cpu_ms_per_tile']:8.2f} CPU ms {row['peak_mb']:7.1f} MB")  # fmt: skip
     result = {
         "benchmark": "augmentation", "tile_px": TILE, "output_px": OUTPUT,
-        "machine": machine(), "rows": rows,
+        "machine": machine(packages=PACKAGES), "rows": rows,
     }  # fmt: skip
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        write(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The tables of docs/results.md, each from one command:
 
-    python benchmarks/isbi_results.py --table quick      # three seeds, about 6 minutes on 2 cores
+    python benchmarks/isbi_results.py --table quick      # three seeds: about 8 minutes on 2
+                                                         # cores, scoring not counted
     python benchmarks/isbi_results.py --table weights    # what the weight map does
     python benchmarks/isbi_results.py --table deform     # with and without elastic deformation
     python benchmarks/isbi_results.py --table optimiser  # the paper's rule against today's

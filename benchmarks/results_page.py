@@ -62,14 +62,13 @@ def _below(name: str, record: dict[str, Any]) -> list[str]:
     """What was measured, when, where and by which command."""
     runs = record["rows"]
     about = runs[-1]["machine"]
-    where = about.get("gpu") or f"{about['processor']}, {about['threads']} threads"
     dates = sorted({r["date"] for r in runs})
     commits = list(dict.fromkeys(r["machine"]["commit"] for r in runs))
     finished = sum("with_validations" in r for r in runs)
     said = [
         "Median of the seeds: best over the thresholds, in brackets at 0.5; seconds of training,"
         f" on a machine that others used too. `{record['command']}`, measured"
-        f" {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {where}, torch"
+        f" {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {_where(about)}, torch"
         f" {about['versions']['torch']}, commit {', '.join(commits)}."
     ]
     if finished:
@@ -84,6 +83,12 @@ def _below(name: str, record: dict[str, Any]) -> list[str]:
         )
         said += [f"Mean weight of background and foreground over the training slices: {means}."]
     return said
+
+
+def _where(about: dict[str, Any]) -> str:
+    """The GPU, or the processor and its threads."""
+    threads = f", {about['threads']} threads" if "threads" in about else ""
+    return about.get("gpu") or about["processor"] + threads
 
 
 def put_on_page(page: Path, results: Path) -> None:
@@ -111,7 +116,6 @@ def times(results: Path) -> str:
     for path in sorted(results.glob("time_to_quality_*.json")):
         found = read(path)
         about = found["machine"]
-        where = about.get("gpu") or f"{about['processor']}, {about['threads']} threads"
         lines = ["| measure | target | seconds | steps |", "|---|---|---|---|"]
         lines += [
             f"| {r['measure']} | {r['target']:g} | {r['seconds']:.0f} | {r['steps']} |"
@@ -125,8 +129,8 @@ def times(results: Path) -> str:
         lines += [
             "",
             f"`python benchmarks/time_to_quality.py {' '.join(found['command'])}`: runs {runs},"
-            f" recipe `{found['recipe']['name']}`, measured {found['date']} on {where}, torch"
-            f" {about['versions']['torch']}, commit {about['commit']}.",
+            f" recipe `{found['recipe']['name']}`, measured {found['date']} on {_where(about)},"
+            f" torch {about['versions']['torch']}, commit {about['commit']}.",
         ]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts) or "_Not measured yet._\n"

@@ -12,15 +12,12 @@ The reference rows are this package's own slow version, on one small crop, scale
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 import tracemalloc
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +25,7 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.record import machine, write
 from unet2015 import score
 from unet2015.score_reference import mismatches_reference, thin_reference
 from unet2015.segments import cells
@@ -62,11 +60,8 @@ def stack(slices: int, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 def rivals(maps: np.ndarray, truth: np.ndarray) -> dict[str, object]:
     """Name -> function that does a rival's share of the work on the whole stack."""
-    try:
-        from skimage import measure, metrics, segmentation
-    except ImportError:
-        print("scikit-image is not installed: left out", file=sys.stderr)
-        return {}
+    from skimage import measure, metrics, segmentation
+
     true = [measure.label(mask, connectivity=1) for mask in truth]
     probability = maps / 255
 
@@ -138,27 +133,6 @@ def seconds(function, repeats: int) -> float:
     return min(times)
 
 
-def machine() -> dict[str, object]:
-    """What the figures depend on."""
-    names = ("numpy", "scipy", "numba", "scikit-image")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
-    )  # fmt: skip
-    model = [
-        line.split(":")[1].strip()
-        for line in (Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else [])
-        if line.startswith("model name")
-    ]
-    return {
-        "machine": model[0] if model else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
-        "versions": {name: metadata.version(name) for name in names},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slices", type=int, default=30)
@@ -186,9 +160,12 @@ def main() -> None:
     for name, value in rows.items():
         print(f"{name:36s} {value:10.3f} s")
     print(f"{'peak memory of all eight':36s} {peak:10.1f} MiB")
-    record = {**machine(), "shape": list(maps.shape), "seconds": rows, "peak_mib": peak}
     if options.json:
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        about = machine(packages=("numpy", "scipy", "numba", "scikit-image"))
+        write(
+            options.json,
+            {"machine": about, "shape": list(maps.shape), "seconds": rows, "peak_mib": peak},
+        )
 
 
 if __name__ == "__main__":

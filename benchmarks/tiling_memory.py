@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 import zlib
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +25,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.record import machine, peak_bytes, write  # noqa: E402
 from tiling import Geometry, SeamRule, open_sink, open_source, stitch  # noqa: E402
 from tiling.bigtiff import Layout, Level, directories, header  # noqa: E402
 
@@ -59,12 +57,6 @@ def write_image(path: Path, height: int, width: int) -> None:
         for _ in range(count):
             file.write(tile)
         file.write(b"\0" * (-end % 8) + blob)
-
-
-def peak_bytes() -> int:
-    """Peak resident memory of this process (Linux counts in kB, macOS in bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def one(path: Path, output: int, batch: int, pyramid: str) -> dict:
@@ -128,16 +120,12 @@ def main() -> int:
             f"{', with a pyramid' if pyramid else ''}"
         )
     if options.json:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True,
-                                text=True, check=False).stdout.strip()  # fmt: skip
-        versions = {name: metadata.version(name) for name in ("numpy", "tifffile")}
         result = {
             "claim": "peak memory <= 25 kB per column + 64 MB at output 772, uint8",
-            "commit": commit, "machine": platform.processor() or platform.machine(),
-            "python": platform.python_version(), "versions": versions,
+            "machine": machine(packages=("numpy", "tifffile")),
             "output": options.output, "batch": options.batch, "rows": rows,
         }  # fmt: skip
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        write(options.json, result)
     return 0 if all(row["holds"] for row in rows) else 1
 
 

@@ -27,20 +27,20 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-from weightmaps_speed import machine  # noqa: E402
+from benchmarks.record import machine, write  # noqa: E402
 
 PITCH = 48  # pixels from cell to cell
 STRIP_ROWS = 16
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
+from benchmarks.record import peak_bytes
 from weightmaps.cli import main
 c = time.process_time()
 code = main(sys.argv[1:])
-unit = 1 if sys.platform == "darwin" else 1024
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-print(json.dumps({"code": code, "cpu_s": time.process_time() - c, "peak_bytes": peak}))
+cpu_s = time.process_time() - c
+print(json.dumps({"code": code, "cpu_s": cpu_s, "peak_bytes": peak_bytes()}))
 """
 
 
@@ -120,14 +120,13 @@ def main() -> None:
             print(json.dumps(rows[-1]))
     result = {
         "title": "Weight maps: memory",
-        "machine": machine(),
+        "machine": machine(packages=("numpy", "scipy", "numba", "tifffile")),
         "imports_bytes": base,
         "rows": rows,
         "notes": [f"The imports themselves take {base / 1e6:.0f} MB."],
     }
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write(options.json, result)
 
 
 def child_base(folder: Path) -> int:

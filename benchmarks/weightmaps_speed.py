@@ -14,31 +14,27 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-from rivals.weightmaps import rivals  # noqa: E402
-
+from benchmarks.record import DATA, machine, write  # noqa: E402
+from benchmarks.rivals.weightmaps import biapy_version, rivals  # noqa: E402
+from benchmarks.weightmaps_page import notes, tables  # noqa: E402
 from tests.label_maps import voronoi_cells  # noqa: E402
 from weightmaps import border_term, compiled, instances_from_mask, weight_map  # noqa: E402
-from weightmaps.fast_term import _scratch_bytes, plan_for  # noqa: E402
-from weightmaps.spec import WeightMapSpec  # noqa: E402
-from weightmaps.threads import THREAD_PIXELS, set_threads  # noqa: E402
+from weightmaps.threads import set_threads  # noqa: E402
 
 START = """
 import time
@@ -52,9 +48,7 @@ imported, cpu = time.perf_counter(), time.process_time()
 weight_map(labels)
 print(imported - t, time.perf_counter() - imported, time.process_time() - cpu)
 """
-PLAIN = "edt, one plain transform"
 TOGETHER_S = 20.0  # ours on 1 and 2 threads and the plain transform are timed in turn so long
-CROWDED, SPARSE, PER_MPX, AT_512 = 0.8, 1.5, 35.0, 4.5  # what issue 3 asks for
 VARIANTS: dict[str, dict[str, Any]] = {
     "as the paper": {},
     'where="everywhere"': {"where": "everywhere"},
@@ -71,10 +65,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def scenes(quick: bool, largest: int) -> list[tuple[str, np.ndarray]]:
-    """Return (name, labels): crowded (thin gaps), half empty, sparse; and ISBI where it is."""
+    """Return (name, labels): crowded (thin gaps), half empty, sparse; and ISBI of UNET2015_DATA."""
     found = []
-    stack = Path(os.environ.get("UNET2015_DATA", ROOT.parent / "shared" / "data"))
-    stack = stack / "isbi2012" / "train-labels.tif"
+    stack = DATA / "isbi2012" / "train-labels.tif"
     if stack.is_file():
         import tifffile
 
@@ -119,7 +112,7 @@ def measure_in_turn(
     return {name: {"cpu_s": min(cpu[name]), "wall_s": min(wall[name])} for name in calls}
 
 
-def peak_bytes(call: Callable[[], object]) -> int:
+def peak_of_arrays(call: Callable[[], object]) -> int:
     """Most bytes of arrays at any time."""
     tracemalloc.start()
     call()
@@ -146,7 +139,7 @@ def one_scene(name: str, labels: np.ndarray, budget_s: float, repeats: int) -> d
         "cells": cells,
         "background": round(float((labels == 0).mean()), 3),
         "ours": {threads: taken[threads] for threads in ("1", "2")},
-        "scratch_bytes": peak_bytes(lambda: weight_map(labels)) - 4 * labels.size,
+        "scratch_bytes": peak_of_arrays(lambda: weight_map(labels)) - 4 * labels.size,
         "rivals": {plain.name: taken.get(plain.name, "not installed")},
     }
     exact = border_term(labels)
@@ -205,142 +198,6 @@ def first_calls() -> dict[str, float]:
         return found
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    import llvmlite.binding as llvm
-
-    features = llvm.get_host_cpu_features()
-    wide = [f for f in ("avx512f", "avx2", "neon", "sse4.2") if features.get(f)]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True,
-        check=False,
-    ).stdout.strip()  # fmt: skip
-    versions = {}
-    for name in ("numpy", "scipy", "numba", "edt", "biapy"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    beside = Path(os.environ.get("BIAPY_PRE_PROCESSING", "")).parents
-    for found in beside[2].glob("biapy-*.dist-info") if len(beside) > 2 else ():
-        versions["biapy"] = found.name.split("-")[1].removesuffix(".dist")
-    return {
-        "processor": llvm.get_host_cpu_name(),
-        "instruction sets": ", ".join(wide),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "commit": commit,
-        "versions": versions,
-    }
-
-
-def name_of(row: dict[str, Any]) -> str:
-    """The scene in a few words."""
-    height, width = row["shape"]
-    size = f"{height}²" if height == width else f"{height} x {width}"
-    return f"{row['scene']}, {size}, {100 * row['background']:.0f} % background"
-
-
-def ratio_of(row: dict[str, Any]) -> float:
-    """Our CPU time divided by that of one plain transform; 0 where that is not installed."""
-    plain = row["rivals"][PLAIN]
-    return row["ours"]["1"]["cpu_s"] / plain["cpu_s"] if isinstance(plain, dict) else 0.0
-
-
-def ms_per_mpx(row: dict[str, Any]) -> float:
-    """CPU milliseconds per megapixel, one thread."""
-    return 1e9 * row["ours"]["1"]["cpu_s"] / (row["shape"][0] * row["shape"][1])
-
-
-def tables(rows: list[dict[str, Any]], choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the page shows."""
-    speed, rivalry = [], []
-    names = [rival.name for rival in rivals()[1:]]
-    for row in rows:
-        one, two = row["ours"]["1"], row["ours"]["2"]
-        plain = row["rivals"][PLAIN]
-        pixels = row["shape"][0] * row["shape"][1]
-        speed.append([
-            name_of(row), row["cells"], f"{1e3 * one['cpu_s']:.2f}", f"{ms_per_mpx(row):.1f}",
-            f"{1e9 * plain['cpu_s'] / pixels:.1f}" if isinstance(plain, dict) else plain,
-            f"{ratio_of(row):.2f}",
-            f"{one['wall_s'] / two['wall_s']:.2f}" if pixels > THREAD_PIXELS else "",
-            f"{two['cpu_s'] / one['cpu_s']:.2f}" if pixels > THREAD_PIXELS else "",
-            f"{row['scratch_bytes'] / 1e6:.2f}",
-        ])  # fmt: skip
-        told = [row["rivals"][name] for name in names]
-        rivalry.append([name_of(row), row["cells"], *(
-            f"{t['cpu_s'] / one['cpu_s']:,.0f} x (off by {t['largest_error']:.1g})"
-            if isinstance(t, dict) else t for t in told
-        )])  # fmt: skip
-    return [
-        {
-            "caption": "One thread, the whole map",
-            "columns": ["image", "cells", "ms", "ms/Mpx", "plain edt, ms/Mpx", "ratio",
-                        "speed-up of 2 threads", "their CPU time, of 1", "scratch, MB"],
-            "rows": speed,
-        },
-        {
-            "caption": "How many times slower the others are",
-            "columns": ["image", "cells", *names],
-            "rows": rivalry,
-        },
-        {
-            "caption": "What the choices cost, 2048², CPU ms per megapixel",
-            "columns": list(choices[0]),
-            "rows": [list(choice.values()) for choice in choices],
-        },
-    ]  # fmt: skip
-
-
-def notes(rows: list[dict[str, Any]], first: dict[str, float]) -> list[str]:
-    """Targets met and missed, and where we lose, in words made from the figures."""
-    told = [
-        f"Start-up: import {first['import_s']:.2f} s; the first map of a process takes"
-        f" {first['cached_s']:.2f} s ({first['cached_cpu_s']:.2f} s CPU) with the compiled code"
-        f" from the disk cache and {first['compiling_s']:.1f} s ({first['compiling_cpu_s']:.1f} s"
-        " CPU) once, when there is none yet."
-    ]
-    crowded = [r for r in rows if r["scene"] != "sparse" and ratio_of(r) > CROWDED]
-    sparse = [r for r in rows if r["scene"] == "sparse" and ratio_of(r) > SPARSE]
-    told += [
-        f"Above the target ({SPARSE if row['scene'] == 'sparse' else CROWDED} plain transforms):"
-        f" {ratio_of(row):.2f} on {name_of(row)}."
-        for row in (*crowded, *sparse)
-    ]
-    told += [
-        f"Above the target ({PER_MPX:.0f} ms/Mpx): {ms_per_mpx(row):.1f} on {name_of(row)}."
-        for row in rows
-        if ms_per_mpx(row) > PER_MPX
-    ]
-    ahead = []
-    for row in rows:
-        known = {n: t for n, t in row["rivals"].items() if n != PLAIN and isinstance(t, dict)}
-        name = min(known, key=lambda n: known[n]["cpu_s"], default="")
-        if name and known[name]["cpu_s"] < first["cached_cpu_s"]:
-            ahead.append(f"{name_of(row)}: {1e3 * known[name]['cpu_s']:.0f} ms ({name})")
-    if ahead:
-        told.append(
-            "Where we lose: a process that makes one small map and ends, because loading compiled"
-            f" code takes {first['cached_cpu_s']:.2f} s. Faster there: {'; '.join(ahead)}."
-        )
-    by_cells = {r["cells"]: r for r in rows if r["shape"][0] == 2048 and r["scene"] == "crowded"}
-    if len(by_cells) == 2:
-        few, many = (by_cells[c]["ours"]["1"]["cpu_s"] for c in sorted(by_cells))
-        told.append(f"From 1,000 to 5,000 cells at 2048²: {100 * (many / few - 1):+.0f} % time.")
-    told.append(
-        "On a machine that others use, two threads wait for a core: what they can reach at best is"
-        " 2 divided by their CPU time relative to one thread's."
-    )
-    plan = plan_for(WeightMapSpec())
-    if plan is not None:
-        size = _scratch_bytes(plan.rows, plan.columns, plan.margins)
-        told.append(f"Scratch of a thread: {size / 1e6:.2f} MB, none per cell.")
-    return told
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes only")
@@ -356,9 +213,11 @@ def main() -> None:
         rows.append(one_scene(name, labels, options.budget, options.repeats))
     choices = variants(256 if options.quick else 2048, 2 if options.quick else options.repeats)
     first = first_calls()
+    about = machine(packages=("numpy", "scipy", "numba", "edt"))
+    about["versions"]["biapy"] = biapy_version()
     result = {
         "title": "Weight maps: speed",
-        "machine": machine(),
+        "machine": about,
         "first_call": first,
         "tables": tables(rows, choices),
         "notes": notes(rows, first),
@@ -370,8 +229,7 @@ def main() -> None:
             print(" | ".join(str(cell) for cell in line))
     print(*result["notes"], sep="\n")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write(options.json, result)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,9 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-from weightmaps_speed import machine  # noqa: E402
-
+from benchmarks.record import machine, write  # noqa: E402
 from tests.label_maps import voronoi_cells  # noqa: E402
 from unet2015.data import Stack, _draw, draw_tile, output_px  # noqa: E402
 from unet2015.recipe import Recipe, isbi2012  # noqa: E402
@@ -121,10 +120,10 @@ def main() -> None:
         }
         rows.append(row)
         print(json.dumps(row))
-    result = {"title": "Weight maps: warped or recomputed", "machine": machine(), "rows": rows}
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        about = machine(packages=("numpy", "scipy", "numba"))
+        title = "Weight maps: warped or recomputed"
+        write(options.json, {"title": title, "machine": about, "rows": rows})
 
 
 if __name__ == "__main__":

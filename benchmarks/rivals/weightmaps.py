@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from benchmarks.record import version
+
 W0, SIGMA = 10.0, 5.0
+PLAIN = "edt, one plain transform"  # the yardstick
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,19 @@ def biapy() -> Callable[[np.ndarray], Any] | None:
     return lambda labels: names[wanted](labels, w0=W0, sigma=SIGMA)
 
 
+def biapy_version() -> str:
+    """Version of the BiaPy whose function `biapy` takes, or "not installed"."""
+    source = os.environ.get("BIAPY_PRE_PROCESSING")
+    if source is None:
+        return version("biapy")
+    for found in Path(source).resolve().parents[2].glob("biapy-*.dist-info"):
+        return found.name.split("-")[1].removesuffix(".dist")
+    return "unknown"
+
+
 def rivals() -> list[Rival]:
     return [
-        Rival("edt, one plain transform", plain_edt(), lambda p, _c: p * 3e-8),
+        Rival(PLAIN, plain_edt(), lambda p, _c: p * 3e-8),
         Rival("edt per cell in crops (BiaPy's method)", per_cell_crops(), crop_seconds),
         Rival("BiaPy's own function", biapy(), crop_seconds),
         Rival("running two minima", running_two_minima, lambda p, c: c * p * 1.5e-7),
