@@ -22,6 +22,7 @@ for name, examples in (("ci", 200), ("soak", 2000)):
     )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+# Set UNET2015_DATA (CONTRIBUTING.md); without it a folder `shared/data` near the checkout serves.
 DATA = Path(os.environ.get("UNET2015_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -42,5 +43,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def real_data() -> Path:
     """Folder of the real data sets (see CONTRIBUTING.md); skips, saying so, where it is absent."""
     if not (DATA / "isbi2012" / "train-volume.tif").is_file():
-        pytest.skip(f"real data not found at {DATA}; set UNET2015_DATA to its folder")
+        pytest.skip("no real data: set UNET2015_DATA to their folder (CONTRIBUTING.md)")
     return DATA

@@ -1,4 +1,4 @@
-"""Augmentation: FIDELITY checks 27 to 29 and the invariants of FAULTS.md."""
+"""Augmentation: checks 27 to 29 of docs/fidelity.md, and invariants of docs/reliability.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FIDELITY.md, check 11: `.caffemodel` files, written here byte by byte, load strictly."""
+"""docs/fidelity.md, check 11: `.caffemodel` files, written here byte by byte, load strictly."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_multi_page_stack_keeps_order_and_polarity(tmp_path):
 
 @pytest.mark.data
 def test_isbi_stack_order_and_polarity(real_data):
-    # FIDELITY check 38: 0 is membrane, darker than the cells; neighbouring slices look alike.
+    # docs/fidelity.md, check 38: 0 is membrane, darker than cells; neighbouring slices look alike.
     folder = real_data / "isbi2012"
     stack = read_stack_pair(folder / "train-volume.tif", folder / "train-labels.tif")
     assert len(stack) == 30

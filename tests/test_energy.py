@@ -1,4 +1,4 @@
-"""FIDELITY.md, checks 12-17: Eq. 1 and the update rule."""
+"""docs/fidelity.md, checks 12-17: Eq. 1 and the update rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FIDELITY check 40: docs/fidelity.md names every open choice; each of the 40 checks has tests."""
+"""Check 40: docs/fidelity.md names every open choice, and each of its 40 checks has tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FIDELITY.md, checks 1-10: the network is the one of Figure 1."""
+"""docs/fidelity.md, checks 1-10: the network is the one of Figure 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invariants of FAULTS that no other file holds: for any input, not for the ones we thought of."""
+"""Invariants of docs/reliability.md that no other file holds: for any input, not those we know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The authors' release form: FIDELITY.md, checks 1, 5, 9 and 11 for `phseg_v5`."""
+"""The authors' release form: docs/fidelity.md, checks 1, 5, 9 and 11 for `phseg_v5`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FIDELITY checks 30, 31, 35 and 36 with the network itself; test_stitch.py has a stand-in."""
+"""Checks 30, 31, 35 and 36 of docs/fidelity.md with the network; test_stitch.py has a stand-in."""
 
 from __future__ import annotations
 

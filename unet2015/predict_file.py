@@ -76,7 +76,7 @@ def predict_file(
     Raises
     ------
     InputError, UsageFault, WriteError, MemoryFault, LockedError, InputChangedError, SeamError
-        As FAULTS describes; nothing appears under the output's name.
+        As docs/reliability.md says; nothing appears under the output's name.
     """
     settings, name, say = settings or Settings(), os.fsdecode(image), say or _nobody
     _check_name(out)

@@ -1,4 +1,4 @@
-"""The invariants at the end of FAULTS: property tests that name what they hold.
+"""The invariants of docs/reliability.md: property tests that name what they hold.
 
     @invariant("checkpoint", "any flipped bit is refused")
     @given(...)

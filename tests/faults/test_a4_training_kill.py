@@ -1,4 +1,4 @@
-"""FAULTS.md A4, A5, A9, A10: training killed, interrupted, terminated, and resumed exactly."""
+"""docs/reliability.md A4, A5, A9, A10: training killed, interrupted, and resumed exactly."""
 
 from __future__ import annotations
 

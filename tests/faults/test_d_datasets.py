@@ -1,4 +1,4 @@
-"""FAULTS.md, section D (data sets), F6 (a loader dies) and H5, at the level of stacks."""
+"""docs/reliability.md, section D (data sets), F6 (a loader dies) and H5: at the level of stacks."""
 
 from __future__ import annotations
 

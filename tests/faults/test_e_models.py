@@ -1,4 +1,4 @@
-"""FAULTS.md, section E: model files that are broken, foreign or hostile."""
+"""docs/reliability.md, section E: model files that are broken, foreign or hostile."""
 
 from __future__ import annotations
 

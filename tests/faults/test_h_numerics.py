@@ -1,4 +1,4 @@
-"""FAULTS.md, section H: training whose numbers go wrong stops, and publishes nothing bad."""
+"""docs/reliability.md, section H: training whose numbers go wrong stops; nothing bad appears."""
 
 from __future__ import annotations
 
