@@ -92,8 +92,8 @@ def describe_device(device: torch.device) -> str:
 def memory_at_hand(device: torch.device) -> int:
     """Bytes a computation on `device` may use: four fifths of what is free now.
 
-    On Linux the limit of the process's memory group counts too; where nothing can be measured,
-    2 GiB are assumed.
+    On a GPU its own memory, else that of the machine, within the limits of the process's control
+    groups (`tiling.memory.free_memory`).
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] * 4 // 5
