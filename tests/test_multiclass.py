@@ -135,7 +135,7 @@ def test_more_weights_than_two_are_for_more_classes():
         weight_map([[0, 1]], class_weights=(1, 2, 3))
 
 
-@pytest.mark.parametrize("options", [(), ("--block-px", "5")])
+@pytest.mark.parametrize("options", [(), ("--block-rows", "5")])
 def test_class_files_from_the_command_line(tmp_path, capsys, options):
     images = [class_image(0), np.where(class_image(1) == 3, 0, class_image(1))]
     for k, image in enumerate(images):

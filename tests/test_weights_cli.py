@@ -165,7 +165,7 @@ def test_a_flipped_bit_in_a_finished_map_is_noticed(labels, tmp_path, capsys):
 def test_jobs_and_blocks_change_no_byte(labels, tmp_path):
     assert weights_of(labels, "--out", tmp_path / "a", "--preview") == 0
     assert weights_of(labels, "--out", tmp_path / "b", "--preview", "--jobs", "2") == 0
-    assert weights_of(labels, "--out", tmp_path / "c", "--block-px", "7") == 0
+    assert weights_of(labels, "--out", tmp_path / "c", "--block-rows", "7") == 0
     whole, blocks = hashes(tmp_path / "a"), hashes(tmp_path / "c")
     assert whole == hashes(tmp_path / "b")
     assert blocks == {name: data for name, data in whole.items() if name.endswith(".tif")}
@@ -182,7 +182,7 @@ def test_every_class_weight(labels, tmp_path, balance):
 
 @pytest.mark.parametrize("separate", ["after", "before"])
 def test_the_minimal_border(labels, tmp_path, separate):
-    options = ("--border", "watershed", "--separate", separate, "--block-px", 7)
+    options = ("--border", "watershed", "--separate", separate, "--block-rows", 7)
     assert weights_of(labels / "one.tif", "--out", tmp_path / "w", *options) == 0
     spec = {"after": "watershed", "before": "watershed-before"}[separate]
     found = read_stack(tmp_path / "w" / "one.weights.tif")[0]
@@ -230,7 +230,7 @@ def test_ignored_pixels_weigh_nothing(tmp_path):
     values = np.where(cells(3) > 0, 255, 0).astype(np.uint8)
     values[:, :5] = 99
     tifffile.imwrite(tmp_path / "l.tif", values)
-    for name, extra in (("w", ()), ("v", ("--block-px", 5))):
+    for name, extra in (("w", ()), ("v", ("--block-rows", 5))):
         out = tmp_path / name
         assert weights_of(tmp_path / "l.tif", "--out", out, "--ignore-label", 99, *extra) == 0
         found = read_stack(out / "l.weights.tif")[0]
@@ -243,7 +243,7 @@ def test_ignored_pixels_weigh_nothing(tmp_path):
 
 def test_plan_writes_nothing(labels, tmp_path, capsys):
     out = tmp_path / "w"
-    assert weights_of(labels, "--out", out, "--plan", "--block-px", "10") == 0
+    assert weights_of(labels, "--out", out, "--plan", "--block-rows", "10") == 0
     assert not out.exists()
     lines = capsys.readouterr().out.splitlines()
     assert "would be written, 3 x 48 x 48 float32" in lines[2]
@@ -301,7 +301,8 @@ def test_maps_beside_their_labels_are_not_taken_for_labels(labels, capsys):
         (["--class-weights", "1,x"], "two numbers"),
         (["--spacing", "1"], "must be 2 numbers: Y,X"),
         (["--3d", "--spacing", "1,1"], "must be 3 numbers: Z,Y,X"),
-        (["--3d", "--block-px", "9"], "--block-px cuts single pages"),
+        (["--3d", "--block-rows", "9"], "--block-rows cuts single pages"),
+        (["--3d", "--block-px", "9"], "--block-rows cuts single pages"),  # its former name
         (["--labels", "instances", "--inside", "zero"], "about masks"),
         (["--jobs", "0"], "--jobs"),
         (["--border", "watershed", "--separate", "none"], "--separate none carves nothing"),

@@ -68,7 +68,7 @@ class Model:
         return [self.path] if Path(self.path).is_file() else []
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """A prediction that has been checked and planned but not begun.
 
@@ -218,12 +218,23 @@ def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
     names = (settings.save,) if wanted.save == "label" else model.names
     names = names if wanted.only is None or wanted.save == "label" else (names[wanted.only],)
     return Job(
-        image, model, planes, geometry, settings, device, precision, wanted, dtype,
-        (*planes.shape, *(size if maps == 1 else (maps, *size))),
-        axes, normalise,
-        tile_bytes(net, geometry, precision=precision) * settings.batch, pipeline_bytes(geometry),
-        replace(source.meaning, axes=axes, channels=names), _pyramid(settings, size),
-    )  # fmt: skip
+        image=image,
+        model=model,
+        planes=planes,
+        geometry=geometry,
+        settings=settings,
+        device=device,
+        precision=precision,
+        wanted=wanted,
+        dtype=dtype,
+        shape=(*planes.shape, *(size if maps == 1 else (maps, *size))),
+        axes=axes,
+        normalise=normalise,
+        network_bytes=tile_bytes(net, geometry, precision=precision) * settings.batch,
+        pipeline_bytes=pipeline_bytes(geometry),
+        meaning=replace(source.meaning, axes=axes, channels=names),
+        pyramid=_pyramid(settings, size),
+    )
 
 
 def _pyramid(settings: Settings, size: tuple[int, int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -89,15 +90,16 @@ def weights(
     volume: Annotated[bool, typer.Option("--3d", help="stacks are volumes, not slices")] = False,
     dtype: Annotated[Literal["float32", "float16"], typer.Option("--dtype")] = "float32",
     jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="processes")] = 1,
-    block_px: Annotated[
+    block_rows: Annotated[
         int | None,
         typer.Option(
-            "--block-px",
+            "--block-rows",
             min=1,
             help="rows of a block for pages larger than memory; by default pages above 67 million"
-            " pixels are cut into blocks of 2 million",
+            " pixels are cut into blocks of 2 million pixels",
         ),
     ] = None,
+    block_px: Annotated[int | None, typer.Option("--block-px", min=1, hidden=True)] = None,
     preview: Annotated[bool, typer.Option("--preview", help="also a heat map as PNG")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace other maps")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="only say what would be done")] = False,
@@ -111,28 +113,35 @@ def weights(
     from weightmaps.spec import WeightMapSpec
     from weightmaps.survey import Request
 
-    if volume and block_px is not None:
+    rows = block_px if block_rows is None else block_rows  # --block-px: as it was called once
+    if volume and rows is not None:
         raise UsageFault(
-            "--block-px cuts single pages; a volume (--3d) is computed in slabs of pages"
+            "--block-rows cuts single pages; a volume (--3d) is computed in slabs of pages"
         )
     try:
         chosen = _class_weights(class_weights)
         apart, size = _separation(separate, border), _spacing(spacing, volume=volume)
-        spec = WeightMapSpec(w0, sigma, chosen, where, apart, size, ignore_label)
+        spec = WeightMapSpec(
+            w0=w0, sigma_px=sigma, class_weights=chosen, where=where, separate=apart, spacing=size,
+            ignore_label=ignore_label,
+        )  # fmt: skip
         spec.check_range(dtype)
         _check_classes(spec, labels_are)
         rule = LabelRule(labels_are, int(connectivity), inside, threshold, ignore_label)
     except ValueError as error:
         raise UsageFault(str(error)) from error
-    request = Request(spec, rule, dtype, volume, block_px, out)
-    _run(labels, request, _Manner(jobs, overwrite, preview, plan))
+    request = Request(spec, rule, dtype, volume, rows, out)
+    _run(labels, request, _Manner(jobs=jobs, overwrite=overwrite, preview=preview, plan=plan))
 
 
+@dataclass(frozen=True)
 class _Manner:
     """How the work is done; changes no byte of the maps."""
 
-    def __init__(self, jobs: int, overwrite: bool, preview: bool, plan: bool) -> None:
-        self.jobs, self.overwrite, self.preview, self.plan = jobs, overwrite, preview, plan
+    jobs: int
+    overwrite: bool
+    preview: bool
+    plan: bool
 
 
 def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:

@@ -98,7 +98,10 @@ def weight_map(
     array([[1.   , 9.353, 9.353, 1.   ]], dtype=float32)
     """
     weights = weights_of(class_weights)
-    spec = WeightMapSpec(w0, sigma_px, weights, where, separate, spacing, ignore_label)
+    spec = WeightMapSpec(
+        w0=w0, sigma_px=sigma_px, class_weights=weights, where=where, separate=separate,
+        spacing=spacing, ignore_label=ignore_label,
+    )  # fmt: skip
     return map_of_slices(labels, spec, dtype)
 
 
@@ -136,7 +139,10 @@ def volume_weight_map(
     array([ 1.   , 10.231,  1.   ], dtype=float32)
     """
     weights = weights_of(class_weights)
-    spec = WeightMapSpec(w0, sigma_px, weights, where, separate, spacing, ignore_label)
+    spec = WeightMapSpec(
+        w0=w0, sigma_px=sigma_px, class_weights=weights, where=where, separate=separate,
+        spacing=spacing, ignore_label=ignore_label,
+    )  # fmt: skip
     return map_of_volume(labels, spec, dtype)
 
 
@@ -176,7 +182,10 @@ def border_term(
     >>> border_term([[1, 0, 2]])[0, 1].round(3), border_term([[1, 0, 0, 0, 2]])[0, 2].round(3)
     (np.float32(9.231), np.float32(7.261))
     """
-    spec = WeightMapSpec(w0, sigma_px, "none", where, "none", spacing)
+    spec = WeightMapSpec(
+        w0=w0, sigma_px=sigma_px, class_weights="none", where=where, separate="none",
+        spacing=spacing,
+    )  # fmt: skip
     array = as_labels(labels)
     _check_spacing(spec, 2)
     slices = array[None] if array.ndim == 2 else array

@@ -101,7 +101,7 @@ class _Crew:
             return result
         raise MemoryFault(
             "a worker process was killed twice, probably out of memory; use fewer --jobs or "
-            "a smaller --block-px"
+            "a smaller --block-rows"
         ) from lost
 
     def end(self) -> None:
