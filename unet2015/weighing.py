@@ -122,6 +122,8 @@ def cell_ids(stack: Stack, recipe: Recipe) -> list[NDArray[np.int64]]:
     >>> cell_ids(stack, isbi2012())[0]
     array([[1, 0, 2, 2]])
     """
+    from weightmaps.reference import transform
+
     found = []
     band = recipe.unlabelled_border_px
     for i, label in enumerate(stack.labels):
@@ -136,20 +138,10 @@ def cell_ids(stack: Stack, recipe: Recipe) -> list[NDArray[np.int64]]:
             inner[band : label.shape[0] - band, band : label.shape[1] - band] = True
             ids[~inner & (ids == 0)] = IGNORED
         if recipe.unlabelled_beyond_px:
-            far = _distance_to_cells(ids) > recipe.unlabelled_beyond_px
+            far = transform(ids > 0, None) > recipe.unlabelled_beyond_px
             ids[far & (ids == 0)] = IGNORED
         found.append(ids)
     return found
-
-
-def _distance_to_cells(ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Euclidean distance to the nearest cell pixel; infinite where there is no cell."""
-    from scipy.ndimage import distance_transform_edt
-
-    cells = ids > 0
-    if not cells.any():
-        return np.full(ids.shape, np.inf)
-    return np.asarray(distance_transform_edt(~cells))
 
 
 def whole_window(
@@ -225,19 +217,18 @@ def _eq2(
     balance: NDArray[np.float64] | None,
 ) -> NDArray[np.float32]:
     """W = w_c + border term of one slice; `label` is carved, `ids` are not."""
-    from weightmaps import class_map, class_weights, weight_map
+    from weightmaps import class_map, class_weights
+    from weightmaps.formula import map_of_slices
 
     spec = border_spec(recipe)
-    common: dict[str, Any] = {
-        "w0": spec.w0, "sigma_px": spec.sigma_px, "where": spec.where,
-        "separate": spec.separate, "ignore_label": IGNORED,
-    }  # fmt: skip
     if recipe.classes == 2:
         ours = recipe.class_weights if balance is None else tuple(balance.tolist())
-        return np.asarray(weight_map(ids, class_weights=ours, **common), np.float32)
+        return np.asarray(
+            map_of_slices(ids, replace(spec, class_weights=ours), np.float32), np.float32
+        )
     if balance is None:
         balance = np.asarray(class_weights(_counts(label, ids, recipe)))
-    border = np.asarray(weight_map(ids, class_weights="none", **common), np.float32) - 1
+    border = np.asarray(map_of_slices(ids, spec, np.float32), np.float32) - 1
     weights = class_map(np.where(ids == IGNORED, 0, label), balance) + border
     weights[ids == IGNORED] = 0
     return weights
