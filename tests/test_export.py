@@ -158,6 +158,20 @@ def test_the_command_exports_the_weights_that_predict_uses(tmp_path):
         assert not torch.allclose(program(image), last, atol=1e-5)
 
 
+@pytest.mark.parametrize("words", [["export", "--to", "pt2"], ["import-caffe"]])
+def test_b6_the_only_weights_are_never_the_output(words, tmp_path, monkeypatch, capsys):
+    save(tmp_path / "a.safetensors", checkpoint(1))
+    before = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "b").symlink_to(tmp_path / "a.safetensors")
+    monkeypatch.setattr("unet2015.caffe.load_caffemodel", lambda _: checkpoint(2))
+    for out in ("a.safetensors", "b"):
+        verb, *rest = words
+        given = [verb, f"{tmp_path}/a.safetensors", *rest, "--out", f"{tmp_path}/{out}"]
+        assert cli.main([*given, "--overwrite"]) == 5
+        assert "is also the input" in capsys.readouterr().err
+        assert (tmp_path / "a.safetensors").read_bytes() == before
+
+
 def test_the_type_of_the_images_goes_with_the_zoo_only(tmp_path, monkeypatch, capsys):
     save(tmp_path / "a.safetensors", checkpoint(1))
     given = {}

@@ -72,6 +72,7 @@ def export(
     Where training averaged the weights, these are exported, as `predict` uses them.
     """
     from tiling.faults import UsageFault
+    from tiling.safe_write import check_output
     from unet2015 import export as exports
     from unet2015.checkpoint import load
 
@@ -80,8 +81,9 @@ def export(
             f"--input-dtype {input_dtype}: {to} files take float32 values scaled as in training;"
             " it goes with --to bioimageio only"
         )
-    state = load(checkpoint)
     tidy("unet2015", out.parent)
+    check_output(out, overwrite=overwrite, inputs=[checkpoint])
+    state = load(checkpoint)
     averaged = bool(state.averaged)
     if to == "onnx":
         exports.export_onnx(state, out, use_averaged=averaged, overwrite=overwrite)
@@ -103,10 +105,12 @@ def import_caffe(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT")] = False,
 ) -> None:
     """Turn the authors' .caffemodel (2015 release form) into a checkpoint."""
+    from tiling.safe_write import check_output
     from unet2015.caffe import load_caffemodel
     from unet2015.checkpoint import save
 
     tidy("unet2015", out.parent)
+    check_output(out, overwrite=overwrite, inputs=[file])
     save(out, load_caffemodel(file), overwrite=overwrite)
     tell(str(out))
 
