@@ -14,7 +14,6 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.main import get_command
 
@@ -30,7 +29,6 @@ PAGES = [
 LANGUAGES = {"python", "sh", "text", "bibtex", "toml", "json"}
 NARROW = ["--steps", "3", "--set", "base_channels=2", "--set", "checkpoint_every=2"]
 CROPS = {"images": 140, "labels": 140, "instances": 140, "large": 220, "large-labels": 220}
-LABELS = np.repeat(np.repeat([[1, 0, 2], [0, 0, 0], [3, 0, 4]], 3, axis=0), 4, axis=1)
 
 
 @dataclass(frozen=True)
@@ -231,15 +229,6 @@ def prepare_network(folder: Path) -> None:
     (folder / "probability.tif").write_bytes(_tiff_bytes(truth))
 
 
-def given(page: Path) -> dict[str, object]:
-    """Names that a page takes for granted."""
-    if page.name != "weight-maps.md":
-        return {}
-    sink = np.empty(LABELS.shape, np.float32)
-    classes = np.where(LABELS > 0, 1 + LABELS % 2, 0)
-    return {"labels": LABELS.copy(), "classes": classes, "source": LABELS, "sink": sink}
-
-
 NEED_A_NETWORK = {"predicting.md", "large-images.md", "reliability.md", "results.md", "measures.md"}
 WITH_THEIR_OWN_SAMPLE = {"README.md", "index.md"}
 
@@ -255,7 +244,7 @@ def test_the_blocks_of_a_page_run(page, folder, small_sample):
         prepare_network(folder)
         if page.name == "predicting.md":
             (folder / "probability.tif").unlink()  # the page makes it
-    run_page(page, given(page))
+    run_page(page, {})
 
 
 # Links -------------------------------------------------------------------------------------------
