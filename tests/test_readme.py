@@ -317,3 +317,13 @@ def test_the_cpu_build_to_install_first_is_the_one_that_is_pinned():
     )
     for page in (ROOT / "README.md", ROOT / "docs" / "install.md"):
         assert re.findall(r"`(torch==[\d.]+)`", page.read_text("utf-8")) == pinned
+
+
+def test_exit_codes_on_the_page_and_in_the_help_are_those_of_the_code():
+    from tiling import certificate, faults
+
+    codes = {getattr(faults, name).exit_code for name in faults.__all__} | {0, 130, 143}
+    codes.add(certificate.SeamError.exit_code)
+    page = (ROOT / "docs" / "predicting.md").read_text("utf-8").split("## Exit codes")[1]
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == codes
+    assert {int(code) for code in re.findall(r"\d+", app.info.epilog)} == codes

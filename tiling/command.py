@@ -3,7 +3,7 @@
 `run_app` lets a typer application read the command line and then runs what was asked for;
 `finish` turns what that raises into one line and an exit code:
 0 done; 1 our own bug; 2 usage; 3 bad input; 4 bad model file; 5 cannot write; 6 out of
-memory; 7 locked or input changed; 8 training numerics; 130 Ctrl-C; 143 SIGTERM.
+memory; 7 locked or input changed; 8 NaN, or tiles that differ; 130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ __all__ = ["app", "main", "run"]
 app = typer.Typer(
     help="The 2015 U-Net: border weight maps, training on cell stacks, seamless segmentation"
     " of large TIFFs.",
-    epilog="Exit codes: 0 done, 2 usage, 3 bad input, 4 bad model file, 5 cannot write, 6 out of"
-    " memory, 7 locked or input changed, 8 training diverged, 130 Ctrl-C, 143 SIGTERM."
+    epilog="Exit codes: 0 done, 1 a fault of the program (doctor: of this machine), 2 usage, 3 bad"
+    " input, 4 bad model file, 5 cannot write, 6 out of memory or a worker killed, 7 locked or"
+    " input changed, 8 NaN in training or prediction or tiles that differ, 130 Ctrl-C, 143 SIGTERM."
     " Add --traceback to any command to see where an error came from.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
