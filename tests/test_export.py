@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 import zipfile
 
 import numpy as np
@@ -16,6 +17,7 @@ from unet2015.checkpoint import Checkpoint, build_network, describe_network, sav
 from unet2015.export import export_bioimageio, export_onnx, export_pt2
 from unet2015.net import UNet, init_paper_weights, margin, output_side
 from unet2015.traced import SizeLaw, difference
+from unet2015.zoo_package import zoo_package
 
 # torch, onnxscript and bioimageio leave files open and use what their successors deprecate.
 pytestmark = pytest.mark.filterwarnings(
@@ -71,6 +73,7 @@ def test_onnx_states_its_size_law_and_equals_torch(tmp_path):
     assert sides == [["n", 1, "16*k + 12", "16*m + 12"], ["n", 2, "16*k - 172", "16*m - 172"]]
     about = json.loads({p.key: p.value for p in model.metadata_props}["unet2015"])
     assert about == {"network": ours.network, "preprocessing": ours.preprocessing}
+    assert b"net.py" not in (tmp_path / "a.onnx").read_bytes()  # nor whose folder it was made in
     session = runtime.InferenceSession(str(tmp_path / "a.onnx"))
     image = torch.rand(1, 1, 188, 252)
     (found,) = session.run(None, {"image": image.numpy()})
@@ -82,6 +85,7 @@ def test_onnx_states_its_size_law_and_equals_torch(tmp_path):
 def test_pt2_equals_torch_and_refuses_illegal_sizes(tmp_path):
     ours = checkpoint(2)
     assert export_pt2(ours, tmp_path / "a.pt2", use_averaged=True) < 1e-5
+    assert b"net.py" not in (tmp_path / "a.pt2").read_bytes()
     program = torch.export.load(io.BytesIO((tmp_path / "a.pt2").read_bytes())).module()
     image = torch.rand(3, 1, 60, 44)
     with torch.no_grad():
@@ -91,13 +95,18 @@ def test_pt2_equals_torch_and_refuses_illegal_sizes(tmp_path):
             program(torch.rand(1, 1, 61, 44))
 
 
-def test_bioimageio_package_passes_the_zoos_test_and_tiles_like_ours(tmp_path):
+def test_bioimageio_package_passes_the_zoos_test_and_tiles_like_ours(tmp_path, monkeypatch):
     core = pytest.importorskip("bioimageio.core")
     pytest.importorskip("onnxscript")
     ours = checkpoint(3, measures={"v_info": 0.9})
-    export_bioimageio(ours, tmp_path / "a.zip", authors=["Ann Author"], licence="CC-BY-4.0")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", f"{tmp_path}/temporary")
+    card = {"authors": ["Ann Author"], "licence": "CC-BY-4.0"}
+    export_bioimageio(ours, tmp_path / "a.zip", **card)
+    assert {path.name[:6] for path in (tmp_path / "temporary").iterdir()} <= {"torchi"}
     with zipfile.ZipFile(tmp_path / "a.zip") as package:
         assert {"README.md", "weights.onnx", "test_input.npy"} <= set(package.namelist())
+        assert {entry.date_time[0] for entry in package.infolist()} == {1980}  # the same bytes
         assert b"mode: reflect" in package.read("rdf.yaml")
         assert b'"v_info": 0.9' in package.read("README.md")
         package.extractall(tmp_path / "a")  # bioimageio leaves a zip file open
@@ -113,6 +122,20 @@ def test_bioimageio_package_passes_the_zoos_test_and_tiles_like_ours(tmp_path):
         wanted = net(torch.from_numpy(whole)[None, None]).softmax(dim=1).numpy()
     assert found.shape == (1, 2, 160, 200)
     assert np.abs(found - wanted[..., :160, :200]).max() < 1e-5
+
+
+def test_what_the_zoos_classes_leave_behind_is_removed_also_when_interrupted(tmp_path, monkeypatch):
+    before = tempfile.gettempdir()
+
+    def leaves(*_args):
+        tempfile.mkdtemp()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unet2015.zoo_package._described", leaves)
+    with pytest.raises(KeyboardInterrupt):
+        zoo_package("a.zip", tmp_path, checkpoint(1), {}, 1.0)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert tempfile.gettempdir() == before
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ with torch before it gets its name.
 from __future__ import annotations
 
 import io
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -23,11 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from tiling.faults import ModelFileError, UsageFault
+from tiling.faults import UsageFault
 from tiling.safe_write import check_output, write_bytes
 from unet2015.checkpoint import Checkpoint, build_network
 from unet2015.traced import (
-    OPSET,
     SizeLaw,
     Subject,
     compare_onnx,
@@ -38,13 +36,12 @@ from unet2015.traced import (
     quiet,
     require,
 )
+from unet2015.zoo_package import halo_px, readme, zoo_package
 
 __all__ = ["export_bioimageio", "export_onnx", "export_pt2"]
 
 _Path = str | os.PathLike[str]
 _RANGES = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-_PAPER = "Ronneberger, Fischer, Brox: U-Net, MICCAI 2015"
-_PAPER_DOI = "10.1007/978-3-319-24574-4_28"
 
 
 def export_onnx(
@@ -186,10 +183,10 @@ def export_bioimageio(
             wanted = subject.net(torch.from_numpy(image.astype(np.float32) * np.float32(gain)))
         _write_npy(files / "test_input.npy", image)
         _write_npy(files / "test_output.npy", wanted.numpy())
-        (files / "README.md").write_text(_readme(checkpoint, description), encoding="utf-8")
+        (files / "README.md").write_text(readme(checkpoint, description), encoding="utf-8")
         card = {"name": name, "description": description, "license": licence}
         try:
-            data = _zoo_package(path, files, checkpoint, {**card, "authors": authors}, gain)
+            data = zoo_package(path, files, checkpoint, {**card, "authors": authors}, gain)
         except ValueError as error:
             raise UsageFault(
                 "the classes of bioimageio.spec refuse this package (with pydantic 2.14 its "
@@ -207,91 +204,10 @@ def _network(checkpoint: Checkpoint, *, use_averaged: bool) -> Subject:
 
 def _same_size(subject: Subject, checkpoint: Checkpoint) -> Subject:
     law = SizeLaw.of_same_size(checkpoint.network["depth"])
-    net = SameSize(subject.net, _halo(law)).eval()
+    net = SameSize(subject.net, halo_px(law)).eval()
     return replace(subject, net=net, law=law, output="probability")
-
-
-def _halo(law: SizeLaw) -> int:
-    return (law.smallest - law.period) // 2
 
 
 def _write_npy(path: Path, array: NDArray[Any]) -> None:
     with path.open("wb") as file:
         np.lib.format.write_array(file, array, allow_pickle=False)
-
-
-def _readme(checkpoint: Checkpoint, description: str) -> str:
-    law = SizeLaw.of_same_size(checkpoint.network["depth"])
-    facts = {
-        "Network": checkpoint.network,
-        "Preprocessing": checkpoint.preprocessing,
-        "Training steps": checkpoint.step,
-        "Measures": checkpoint.measures,
-        "Provenance": checkpoint.provenance,
-    }
-    lines = [f"- {key}: `{json.dumps(value, sort_keys=True)}`" for key, value in facts.items()]
-    return (
-        f"# U-Net 2015\n\n{description}\n\n{_PAPER} (doi:{_PAPER_DOI}).\n\n"
-        f"The outer {_halo(law)} pixels of each output tile are zeros (the network uses unpadded "
-        f"convolutions); use a halo of {_halo(law)} pixels, and tile and image sides that are "
-        f"multiples of {law.period}, mirrored (`reflect`) beyond the border.\n\n"
-        + "\n".join(lines)
-        + "\n"
-    )
-
-
-def _zoo_package(
-    path: _Path, files: Path, checkpoint: Checkpoint, card: dict[str, Any], gain: float
-) -> bytes:
-    """Bytes of the package of `files`, built from the zoo's own classes and tested by it."""
-    import bioimageio.core
-    from bioimageio.spec import save_bioimageio_package
-    from bioimageio.spec.common import FileDescr
-    from bioimageio.spec.model import v0_5 as zoo
-
-    law = SizeLaw.of_same_size(checkpoint.network["depth"])
-    channels = [f"channel{n}" for n in range(checkpoint.network["in_channels"])]
-    classes = [f"class{n}" for n in range(checkpoint.network["classes"])]
-    halo = _halo(law)
-    image_id, output_id = zoo.TensorId("image"), zoo.TensorId("probability")
-    space = [zoo.AxisId("y"), zoo.AxisId("x")]
-    size = zoo.ParameterizedSize(min=law.smallest, step=law.period)
-    gain_step = zoo.ScaleLinearDescr(kwargs=zoo.ScaleLinearKwargs(gain=gain))
-    to_float = zoo.EnsureDtypeDescr(kwargs=zoo.EnsureDtypeKwargs(dtype="float32"))
-    inputs = zoo.InputTensorDescr(
-        id=image_id,
-        axes=[
-            zoo.BatchAxis(),
-            zoo.ChannelAxis(channel_names=[zoo.Identifier(c) for c in channels]),
-            *(zoo.SpaceInputAxis(id=axis, size=size) for axis in space),
-        ],
-        test_tensor=FileDescr(source=files / "test_input.npy"),
-        pad=zoo.ReflectPadding(mode="reflect"),  # else it is written as {}
-        preprocessing=[to_float, gain_step, to_float] if gain != 1 else [to_float],
-    )
-    same = {axis: zoo.SizeReference(tensor_id=image_id, axis_id=axis) for axis in space}
-    outputs = zoo.OutputTensorDescr(
-        id=output_id,
-        axes=[
-            zoo.BatchAxis(),
-            zoo.ChannelAxis(channel_names=[zoo.Identifier(c) for c in classes]),
-            *(zoo.SpaceOutputAxisWithHalo(id=axis, size=same[axis], halo=halo) for axis in space),
-        ],
-        test_tensor=FileDescr(source=files / "test_output.npy"),
-    )
-    weights = zoo.OnnxWeightsDescr(source=files / "weights.onnx", opset_version=OPSET)
-    model = zoo.ModelDescr(
-        name=card["name"],
-        description=card["description"],
-        authors=[zoo.Author(name=author) for author in card["authors"]],
-        cite=[zoo.CiteEntry(text=_PAPER, doi=zoo.Doi(_PAPER_DOI))],
-        license=card["license"],
-        documentation=FileDescr(source=files / "README.md"),
-        inputs=[inputs],
-        outputs=[outputs],
-        weights=zoo.WeightsDescr(onnx=weights),
-    )
-    summary = bioimageio.core.test_model(model)
-    if summary.status != "passed":
-        raise ModelFileError(path, f"the zoo's test says {summary.status}; nothing was written")
-    return Path(save_bioimageio_package(model, output_path=files / "package.zip")).read_bytes()

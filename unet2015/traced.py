@@ -126,7 +126,10 @@ def program(subject: Subject) -> ExportedProgram:
     example = list(probes(subject))[1]
     shapes = ({0: Dim("n", min=1), 2: sides[0], 3: sides[1]},)
     with quiet():
-        return torch.export.export(subject.net, (example,), dynamic_shapes=shapes)
+        traced = torch.export.export(subject.net, (example,), dynamic_shapes=shapes)
+    for node in traced.graph.nodes:
+        node.meta.pop("stack_trace", None)  # lines of source, and in whose folder they lie
+    return traced
 
 
 def onnx_bytes(subject: Subject) -> bytes:
@@ -144,6 +147,8 @@ def onnx_bytes(subject: Subject) -> bytes:
         )
     assert exported is not None
     model = exported.model_proto
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del part.metadata_props[:]  # names of torch, of no use to readers
     named = ((model.graph.input[0], law.rest), (model.graph.output[0], law.rest - law.shrink))
     for value, offset in named:
         sides = value.type.tensor_type.shape.dim
