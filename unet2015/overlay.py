@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 from tiling import open_source
 from tiling.mirror import Source
 from tiling.safe_write import write_bytes
+from unet2015.planes import OneChannel
 from unet2015.predict_job import Job
+from unet2015.report_canvas import pixel_png
 from unet2015.report_colours import ORANGE, grey_rgb, instances_rgb
 
 __all__ = ["sampled", "write_overlay"]
@@ -54,8 +55,6 @@ def write_overlay(
     WriteError
         If `path` exists and `overwrite` is false, or cannot be written.
     """
-    from PIL import Image
-
     grey = sampled(job.planes[0], job.region)
     with open_source(result) as written:
         height, width = written.shape[-2:]
@@ -64,25 +63,12 @@ def write_overlay(
         zarr = len(written.shape) == 3
         plane: Any = written.page(0 if zarr else last)
         region = (0, height, 0, width)
-        found = sampled(_Last(plane) if zarr else plane, region)
+        found = sampled(OneChannel(plane, -1) if zarr else plane, region)
     if job.settings.save in ("label", "instances"):
         picture = instances_rgb(grey, found)
     else:
         picture = _tinted(grey, found, np.dtype(job.dtype))
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "png")
-    write_bytes(Path(path), buffer.getvalue(), overwrite=overwrite)
-
-
-class _Last:
-    """The last channel of a source (C, H, W)."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.shape, self.dtype = source.shape[-2:], source.dtype
-
-    def __getitem__(self, key: tuple[Any, slice, slice]) -> Any:
-        return np.asarray(self._source[key])[-1]
+    write_bytes(Path(path), pixel_png(picture), overwrite=overwrite)
 
 
 def _tinted(grey: NDArray[Any], found: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.uint8]:

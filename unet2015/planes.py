@@ -17,7 +17,7 @@ import numpy as np
 from tiling.faults import InputError, UsageFault
 from tiling.mirror import Source
 
-__all__ = ["Planes", "planes_of"]
+__all__ = ["OneChannel", "Planes", "planes_of"]
 
 _PAGE_AXES = "ITZPR"
 
@@ -66,11 +66,11 @@ class Planes:
         """Plane `number` as a source (H, W) or (C, H, W)."""
         pages, picked = self.groups[number], self.picked[number]
         plane = self.source.page(pages[0]) if len(pages) == 1 else self.source.stack(list(pages))
-        return plane if picked is None else _Channel(plane, picked)
+        return plane if picked is None else OneChannel(plane, picked)
 
 
-class _Channel:
-    """One channel of a source (C, H, W)."""
+class OneChannel:
+    """One channel of a source (C, H, W); -1 is the last."""
 
     def __init__(self, source: Source, channel: int) -> None:
         self._source, self._channel = source, channel
