@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.faults.invariants import invariant
 from tests.label_maps import label_maps, some
 from weightmaps import instances_from_mask, merge_instance_masks, separate_touching
-from weightmaps.labels import as_labels, separate_touching_volume
+from weightmaps.carving import separate_touching_volume
+from weightmaps.labels import as_labels
 
 METHODS = ["authors", "watershed"]
 

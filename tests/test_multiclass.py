@@ -21,9 +21,9 @@ from weightmaps import (
     weight_map_blocks,
 )
 from weightmaps.blocks import census
+from weightmaps.carving import separate_touching_volume
 from weightmaps.cli import main
 from weightmaps.files import read_history
-from weightmaps.labels import separate_touching_volume
 
 
 def cells_and_classes(seed=0, side=40):

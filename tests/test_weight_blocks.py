@@ -12,10 +12,11 @@ from scipy import ndimage
 
 from tests.faults.invariants import invariant
 from weightmaps import WeightMapSpec, class_counts, class_weights, weight_map, weight_map_blocks
-from weightmaps.blocks import census, touching_pairs
+from weightmaps.blocks import census
 from weightmaps.components import ComponentSource
 from weightmaps.labels import instances_from_mask
 from weightmaps.spec import LINES
+from weightmaps.touching import touching_pairs
 
 _spec = importlib.util.spec_from_file_location(
     "unet2015_label_maps", Path(__file__).with_name("label_maps.py")

@@ -28,7 +28,7 @@ from weightmaps import (
     weight_map,
 )
 from weightmaps import fast_term as fast
-from weightmaps.labels import separate_touching_volume
+from weightmaps.carving import separate_touching_volume
 from weightmaps.reference import per_instance, two_nearest_by_bits
 from weightmaps.spec import LINES
 from weightmaps.threads import set_threads

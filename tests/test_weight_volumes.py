@@ -7,10 +7,10 @@ import pytest
 import tifffile
 
 from tiling.faults import MemoryFault
-from weightmaps import WeightMapSpec, volumes
+from weightmaps import WeightMapSpec, survey, volumes
+from weightmaps.carving import separate_touching_volume
 from weightmaps.cli import main
 from weightmaps.formula import map_of_volume
-from weightmaps.labels import separate_touching_volume
 
 
 def blocks(seed, depth=50, side=12):
@@ -66,7 +66,7 @@ def test_f5_a_volume_larger_than_memory_is_refused_before_anything_is_read(
 ):
     tifffile.imwrite(tmp_path / "v.tif", blocks(0).astype(np.uint16), photometric="minisblack")
     monkeypatch.setattr(volumes, "free_memory", lambda: 1000)
-    monkeypatch.setattr(volumes, "volume_of", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(survey, "volume_of", lambda *_: pytest.fail("read"))
     assert main([str(tmp_path / "v.tif"), "--out", str(tmp_path / "w"), "--3d"]) == 6
     told = capsys.readouterr().err
     assert "50 x 12 x 12 needs about 0.0 GiB" in told

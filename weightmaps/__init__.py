@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from weightmaps.carving import separate_touching
 from weightmaps.class_balance import class_counts, class_map, class_weights
 from weightmaps.formula import border_term, volume_weight_map, weight_map
-from weightmaps.labels import instances_from_mask, merge_instance_masks, separate_touching
+from weightmaps.labels import instances_from_mask, merge_instance_masks
 from weightmaps.multiclass import multiclass_weight_map
 from weightmaps.nearest_two import two_nearest_distances, volume_two_nearest_distances
 from weightmaps.reference import two_nearest_distances_reference

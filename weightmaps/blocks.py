@@ -17,18 +17,19 @@ import numpy.typing as npt
 
 from tiling.band import RowBand
 from tiling.mirror import Source
+from weightmaps.carving import separate_touching
 from weightmaps.class_balance import class_weights
 from weightmaps.formula import map_of_slices
-from weightmaps.labels import as_labels, separate_touching
+from weightmaps.labels import as_labels
 from weightmaps.multiclass import class_numbers, map_of_classes, with_ignored
 from weightmaps.spec import WeightMapSpec
+from weightmaps.touching import touching_pairs
 
 __all__ = ["Census", "census", "weight_map_blocks"]
 
 BLOCK_PX = 1 << 21  # pixels of a block, context not counted, when nothing else is said
 _PORTION = 32  # rows asked from a source at once
 _PAPER = WeightMapSpec()
-_HALF = ((0, 1), (1, -1), (1, 0), (1, 1))  # one of each pair of opposite neighbours
 
 
 def weight_map_blocks(
@@ -256,22 +257,3 @@ def _ids(cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
     found = np.unique(cells[begins])
     cell_ids: npt.NDArray[Any] = found[found != 0]
     return cell_ids
-
-
-def touching_pairs(cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the pairs (smaller, larger) of ids that are 8-neighbours somewhere, each once.
-
-    Examples
-    --------
-    >>> touching_pairs(np.array([[3, 0, 0], [0, 1, 1]]))
-    array([[1, 3]])
-    """
-    found = []
-    height, width = cells.shape
-    for dy, dx in _HALF:
-        a = cells[: height - dy, max(0, -dx) : width - max(0, dx)]
-        b = cells[dy:, max(0, dx) : width - max(0, -dx)]
-        meet = (a != b) & (a != 0) & (b != 0)
-        a, b = a[meet], b[meet]
-        found.append(np.stack([np.minimum(a, b), np.maximum(a, b)], axis=1))
-    return np.unique(np.concatenate(found), axis=0)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightmaps.labels import as_labels, separate_touching
+from weightmaps.carving import separate_touching
+from weightmaps.labels import as_labels
 from weightmaps.spec import WeightMapSpec
 
 __all__ = ["class_counts", "class_map", "class_weights"]

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from weightmaps.touching import meetings
+
 __all__ = ["REACH_PX", "dry_line"]
 
 Labels: TypeAlias = npt.NDArray[Any]
@@ -60,17 +62,7 @@ def dry_line(cells: Labels) -> npt.NDArray[np.bool_]:
 def _touching(cells: Labels) -> npt.NDArray[np.bool_]:
     """Tell which cell pixels have a neighbour of another cell."""
     found = np.zeros(cells.shape, np.bool_)
-    for offset in itertools.product((-1, 0, 1), repeat=cells.ndim):
-        if offset <= (0,) * cells.ndim:
-            continue  # its opposite is looked at
-        here = tuple(
-            slice(max(0, -d), n - max(0, d)) for d, n in zip(offset, cells.shape, strict=True)
-        )
-        there = tuple(
-            slice(max(0, d), n - max(0, -d)) for d, n in zip(offset, cells.shape, strict=True)
-        )
-        a, b = cells[here], cells[there]
-        meet = (a != b) & (a != 0) & (b != 0)
+    for here, there, meet in meetings(cells):
         found[here] |= meet
         found[there] |= meet
     return found

@@ -1,4 +1,4 @@
-"""From annotations to instance labels: checks, components, merged masks, the separation border.
+"""From annotations to instance labels: checks, components, merged masks.
 
 An instance label image holds 0 for background and one id >= 1 per cell. A 2-D array is one
 image; a 3-D array ``(S, H, W)`` is a stack of S images that know nothing of each other.
@@ -12,26 +12,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from weightmaps.flooding import dry_line
 from weightmaps.threads import LIGHT, in_parts
 
-__all__ = [
-    "as_labels",
-    "extreme",
-    "instances_from_mask",
-    "merge_instance_masks",
-    "separate_touching",
-]
+__all__ = ["as_labels", "extreme", "instances_from_mask", "merge_instance_masks"]
 
 Labels: TypeAlias = npt.NDArray[Any]
-
-# Neighbours that a raster scan has already visited: NW, N, NE, W (Falk et al. 2019's rule).
-SCANNED_2D = ((-1, -1), (-1, 0), (-1, 1), (0, -1))
-SCANNED_3D = (
-    *((-1, dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)),
-    *((0, dy, dx) for dy, dx in SCANNED_2D),
-)
-METHODS = ("authors", "watershed")
 _EXACT_FLOAT = np.float64(2.0**53)
 
 
@@ -219,96 +204,3 @@ def merge_instance_masks(
     if merged is None:
         raise ValueError("there are no masks to merge")
     return merged
-
-
-def separate_touching(
-    labels: npt.ArrayLike, *, method: str = "authors", ignore_label: int | None = None
-) -> Labels:
-    """Return the labels with a background line carved between touching cells.
-
-    Eq. 2 weighs background, and touching cells leave none between them: the paper computes a
-    separation border "using morphological operations" and does not say which. Afterwards no two
-    8-neighbours carry different ids.
-
-    Parameters
-    ----------
-    labels
-        Instance labels, shape ``(H, W)`` or ``(S, H, W)`` (slice by slice).
-    method
-        ``"authors"``: the rule of the authors' later code (Falk et al. 2019): a cell pixel becomes
-        background when one of its already-scanned neighbours W, NW, N, NE belongs, before any
-        carving, to a different cell. Where cells lie above each other the line is one pixel wide,
-        taken from the lower cell; side by side it is two, one from either (N-E sees the other).
-        ``"watershed"``: the band of pixels that touch another cell is flooded back from both sides
-        in four interleaved passes; what would join two cells stays dry. The line is
-        minimal (no pixel of it could be given back) and takes from either side.
-    ignore_label
-        Pixels of this value belong to no cell and stay as they are.
-
-    Returns
-    -------
-    ndarray
-        A new array of the same shape and dtype.
-
-    Raises
-    ------
-    ValueError
-        For another method, and as `as_labels`.
-
-    Examples
-    --------
-    >>> separate_touching([[1, 1, 2, 2]])
-    array([[1, 1, 0, 2]])
-    """
-    array = as_labels(labels, ignore_label=ignore_label)
-    _check_method(method)
-    result = np.array(array, order="C")
-    for one in result[None] if result.ndim == 2 else result:
-        one[_line(one, method, ignore_label)] = 0
-    return result
-
-
-def separate_touching_volume(
-    labels: npt.ArrayLike, *, method: str = "authors", ignore_label: int | None = None
-) -> Labels:
-    """Return a true volume ``(Z, Y, X)`` carved (13 scanned neighbours, or eight passes)."""
-    array = as_labels(labels, ignore_label=ignore_label)
-    _check_method(method)
-    if array.ndim != 3:
-        raise ValueError(f"a volume has 3 axes (Z, Y, X), not {array.ndim}")
-    result = np.array(array, order="C")
-    result[_line(result, method, ignore_label)] = 0
-    return result
-
-
-def _check_method(method: str) -> None:
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
-
-
-def _line(labels: Labels, method: str, ignore_label: int | None) -> npt.NDArray[np.bool_]:
-    cells = _cells(labels, ignore_label)
-    return _authors_line(cells) if method == "authors" else dry_line(cells)
-
-
-def _cells(labels: Labels, ignore_label: int | None) -> Labels:
-    """Return the labels with the ignore label cleared to background."""
-    if ignore_label is None:
-        return labels
-    return np.where(labels == ignore_label, labels.dtype.type(0), labels)
-
-
-def _pair(shape: tuple[int, ...], offset: tuple[int, ...]) -> tuple[Any, Any]:
-    """Slices of the pixels that have a neighbour at `offset`, and of those neighbours."""
-    here = tuple(slice(max(0, -d), n - max(0, d)) for d, n in zip(offset, shape, strict=True))
-    there = tuple(slice(max(0, d), n - max(0, -d)) for d, n in zip(offset, shape, strict=True))
-    return here, there
-
-
-def _authors_line(cells: Labels) -> npt.NDArray[np.bool_]:
-    line = np.zeros(cells.shape, np.bool_)
-    for offset in SCANNED_2D if cells.ndim == 2 else SCANNED_3D:
-        here, there = _pair(cells.shape, offset)
-        a, b = cells[here], cells[there]
-        line[here] |= (a != b) & (a != 0) & (b != 0)
-    return line

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from weightmaps.carving import separate_touching, separate_touching_volume
 from weightmaps.compiled import available
-from weightmaps.labels import separate_touching, separate_touching_volume
 from weightmaps.spec import WeightMapSpec
 
 __all__ = ["Inner", "cut", "signed_border_term", "sources"]

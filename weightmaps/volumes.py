@@ -16,13 +16,14 @@ import numpy.typing as npt
 from tiling.faults import MemoryFault
 from tiling.memory import free_memory
 from weightmaps.blocks import Census, added_counts, class_pixels
+from weightmaps.carving import separate_touching_volume
 from weightmaps.formula import map_of_volume
 from weightmaps.instance_source import instance_source
 from weightmaps.label_reader import LabelReader
 from weightmaps.label_rule import ids_of
-from weightmaps.labels import SCANNED_3D, separate_touching_volume
 from weightmaps.multiclass import map_of_classes
 from weightmaps.spec import WeightMapSpec
+from weightmaps.touching import touching_pairs
 
 __all__ = ["check_memory", "slab_pages", "volume_census", "volume_of", "volume_pages"]
 
@@ -156,24 +157,6 @@ def volume_census(labels: Volume, classes: Volume | None, spec: WeightMapSpec) -
         if classes is not None:
             kinds = np.where((cells[inner] != 0) & ~kinds, 0, classes[first:last])
         counts = added_counts(counts, class_pixels(kinds, ignored[inner]))
-        met = _touching(cells[: inner.stop])
+        met = touching_pairs(cells[: inner.stop]).astype(np.int64)
         pairs = np.unique(np.concatenate([pairs, met]), axis=0)
     return Census(counts, ids[(ids != 0) & (ids != (spec.ignore_label or 0))], pairs)
-
-
-def _touching(cells: Volume) -> npt.NDArray[np.int64]:
-    """Pairs (smaller, larger) of ids that are neighbours somewhere, each once."""
-    found = [np.zeros((0, 2), np.int64)]
-    for offset in SCANNED_3D:
-        here, there = (
-            tuple(
-                slice(max(0, s * d), n - max(0, -s * d))
-                for d, n in zip(offset, cells.shape, strict=True)
-            )
-            for s in (-1, 1)
-        )
-        a, b = cells[here], cells[there]
-        meet = (a != b) & (a != 0) & (b != 0)
-        low, high = np.minimum(a[meet], b[meet]), np.maximum(a[meet], b[meet])
-        found.append(np.unique(np.stack([low, high], axis=1).astype(np.int64), axis=0))
-    return np.unique(np.concatenate(found), axis=0)
