@@ -44,7 +44,7 @@ def score(
     truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="annotation; > 0 is interior")],
     measure: Annotated[
         Optional[list[Measure]],  # noqa: UP045 - typer reads it
-        typer.Option("--measure", help="isbi (default: all six), one of them, seg, ap or iou"),
+        typer.Option("--measure", help="isbi (default: all of 2012), one of them, seg, ap or iou"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
     slices: Annotated[
