@@ -384,6 +384,17 @@ def test_an_overlay_shows_the_first_plane(image, tmp_path, save):
         assert picture.mode == "RGB"
 
 
+@pytest.mark.parametrize(
+    ("hardware", "precision"), [(True, "fp32"), (True, "bf16"), (False, "fp32")]
+)
+def test_the_plan_names_the_faster_number_format(image, monkeypatch, hardware, precision):
+    monkeypatch.setattr("unet2015.predict_text.has_fast_bf16", lambda device: hardware)
+    with open_source(image) as source:
+        job = prepare(model(), source, "image.tif", replace(SMALL, precision=precision))
+        told = "with --precision bf16 about" in plan_text(job)
+    assert told == (hardware and precision == "fp32")
+
+
 def test_the_plan_and_the_summary_name_what_matters(image, tmp_path):
     summaries = predict_file(model(), image, tmp_path / "out.tif", SMALL)
     with open_source(image) as source:
