@@ -87,6 +87,9 @@ def test_the_plan_writes_nothing(here, capsys):
     for words in ("tiles", "legal sizes", "memory", "time        about", "output      300 x 200"):
         assert words in said
     assert names() == ["a.tif", "net.safetensors"]
+    tifffile.imwrite("b.tif", np.zeros((40, 50), np.uint8))
+    assert predict("a.tif", "b.tif", "--out", "new", "--plan") == 0
+    assert names() == ["a.tif", "b.tif", "net.safetensors"]
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,8 @@ def predict(
         check_output(overlay, overwrite=overwrite, inputs=images)
     model = load_model(checkpoint)
     if not plan:
+        if len(targets) > 1:
+            _make_folder(out)
         tidy("unet2015", targets[0][1].parent)
     for image, target in targets:
         if plan:
@@ -213,13 +215,17 @@ def _targets(images: list[Path], out: Path, save: str) -> list[tuple[Path, Path]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise UsageFault(f"two images would both be written to {min(twice)}; predict them apart")
+    return targets
+
+
+def _make_folder(out: Path) -> None:
+    """The folder of several outputs, made where it is missing."""
+    from tiling.faults import WriteError
+
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        from tiling.faults import WriteError
-
         raise WriteError(out, f"cannot be made a folder ({error.strerror})") from error
-    return targets
 
 
 def _predict_one(
