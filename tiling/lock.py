@@ -79,11 +79,8 @@ class OutputLock:
         """Take the lock at once or raise `LockedError`; returns itself."""
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         while not self.held:
-            if os.path.lexists(self.path) and not stat.S_ISREG(self.path.lstat().st_mode):
-                raise WriteError(
-                    self.target, f"{self.path.name} beside it is no lock file of ours; remove it"
-                )
             with writing(self.target):
+                self._refuse_others()
                 descriptor = os.open(self.path, flags, 0o666)
             try:
                 self._take_or_tell(descriptor)
@@ -97,6 +94,14 @@ class OutputLock:
                 if descriptor >= 0:
                     os.close(descriptor)
         return self
+
+    def _refuse_others(self) -> None:
+        """Refuse a pipe or link in the lock's place; its holder may remove the lock meanwhile."""
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(self.path.lstat().st_mode):
+                raise WriteError(
+                    self.target, f"{self.path.name} beside it is no lock file of ours; remove it"
+                )
 
     def _take_or_tell(self, descriptor: int) -> None:
         try:

@@ -378,6 +378,21 @@ def test_b8_a_lock_file_without_an_owner_means_nothing(tmp_path: Path) -> None:
         pass
 
 
+def test_b8_a_lock_file_that_its_holder_removes_meanwhile_means_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "lexists", lambda _: True)  # a moment ago
+    with OutputLock(tmp_path / "x.tif") as lock:
+        assert lock.held
+
+    def closed(_path: Path) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", closed)
+    with pytest.raises(WriteError, match="may write to"):
+        OutputLock(tmp_path / "x.tif").acquire()
+
+
 def test_b8_two_names_of_one_output_are_one_lock(tmp_path: Path) -> None:
     (tmp_path / "x.tif").write_bytes(OLD)
     (tmp_path / "y.tif").symlink_to(tmp_path / "x.tif")
