@@ -25,17 +25,26 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from benchmarks import throughput_page  # noqa: E402 - found from the root
+
 INTRODUCTION = """# Benchmarks
 
-One script per claim; `make bench` runs those that take minutes, `python -m benchmarks --list` names
-them all. Each table below is made by `python benchmarks/tables.py` from a file in `results/`, which
-holds all figures, the machine, the commit and the versions. CPU seconds count all threads, so they
-also compare on a machine that others use at the same time.
+One script per claim; `make bench` runs those that take minutes, `python -m benchmarks --gpu` those
+that want a GPU (25 minutes at most), `python -m benchmarks --list` names them all. Each table below
+is made by `python benchmarks/tables.py` from a file in `results/`, which holds all figures, the
+machine, the commit and the versions. CPU seconds count all threads, so they also compare on a
+machine that others use at the same time.
+
+`make bench` installs the rivals (dependency group `bench`), but for BiaPy, which brings many
+libraries of its own: install it by hand, or name its file `data/pre_processing.py` in
+`BIAPY_PRE_PROCESSING`. A rival that is absent is in the tables as "not installed".
 """
-_SHOWN_ELSEWHERE = ("title", "tables", "notes", "machine", "benchmark", "command")
+_SHOWN_ELSEWHERE = ("title", "tables", "notes", "by_default", "machine", "benchmark", "command")
 _OF_MACHINE = (
-    "machine", "processor", "cpu", "gpu", "device", "instruction sets", "cores", "threads", "load",
-    "load_average", "system", "python", "commit", "versions", "packages",
+    "processor", "gpu", "device", "instruction sets", "cores", "threads", "load", "system",
+    "python", "commit", "versions",
 )  # fmt: skip
 
 
@@ -61,7 +70,8 @@ def section(path: Path, folder: Path) -> str:
         caption = table.get("caption")
         parts += [f"{caption}:\n"] if caption else []
         parts.append(markdown(table["columns"], table["rows"]))
-    parts += [f"- {note}" for note in found.get("notes", [])] + [""]
+    notes = throughput_page.notes(found) if "formats" in found else found.get("notes", [])
+    parts += [f"- {note}" for note in notes] + [""]
     parts.append(f"All figures: [results/{path.name}](results/{path.name}).\n")
     return "\n".join(parts)
 
@@ -83,15 +93,17 @@ def first_lines(script: Path) -> str:
 def machine_line(found: dict[str, Any]) -> str:
     """Return one line about what the figures depend on."""
     about = found.get("machine", found)
-    about = {"machine": about} if not isinstance(about, dict) else about
-    about = {**about, **{k: found[k] for k in _OF_MACHINE if k in found and k != "machine"}}
+    about = {"processor": about} if not isinstance(about, dict) else about
+    about = {**about, **{k: found[k] for k in _OF_MACHINE if k in found}}
+    # Older files name the processor otherwise.
+    about.setdefault("processor", about.get("cpu", about.get("machine")))
     told = []
     for name in _OF_MACHINE:
         value = about.get(name)
         if isinstance(value, dict):
             told.append(", ".join(f"{k} {v}" for k, v in value.items()))
         elif isinstance(value, str | int | float) and not isinstance(value, bool) and value != "":
-            plain = name in ("machine", "processor", "cpu", "gpu", "system")
+            plain = name in ("processor", "gpu", "system")
             told.append(cell(value) if plain else f"{name} {cell(value)}")
     return "; ".join(told)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import tables
+from benchmarks import tables, throughput_page
 
 RESULTS = sorted((tables.HERE / "results").glob("*.json"))
 
@@ -35,3 +35,52 @@ def test_records_and_groups_of_values_become_tables(tmp_path):
         "| 2 x 3 | 1 |  |", "| side | 512 |", "- They win on | small images.",
     ):  # fmt: skip
         assert line in text.splitlines(), line
+
+
+def test_older_names_of_the_processor_are_known():
+    for found in ({"machine": {"cpu": "a"}}, {"machine": "a"}, {"machine": {"processor": "a"}}):
+        assert tables.machine_line(found) == "a"
+    assert tables.machine_line({"machine": "a", "device": "cuda"}) == "a; device cuda"
+
+
+def throughput(auto, **formats):
+    """A report with seconds of ours and of MONAI's defaults in each format."""
+    rows = {
+        name: {"rows": [
+            {"row": "ours", "seconds": ours, "cpu_seconds": 2 * ours},
+            {"row": "monai defaults", "seconds": theirs, "cpu_seconds": theirs},
+            {"row": "monai grid", "failed": "not installed"},
+        ]}
+        for name, (ours, theirs) in formats.items()
+    }  # fmt: skip
+    return {"formats": rows} | ({"auto": auto} if auto else {})
+
+
+@pytest.mark.parametrize("auto", ["bf16", None])  # None: as older files have it
+def test_the_factor_by_default_is_that_of_the_formats_by_default(auto):
+    report = throughput(auto, fp32=(4.0, 8.0), bf16=(2.0, 5.0))
+    *alike, last = throughput_page.notes(report)
+    assert [note.split(";")[0].split(": ")[1][:36] for note in alike] == [
+        "MONAI defaults takes 2.00 times our ", "MONAI defaults takes 2.50 times our ",
+    ]  # fmt: skip
+    assert "(ours auto = bf16, MONAI fp32): MONAI defaults takes 4.00 times" in last
+    assert "(2.00 of CPU seconds)" in last
+
+
+def test_where_auto_is_fp32_both_factors_are_the_same():
+    alike, last = throughput_page.notes(throughput("fp32", fp32=(4.0, 8.0)))
+    assert "(ours auto = fp32, MONAI fp32)" in last
+    assert alike.partition(": ")[2] == last.partition("): ")[2]
+
+
+def test_what_was_not_measured_has_no_factor():
+    assert throughput_page.by_default(throughput("bf16", fp32=(4.0, 8.0))) is None
+    assert throughput_page.by_default(throughput("bf16", bf16=(4.0, 8.0))) is None
+    assert throughput_page.notes({"formats": {"fp32": {"rows": []}}}) == []
+
+
+def test_the_page_shows_the_factors_of_a_throughput_file(tmp_path):
+    (tmp_path / "results").mkdir()
+    path = tmp_path / "results" / "tiling_throughput_gpu.json"
+    path.write_text(json.dumps(throughput("bf16", fp32=(4.0, 8.0), bf16=(2.0, 5.0))))
+    assert "- As each comes by default on this processor" in tables.section(path, tmp_path)

@@ -46,6 +46,14 @@ def blended(
     return found, given  # type: ignore[return-value]
 
 
+def with_context(image: Tensor, pads: list[tuple[int, int]]) -> Tensor:
+    """`image` (1, 1, H, W) with mirrored context; torch itself mirrors once, not twice."""
+    if all(max(pad) < side for pad, side in zip(pads, image.shape[-2:], strict=True)):
+        return F.pad(image, [*pads[1], *pads[0]], mode="reflect")
+    found = np.pad(image[0, 0].cpu().numpy(), pads, mode="reflect")
+    return torch.from_numpy(found)[None, None].to(image.device)
+
+
 def on_our_grid(network: Predictor, image: Tensor, geometry: Geometry) -> tuple[Tensor, int]:
     """The same with our grid, made exact by mirroring everything beforehand and a weight map."""
     from monai.inferers import sliding_window_inference
@@ -57,8 +65,7 @@ def on_our_grid(network: Predictor, image: Tensor, geometry: Geometry) -> tuple[
     pads = [
         (edge, side - edge - length) for side, length in zip(sides, (height, width), strict=True)
     ]
-    mirrored = np.pad(image[0, 0].cpu().numpy(), pads, mode="reflect")
-    canvas = torch.from_numpy(mirrored)[None, None].to(image.device)
+    canvas = with_context(image, pads)
 
     def surrounded(window: Tensor) -> Tensor:
         nonlocal given
