@@ -7,14 +7,17 @@
     python -m benchmarks --list
 
 Each script runs in a process of its own; one that fails, or lacks its data, is told in the summary
-and does not stop the rest. Scripts that take hours are listed with their command. `--gpu --device
-cpu --quick` tries the lines for a GPU where there is none.
+and does not stop the rest. `--gpu` ends after 25 minutes: a script that is still at work then is
+stopped, and what it has measured is kept, for those write as they go. Scripts that take hours are
+listed with their command. `--gpu --device cpu --quick` tries the lines for a GPU where there is
+none.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+GPU_MINUTES = 25.0
 # Script -> arguments of a small run.
 MINUTES: dict[str, list[str]] = {
     "weightmaps_speed": ["--quick", "--repeats", "2"],
@@ -34,20 +38,21 @@ MINUTES: dict[str, list[str]] = {
     "tiling_throughput": ["--small"],
     "train_step": ["--size", "quick", "--steps", "1"],
 }
-# Script -> (arguments on a GPU, arguments of a small run).
+# Script -> (arguments on a GPU, arguments of a small run); the shortest first.
 GPU: dict[str, tuple[list[str], list[str]]] = {
-    "tiling_throughput": (["--base", "64", "--side", "12292", "--repeat", "2"], ["--small"]),
     "train_step": (
-        ["--precision", "bf16", "--steps", "100"], ["--size", "quick", "--steps", "1"],
+        ["--precision", "bf16", "--steps", "100", "--compile"],
+        ["--size", "quick", "--steps", "1"],
     ),
+    "tiling_throughput": (["--base", "64", "--side", "12292", "--repeat", "2"], ["--small"]),
     "time_to_quality": (
-        ["--recipe", "isbi2012-modern", "--workers", "4"],
+        ["--recipe", "isbi2012-modern", "--workers", "4", "--steps", "1000", "2000", "4000"],
         ["--recipe", "quick", "--steps", "2", "--seeds", "0"],
     ),
-    "isbi_results": (["--table", "full"], []),
 }  # fmt: skip
 HOURS = {
-    "isbi_results": "python benchmarks/isbi_results.py --table quick (and the other tables)",
+    "isbi_results": "python benchmarks/isbi_results.py --table quick (and the other tables);"
+    " on a GPU --table full --device cuda --workers 4",
     "time_to_quality": "python benchmarks/time_to_quality.py --json benchmarks/results/"
     "time_to_quality_cpu.json",
 }
@@ -59,51 +64,102 @@ def command(name: str, target: Path, options: argparse.Namespace) -> list[str]:
         arguments = [*GPU[name][options.quick], "--device", options.device]
     else:
         arguments = MINUTES[name] if options.quick else []
-    goes = ["--out", str(target.parent)] if name == "isbi_results" else ["--json", str(target)]
-    return [sys.executable, str(HERE / f"{name}.py"), *arguments, *goes]
+    return [sys.executable, str(HERE / f"{name}.py"), *arguments, "--json", str(target)]
 
 
-def gpu_tests(options: argparse.Namespace) -> int:
-    """Exit code of the tests that need a GPU."""
-    words = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py"]
-    here = {**os.environ, "UNET2015_TEST_DEVICE": options.device}
-    return subprocess.run(words, cwd=HERE.parent, env=here, check=False).returncode
+def outcome_of(words: list[str], until: float, **place: object) -> str:
+    """Run a command until a moment of `time.monotonic`, and say how it ended."""
+    start = time.monotonic()
+    left = until - start
+    if left <= 0:
+        return "left out: no time left"
+    running = subprocess.Popen(words, start_new_session=os.name == "posix", **place)  # type: ignore[call-overload]
+    try:
+        code = running.wait(None if left == float("inf") else left)
+        said = "done" if code == 0 else f"failed with exit code {code}"
+    except subprocess.TimeoutExpired:
+        said = "stopped, what was measured is kept,"
+    finally:
+        stop(running)
+    return f"{said} after {time.monotonic() - start:.0f} s"
 
 
-def main() -> int:
+def stop(running: subprocess.Popen[bytes]) -> None:
+    """End a script and the processes it has started; it may take its files away first."""
+    for strength in (signal.SIGINT, signal.SIGTERM):
+        if running.poll() is not None:
+            return
+        if os.name == "posix":
+            os.killpg(running.pid, strength)
+        else:
+            running.terminate()
+        try:
+            running.wait(20)
+        except subprocess.TimeoutExpired:
+            continue
+    if running.poll() is None:
+        running.kill()
+        running.wait()
+
+
+def parsed() -> argparse.Namespace:
+    """The command line, refused where it cannot be followed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; by default all")
     parser.add_argument("--quick", action="store_true", help="small sizes, no results are kept")
     parser.add_argument("--gpu", action="store_true", help="those for a GPU, and its tests")
     parser.add_argument("--device", default="cuda", help="with --gpu: cuda, cuda:N or cpu")
+    parser.add_argument(
+        "--minutes", type=float, metavar="N",
+        help=f"stop after so long; with --gpu {GPU_MINUTES:.0f}, else when all is done",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="name them, run nothing")
     options = parser.parse_args()
-    every = list(GPU if options.gpu else MINUTES)
-    if options.gpu and options.quick:
-        every.remove("isbi_results")  # has no small size
-    unknown = [name for name in options.names if name not in every]
+    options.every = list(GPU if options.gpu else MINUTES)
+    unknown = [name for name in options.names if name not in options.every]
     if unknown:
-        parser.error(f"no such benchmark is called {unknown[0]!r}; there are {', '.join(every)}")
-    if options.list:
-        print(*every, *(f"{name}: hours; {how}" for name, how in HOURS.items()), sep="\n")
-        return 0
+        there = ", ".join(options.every)
+        parser.error(f"no such benchmark is called {unknown[0]!r}; there are {there}")
+    if options.gpu and options.device != "cpu" and not options.list:
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error(
+                f"--device {options.device}: torch finds no CUDA device here; --gpu --device cpu"
+                " --quick tries the same lines on the processor"
+            )
+    if options.minutes is None:
+        options.minutes = GPU_MINUTES if options.gpu else float("inf")
+    return options
+
+
+def run_all(options: argparse.Namespace, folder: Path) -> dict[str, str]:
+    """Run what is asked for and say how each ended."""
+    until = time.monotonic() + 60 * options.minutes
     outcome: dict[str, str] = {}
     if options.gpu and not options.names:
-        code = gpu_tests(options)
-        outcome["tests/test_gpu.py"] = "passed" if code == 0 else f"failed with exit code {code}"
+        words = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py"]
+        here = {**os.environ, "UNET2015_TEST_DEVICE": options.device}
+        outcome["tests/test_gpu.py"] = outcome_of(words, until, cwd=HERE.parent, env=here)
+    for name in options.names or options.every:
+        ending = "_gpu" if options.gpu else "_cpu" if name == "train_step" else ""
+        print(f"== {name}", file=sys.stderr, flush=True)
+        target = folder / f"{name}{ending}.json"
+        outcome[name] = outcome_of(command(name, target, options), until)
+    return outcome
+
+
+def main() -> int:
+    options = parsed()
+    if options.list:
+        hours = (f"{name}: hours; {how}" for name, how in HOURS.items())
+        print(*options.every, *hours, sep="\n")
+        return 0
     with tempfile.TemporaryDirectory() as scratch:
         RESULTS.mkdir(exist_ok=True)
-        folder = Path(scratch) if options.quick else RESULTS
-        for name in options.names or every:
-            ending = "_gpu" if options.gpu else "_cpu" if name == "train_step" else ""
-            print(f"== {name}", file=sys.stderr, flush=True)
-            start = time.perf_counter()
-            target = folder / f"{name}{ending}.json"
-            code = subprocess.run(command(name, target, options), check=False).returncode
-            said = "done" if code == 0 else f"failed with exit code {code}"
-            outcome[name] = f"{said} after {time.perf_counter() - start:.0f} s"
+        outcome = run_all(options, Path(scratch) if options.quick else RESULTS)
     if not options.quick:
-        subprocess.run([sys.executable, str(HERE / "tables.py")], check=True)
+        outcome["tables"] = outcome_of([sys.executable, str(HERE / "tables.py")], float("inf"))
     print("\nSummary", *(f"{name:20} {said}" for name, said in outcome.items()), sep="\n")
     return int(any("failed" in said for said in outcome.values()))
 

@@ -9,9 +9,9 @@
 Trains on the ISBI stack without slices 12-14 and 27-29, several seeds and several lengths of the
 schedule (a one-cycle or cosine run is good at its end only, so each length is a run of its own),
 and prints for each target of wrong pixels and V_info the fastest run that reached it in the median
-over the seeds. Validation is not timed; reading, weighing and drawing are. Runs that the JSON has
-already are not repeated; `--also` counts in those of a table of `isbi_results.py` that differ from
-the recipe in seed and length only. Data elsewhere: UNET2015_DATA.
+over the seeds. Validation is not timed; reading, weighing and drawing are; two steps go before the
+first run. Runs that the JSON has already are not repeated; `--also` counts in those of a table of
+`isbi_results.py` that differ from the recipe in seed and length only. Data: UNET2015_DATA.
 """
 
 from __future__ import annotations
@@ -65,6 +65,14 @@ def one_run(recipe: Recipe, device: torch.device, workers: int) -> dict[str, Any
         "cpu seconds": used, "load": os.getloadavg()[0],
         "wrong pixels": wrong_pixels(inside, truth).best, "V_info": v_info(inside, truth).best,
     }  # fmt: skip
+
+
+def warm_up(recipe: Recipe, device: torch.device, workers: int) -> None:
+    """Two steps, so that no run's time holds what a process does once: compiling, kernels."""
+    training, _ = split(read_stack_pair(*isbi()), "12-14,27-29")
+    short = replace(recipe, steps=2)
+    with tempfile.TemporaryDirectory() as folder:
+        train(short, weigh(training, short), folder, device=device, workers=workers)
 
 
 def of_table(path: Path, base: Recipe) -> list[dict[str, Any]]:
@@ -140,14 +148,15 @@ def main() -> None:
         rows += of_table(path, base)
     rows = list({(row["steps"], row["seed"]): row for row in rows}.values())
     known = {(row["steps"], row["seed"]) for row in rows}
-    for steps in options.steps:
-        for seed in options.seeds:
-            if (steps, seed) in known:
-                continue
-            rows.append(one_run(replace(base, steps=steps, seed=seed), device, options.workers))
-            print("  ".join(f"{k} {v:.4g}" for k, v in rows[-1].items()), flush=True)
-            if options.json:
-                write(
+    wanted = [(steps, seed) for steps in options.steps for seed in options.seeds]
+    wanted = [pair for pair in wanted if pair not in known]
+    if wanted:
+        warm_up(base, device, options.workers)
+    for steps, seed in wanted:
+        rows.append(one_run(replace(base, steps=steps, seed=seed), device, options.workers))
+        print("  ".join(f"{k} {v:.4g}" for k, v in rows[-1].items()), flush=True)
+        if options.json:
+            write(
                     options.json,
                     {
                         "machine": machine(device), "command": sys.argv[1:],

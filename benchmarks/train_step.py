@@ -18,17 +18,19 @@ others            U-Nets of equal width in our loop's number format and memory f
 
 Padded networks take a tile of a multiple of 2^depth and label all of it, ours labels its centre:
 so `ns per labelled pixel` stands beside `ms per step`. FLOPs are counted by torch (multiply and
-add are two); the peak is that of a large matrix product measured in the same run.
+add are two) where the network is not compiled; the peak is that of a large matrix product measured
+in the same run. The JSON is written after each row; a row that fails says why there.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.record import machine, write
 from benchmarks.rivals.padded_unets import rivals
+from benchmarks.tables import cell
 from unet2015 import step as training_step
 from unet2015.data import Stack, batches, output_px, weigh
 from unet2015.device import choose_device, choose_precision
@@ -49,6 +52,7 @@ from unet2015.energy import energy
 from unet2015.recipe import Recipe, isbi2012, quick
 from unet2015.train import _new_run, network_of
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SIZES: dict[str, Recipe] = {"quick": quick(), "paper": replace(isbi2012(), dropout=0.0)}
 
 
@@ -63,16 +67,21 @@ def stack_for(recipe: Recipe) -> Stack:
 
 
 def timed(call: Callable[[], object], count: int, device: torch.device) -> float:
-    """Median seconds of `call`, the device waited for; two calls go before."""
+    """Median seconds of `call`; two calls go before.
+
+    On a GPU ten calls are queued at a time, as in training, and then the device is waited for.
+    """
+    together = min(10, count) if device.type == "cuda" else 1
     for _ in range(min(2, count)):
         call()
     seconds = []
-    for _ in range(count):
+    for _ in range(-(-count // together)):
         _wait(device)
         start = time.perf_counter()
-        call()
+        for _ in range(together):
+            call()
         _wait(device)
-        seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - start) / together)
     return float(np.median(seconds))
 
 
@@ -81,11 +90,16 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_flops(device: torch.device, half: torch.dtype | None) -> float:
+def peak_flops(device: torch.device, precision: str) -> float:
     """Multiplications and additions a second of a large matrix product."""
     side = 8192 if device.type == "cuda" else 2048
-    a = torch.randn(side, side, device=device, dtype=half or torch.float32)
-    return 2 * side**3 / min(timed(lambda: a @ a, 3, device) for _ in range(3))
+    a = torch.randn(side, side, device=device, dtype=HALF.get(precision, torch.float32))
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        return 2 * side**3 / min(timed(lambda: a @ a, 3, device) for _ in range(3))
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
 
 
 def flops_of(call: Callable[[], object]) -> int:
@@ -108,19 +122,21 @@ def ours(
     drawn = batches(stack, recipe, workers=workers, device=place)
     waiting: list[float] = []
 
-    def one() -> None:
+    def one(wait: Callable[[torch.device], None] = lambda _: None) -> None:
         start = time.perf_counter()
         _, *tiles = next(drawn)
-        _wait(device)
+        wait(device)
         waiting.append(time.perf_counter() - start)
         training_step.gradients(run, net, tiles, device)
         training_step.update(run)
 
-    seconds = timed(one, count, device)
-    share = float(np.median(waiting[-count:])) / seconds
-    operations = 0
-    if not recipe.compile:
-        operations = flops_of(one)
+    with training_step.repeatable(recipe, device):
+        seconds = timed(one, count, device)
+        if device.type == "cuda":  # tiles drawn there are waited for apart: it costs time itself
+            count = min(count, 10)
+            timed(lambda: one(_wait), count, device)
+        share = float(np.median(waiting[-count:])) / seconds
+        operations = 0 if recipe.compile else flops_of(one)
     if hasattr(drawn, "close"):
         drawn.close()
     return seconds, operations, share
@@ -152,56 +168,66 @@ def loop(
     return timed(one, count, device), flops_of(one)
 
 
-def rows_of(
-    name: str, recipe: Recipe, device: torch.device, options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """All rows of one size, printed as they come."""
-    recipe = replace(recipe, precision=options.precision, steps=10**6)
-    kind = choose_precision(recipe.precision, device)
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(kind)
-    count = options.steps or (10 if name == "quick" else 2)
+@dataclass(frozen=True)
+class Case:
+    """A row: its number format, labelled pixels along a side, and what gives its figures."""
+
+    row: str
+    precision: str
+    side: int
+    run: Callable[[], tuple[float, int, dict[str, float]]] | str  # or why there are none
+
+
+def cases(recipe: Recipe, device: torch.device, options: argparse.Namespace) -> Iterator[Case]:
+    """All rows of one size; `recipe.precision` is no longer "auto"."""
+    kind = recipe.precision
+    count = options.steps or (10 if recipe.depth < 4 else 2)
     inner, period = output_px(recipe), 1 << recipe.depth
     padded = -(-recipe.tile_px // period) * period
-    peaks = {kind: peak_flops(device, half), "fp32": peak_flops(device, None)}
-    rows: list[dict[str, Any]] = []
 
-    def add(row: str, precision: str, seconds: float, operations: int, side: int, **more: float):
-        entry = {
-            "size": name, "row": row, "precision": precision, "ms": 1e3 * seconds,
-            "gflop": operations / 1e9, "tflops": operations / seconds / 1e12,
-            "of_peak": operations / seconds / peaks[precision],
-            "ns_per_labelled_pixel": 1e9 * seconds / (recipe.batch * side**2), **more,
-        }  # fmt: skip
-        rows.append(entry)
-        print(
-            f"{name:6s} {row:22s} {precision:5s} {entry['ms']:10.2f} ms  {entry['tflops']:8.3f}"
-            f" TFLOP/s  {entry['of_peak']:6.1%} of peak {entry['ns_per_labelled_pixel']:9.1f} ns/px"
-            + "".join(f"  {k} {v:.2%}" for k, v in more.items()),
-            flush=True,
-        )
+    def of_ours(recipe: Recipe) -> tuple[float, int, dict[str, float]]:
+        seconds, operations, share = ours(recipe, device, count, options.workers)
+        return seconds, operations, {"waiting": share}
 
-    seconds, operations, share = ours(recipe, device, count, options.workers)
-    add("ours", kind, seconds, operations, inner, waiting=share)
+    def of_loop(net: nn.Module, **words: Any) -> tuple[float, int, dict[str, float]]:
+        return *loop(net, recipe, device, count, **words), {}
+
+    yield Case("ours", kind, inner, lambda: of_ours(recipe))
     if options.compile:
-        seconds, _, share = ours(replace(recipe, compile=True), device, count, options.workers)
-        add("ours, compiled", kind, seconds, operations, inner, waiting=share)
-    seconds, operations = loop(
-        network_of(recipe), recipe, device, count, half=None, side=recipe.tile_px,
-        labelled=inner, weighted=True,
-    )  # fmt: skip
-    add("plain fp32 loop", "fp32", seconds, operations, inner)
-    for rival, net in rivals(2, recipe.base_channels, recipe.depth).items():
-        if net is None:
-            print(f"{name:6s} {rival:22s} left out: not installed, or no such depth")
-            continue
-        seconds, operations = loop(
-            net, recipe, device, count, half=half, side=padded, labelled=padded, weighted=False
-        )
-        add(rival, kind, seconds, operations, padded)
-    return rows
+        compiled = replace(recipe, compile=True)
+        yield Case("ours, compiled", kind, inner, lambda: of_ours(compiled))
+    plain = {"half": None, "side": recipe.tile_px, "labelled": inner, "weighted": True}
+    # What torch does with float32 convolutions on a GPU, unless told otherwise.
+    shown = "tf32" if device.type == "cuda" else "fp32"
+    yield Case("plain fp32 loop", shown, inner, lambda: of_loop(network_of(recipe), **plain))
+    words = {"half": HALF.get(kind), "side": padded, "labelled": padded, "weighted": False}
+    for name, net in rivals(2, recipe.base_channels, recipe.depth).items():
+        run = net if isinstance(net, str) else lambda net=net: of_loop(net, **words)
+        yield Case(name, kind, padded, run)
 
 
-def main() -> None:
+def figures(case: Case, recipe: Recipe, peak: Callable[[str], float]) -> dict[str, Any]:
+    """Figures of a row, or why there are none: the other rows do not suffer from it."""
+    if isinstance(case.run, str):
+        return {"failed": case.run}
+    try:
+        seconds, operations, more = case.run()
+    except Exception as error:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        said = str(error).strip().splitlines() or [""]
+        return {"failed": f"{type(error).__name__}: {said[0][:200]}"}
+    counted = {
+        "gflop": operations / 1e9, "tflops": operations / seconds / 1e12,
+        "of_peak": operations / seconds / peak(case.precision),
+    }  # fmt: skip
+    return {
+        "ms": 1e3 * seconds, **(counted if operations else {}),
+        "ns_per_labelled_pixel": 1e9 * seconds / (recipe.batch * case.side**2), **more,
+    }  # fmt: skip
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=[*SIZES, "all"], default="all")
     parser.add_argument("--device", default="cpu")
@@ -217,14 +243,24 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
-    rows = []
+    peak = functools.cache(functools.partial(peak_flops, device))
+    record = {"machine": machine(device), "command": sys.argv[1:], "rows": []}
     for name, recipe in SIZES.items():
-        if options.size in (name, "all"):
-            recipe = replace(recipe, batch=options.batch, tile_px=options.tile or recipe.tile_px)
-            rows += rows_of(name, recipe, device, options)
-    if options.json:
-        write(options.json, {"machine": machine(device), "command": sys.argv[1:], "rows": rows})
+        if options.size not in (name, "all"):
+            continue
+        recipe = replace(
+            recipe, batch=options.batch, tile_px=options.tile or recipe.tile_px, steps=10**6,
+            precision=choose_precision(options.precision, device),
+        )  # fmt: skip
+        for case in cases(recipe, device, options):
+            entry = {"size": name, "row": case.row, "precision": case.precision}
+            entry |= figures(case, recipe, peak)
+            record["rows"].append(entry)
+            print("  ".join(f"{k} {cell(v)}" for k, v in entry.items()), flush=True)
+            if options.json:
+                write(options.json, record)
+    return int(any("failed" in row for row in record["rows"] if row["row"].startswith("ours")))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

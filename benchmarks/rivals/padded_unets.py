@@ -47,14 +47,16 @@ class PaddedUNet(nn.Module):
         return self.last(x)
 
 
-def rivals(classes: int, base: int, depth: int) -> dict[str, nn.Module | None]:
-    """Networks by name; None where a package is not installed or has no such depth."""
-    found: dict[str, nn.Module | None] = {"padded, batch norm": PaddedUNet(classes, base, depth)}
+def rivals(classes: int, base: int, depth: int) -> dict[str, nn.Module | str]:
+    """Networks by name, or why there is none: not installed, or not of this depth."""
+    found: dict[str, nn.Module | str] = {"padded, batch norm": PaddedUNet(classes, base, depth)}
     widths = [base << level for level in range(depth + 1)]
     try:
         from monai.networks.nets import BasicUNet, UNet
     except ImportError:
-        return found | {"MONAI UNet": None, "MONAI BasicUNet": None}
+        return found | dict.fromkeys(("MONAI UNet", "MONAI BasicUNet"), "not installed")
     found["MONAI UNet"] = UNet(2, 1, classes, widths, [2] * depth)
-    found["MONAI BasicUNet"] = BasicUNet(2, 1, classes, (*widths, base)) if depth == 4 else None
+    found["MONAI BasicUNet"] = "has depth 4 only"
+    if depth == 4:
+        found["MONAI BasicUNet"] = BasicUNet(2, 1, classes, (*widths, base))
     return found
