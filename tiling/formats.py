@@ -38,6 +38,12 @@ def open_source(path: StrPath, **options: Any) -> TiffSource | PngSource | ZarrS
     TiffSource, PngSource or ZarrSource
         A context manager with `.shape`, `.dtype`, `.axes`, `.pages`, `.page(i)`, `.resolution`,
         `.meaning`, `.provenance`.
+
+    Raises
+    ------
+    InputError
+        If the file is absent, damaged, of a kind that is not read, beyond the limits, or has no
+        such page.
     """
     if _is_zarr(path):
         from tiling.zarr import ZarrSource
@@ -69,6 +75,19 @@ def open_sink(
     TiffSink or ZarrSink
         A context manager; `sink.page(i)` is the sink of one page, the object itself that of
         page 0.
+
+    Raises
+    ------
+    WriteError
+        If the output exists and `overwrite` is not set, or cannot be written.
+    LockedError
+        If another run is writing it.
+    UsageFault
+        If an OME-TIFF cannot hold the type or an axis, or zstd lacks the package imagecodecs.
+    ValueError
+        If shape, axes, type or compression make no file.
+    TypeError
+        If an option is not one of this format: `compression` of a Zarr.
 
     Examples
     --------

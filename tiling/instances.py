@@ -107,6 +107,13 @@ def label_bands(
     int
         Number of components. Two classes never make one component.
 
+    Raises
+    ------
+    ValueError
+        If `source` has more than one channel, or `rows` is 0.
+    OverflowError
+        If there are more components than 32 bits can number.
+
     Examples
     --------
     >>> image = np.array([[1, 0, 1], [1, 1, 1], [0, 0, 0], [2, 0, 1]])

@@ -192,7 +192,14 @@ def predict_array(
     Raises
     ------
     ValueError
-        If the image holds NaN or Inf, or `output` is not legal.
+        If the image holds NaN or Inf, `scale` is unknown, or `output` is not legal.
+    UsageFault
+        If `average` or `precision` is unknown or impossible on the device, or the network's output
+        depends on how the image is cut into tiles.
+    MemoryFault
+        If not even the smallest tile fits into the memory.
+    NumericsError
+        If a weight of the network or what it answers is NaN or Inf.
 
     Examples
     --------

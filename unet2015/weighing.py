@@ -54,7 +54,8 @@ def weigh(stack: Stack, recipe: Recipe) -> Stack:
     Raises
     ------
     ValueError
-        If a label is neither a class of the recipe nor its ignore label.
+        If a label is neither a class of the recipe nor its ignore label, or the recipe wants
+        `class_weights = "falk2019"` for more than two classes.
 
     Examples
     --------

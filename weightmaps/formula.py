@@ -133,6 +133,16 @@ def volume_weight_map(
     Parameters are those of `weight_map`, with `spacing` along (z, y, x). Carving looks at the 13
     already-scanned neighbours; ``"per-image"`` means per volume.
 
+    Returns
+    -------
+    ndarray of `dtype`
+        Shape ``(Z, Y, X)``, within `EPSILON` and rounding of the formula.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `weight_map`, and ValueError for other than three axes or numbers of `spacing`.
+
     Examples
     --------
     >>> volume_weight_map([[[1]], [[0]], [[2]]], class_weights="none").ravel().round(3)

@@ -82,6 +82,20 @@ def volume_two_nearest_distances(
 ) -> tuple[Labels, ...]:
     """Return d1 and d2 of a true volume ``(Z, Y, X)``; parameters as `two_nearest_distances`.
 
+    Returns
+    -------
+    d1, d2 : ndarray of float64
+        Shape ``(Z, Y, X)``. Inside a cell d1 is 0. Infinite where there is no such instance.
+    l1, l2 : ndarray of the labels' dtype
+        Only with `return_labels`: the two instances, 0 where there is none.
+
+    Raises
+    ------
+    ValueError
+        For other than three axes or numbers of `spacing`, and as `two_nearest_distances`.
+    TypeError
+        As `as_labels`.
+
     Examples
     --------
     >>> d1, d2 = volume_two_nearest_distances([[[3]], [[0]], [[4]]], spacing=(2.0, 1.0, 1.0))
