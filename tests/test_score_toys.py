@@ -77,20 +77,22 @@ def test_rand_error_of_one_cell_cut_in_two():
 
 def test_v_rand_of_two_cells_merged():
     # Cells of 2 and 3 in one proposed cell: S_A = 4 + 9, S_B = 25, S_AB = 13: F = 26 / 38.
-    assert score.v_rand_at(art("######"), art("##.###")) == pytest.approx(26 / 38, abs=1e-15)
+    v_rand, _ = score.v_scores_at(art("######"), art("##.###"))
+    assert v_rand == pytest.approx(26 / 38, abs=1e-15)
 
 
 def test_v_info_of_a_thick_border_that_thins_to_a_line():
     # Truth 3 + 3 without a border; the proposal's flood leaves one line pixel, column 2 or 3.
     truth = np.array([[1, 1, 1, 0, 1, 1, 1]])
-    assert score.v_info_at(art("##...##"), truth) == 1.0
-    assert score.v_info_at(art("###.###"), truth) == 1.0
+    assert score.v_scores_at(art("##...##"), truth) == (1.0, 1.0)
+    assert score.v_scores_at(art("###.###"), truth) == (1.0, 1.0)
     # Line inside a cell of 3: p = 1/2, 1/3 and one singleton of 1/6.
     h_truth = np.log(2)
     h_proposal = np.log(2) / 2 + np.log(3) / 3 + np.log(6) / 6
     shared = h_truth + h_proposal - h_proposal  # the truth follows from the proposal
     expected = 2 * shared / (h_truth + h_proposal)
-    assert score.v_info_at(art("##.####"), truth) == pytest.approx(expected, abs=1e-15)
+    _, v_info = score.v_scores_at(art("##.####"), truth)
+    assert v_info == pytest.approx(expected, abs=1e-15)
 
 
 def test_micro_and_macro_differ_where_slices_differ():
@@ -104,7 +106,8 @@ def test_micro_and_macro_differ_where_slices_differ():
 
 def test_empty_proposal_is_one_cell_after_thinning():
     truth = art("##.###")
-    assert score.v_rand_at(np.zeros((1, 6), bool), truth) == pytest.approx(26 / 38, abs=1e-15)
+    v_rand, _ = score.v_scores_at(np.zeros((1, 6), bool), truth)
+    assert v_rand == pytest.approx(26 / 38, abs=1e-15)
 
 
 WARPING_TOYS = [

@@ -11,7 +11,7 @@ import torch
 from tests.tiny_run import TINY, tiny_stack, tiny_training
 from unet2015.data import Stack
 from unet2015.predict import predict_array
-from unet2015.score import v_info_at, v_rand_at, wrong_pixels
+from unet2015.score import v_info, v_rand, wrong_pixels
 from unet2015.train import network_of, train
 from unet2015.validate import is_constant, measured, probabilities_of, validate
 
@@ -24,8 +24,8 @@ def test_measures_are_those_of_the_score_module():
     (image,), (truth,) = held_out.images, held_out.labels
     inside = predict_array(net, image)[1]
     assert found["wrong_pixels"] == pytest.approx(wrong_pixels(inside, truth).at(0.5), abs=1e-9)
-    assert found["v_info"] == v_info_at(inside, truth)
-    assert found["v_rand"] == v_rand_at(inside, truth)
+    assert found["v_info"] == v_info(inside, truth, thresholds=[0.5]).best
+    assert found["v_rand"] == v_rand(inside, truth, thresholds=[0.5]).best
 
 
 def test_averaged_weights_are_measured_on_a_copy():
@@ -57,7 +57,8 @@ def test_h5_slices_without_foreground_are_left_out_and_named():
     stack = Stack(stack.images, labels)
     maps = probabilities_of(network_of(TINY), stack, TINY)
     found, notes = measured(maps, stack, TINY)
-    assert found["v_info"] == np.mean([v_info_at(maps[k][1], labels[k]) for k in (0, 2)])
+    alone = [v_info(maps[k][1], labels[k], thresholds=[0.5]).best for k in (0, 2)]
+    assert found["v_info"] == np.mean(alone)
     assert notes == ["held-out slice(s) 1 have no foreground: V_info and V_rand leave them out"]
     nothing = stack.take([1])
     found, notes = measured(maps[1:2], nothing, TINY)

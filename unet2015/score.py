@@ -46,9 +46,8 @@ __all__ = [
     "pixel_error",
     "rand_error",
     "v_info",
-    "v_info_at",
     "v_rand",
-    "v_rand_at",
+    "v_scores_at",
     "warping_counts",
     "warping_error",
     "wrong_pixels",
@@ -163,30 +162,21 @@ def v_info(
     return Sweep("v_info", tuple(thresholds), scores.mean(0), scores, "largest")
 
 
-def v_rand_at(prediction: ArrayLike, truth: ArrayLike, threshold: float = 0.5) -> float:
-    """V_rand (macro) at one threshold.
+def v_scores_at(
+    prediction: ArrayLike, truth: ArrayLike, threshold: float = 0.5
+) -> tuple[float, float]:
+    """V_rand (macro) and V_info at one threshold, of cells that are thinned once.
 
     Parameters and errors are those of `v_rand`; 0 <= `threshold` <= 1.
 
     Examples
     --------
-    >>> v_rand_at(np.float32([[1, 1, 0, 1, 1]]), np.array([[1, 1, 0, 1, 1]]))
-    1.0
+    >>> v_scores_at(np.float32([[1, 1, 0, 1, 1]]), np.array([[1, 1, 0, 1, 1]]))
+    (1.0, 1.0)
     """
-    return v_rand(prediction, truth, thresholds=(threshold,)).best
-
-
-def v_info_at(prediction: ArrayLike, truth: ArrayLike, threshold: float = 0.5) -> float:
-    """V_info at one threshold.
-
-    Parameters and errors are those of `v_info`; 0 <= `threshold` <= 1.
-
-    Examples
-    --------
-    >>> v_info_at(np.float32([[1, 1, 0, 1, 1]]), np.array([[1, 1, 0, 1, 1]]))
-    1.0
-    """
-    return v_info(prediction, truth, thresholds=(threshold,)).best
+    counts, information = _thinned(*paired(prediction, truth), (threshold,))
+    v_rand_score = _v_rand_sweep(counts, "macro", (threshold,)).best
+    return v_rand_score, float(information.mean(0)[0])
 
 
 def warping_counts(
@@ -291,6 +281,14 @@ def isbi_scores(
     dict
         Sweeps by name: pixel_error, rand_error, v_rand, v_info, warping_error, wrong_pixels, and
         beside them v_rand_micro and warping_classic.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not of slices, the prediction is no probability, a label is
+        negative, a slice of the truth has no foreground, or the radius is below 1.
+    TypeError
+        If the truth is neither integer nor bool.
 
     Examples
     --------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from unet2015.predict import predict_array
 from unet2015.recipe import Recipe
 from unet2015.run_folder import Run, kept, save_run
 from unet2015.scaled_stack import left_to_scale
-from unet2015.score import confusion, mean_iou, v_info_at, v_rand_at
+from unet2015.score import confusion, mean_iou, v_scores_at
 
 __all__ = [
     "BEST_BY",
@@ -135,15 +135,10 @@ def measured(
             " leave them out"
         ]
     if pairs:
-        measures["v_info"] = _mean(v_info_at, pairs)
-        measures["v_rand"] = _mean(v_rand_at, pairs)
+        scores = [v_scores_at(p, truth) for p, truth in pairs]
+        v_rand, v_info = (float(np.mean(column)) for column in zip(*scores, strict=True))
+        measures.update(v_info=v_info, v_rand=v_rand)
     return measures, notes
-
-
-def _mean(
-    measure: Callable[..., float], pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]]
-) -> float:
-    return float(np.mean([measure(p, truth) for p, truth in pairs]))
 
 
 def is_constant(measures: dict[str, float]) -> bool:
