@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tiling.command import tell
 from tiling.faults import InputError
+from tiling.input_file import as_input_error
 
 __all__ = ["describe", "print_description"]
 
@@ -27,17 +28,24 @@ def describe(file: Path) -> dict[str, Any]:
     InputError
         If the file is none of them, or broken.
     """
+    with as_input_error(file):
+        read = _reader(file)
+    return read(file)
+
+
+def _reader(file: Path) -> Callable[[Path], dict[str, Any]]:
+    """What describes a file of this kind."""
     if not file.exists():
         raise InputError(file, "does not exist; check the name")
     if (file / LAST).is_file():
-        return {"run": str(file), **_checkpoint(file / LAST)}
+        return _run
     if file.is_dir():
         if not any((file / name).exists() for name in _ZARR_FILES):
             raise InputError(
                 file,
                 f"is a folder without {LAST} (a training run) and without Zarr; name a file in it",
             )
-        return _zarr(file)
+        return _zarr
     if not file.is_file():  # opening a pipe would wait for ever
         raise InputError(file, "is a pipe or device, not an ordinary file")
     with file.open("rb") as opened:
@@ -48,10 +56,10 @@ def describe(file: Path) -> dict[str, Any]:
             " info` about the checkpoint it was exported from",
         )  # fmt: skip
     if start[:8] == b"\x89PNG\r\n\x1a\n":
-        return _png(file)
+        return _png
     if start[:4] in _TIFF_STARTS or file.suffix.lower() in _IMAGE_SUFFIXES:
-        return _tiff(file)
-    return _checkpoint(file)
+        return _tiff
+    return _checkpoint
 
 
 def _is_zoo_package(file: Path) -> bool:
@@ -80,6 +88,10 @@ def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
         else:
             lines.append(f"{indent}{name:<{width}}  {value}")
     return lines
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    return {"run": str(folder), **_checkpoint(folder / LAST)}
 
 
 def _checkpoint(file: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tiling.faults import InputError
+from tiling.input_file import as_input_error
 
 __all__ = ["cell_mask_folders", "image_files", "pairs"]
 
@@ -26,10 +27,12 @@ def image_files(folder: Path) -> dict[str, Path]:
     Raises
     ------
     InputError
-        If there is no image, or two have the same stem.
+        If there is no image, two have the same stem, or the folder cannot be listed.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda path: _natural(path.name)):
+    with as_input_error(folder):
+        listed = sorted(folder.iterdir(), key=lambda path: _natural(path.name))
+    for path in listed:
         suffix = path.suffix.lower()
         if path.name.startswith(".") or suffix not in SUFFIXES + FOREIGN:
             continue
@@ -92,11 +95,12 @@ def cell_mask_folders(root: Path) -> dict[str, tuple[Path, list[Path]]] | None:
     Raises
     ------
     InputError
-        If a sample lacks its image or its masks, or has several images.
+        If a sample lacks its image or its masks, has several images, or cannot be listed.
     """
-    if not root.is_dir():
-        return None
-    samples = sorted(path for path in root.iterdir() if (path / "images").is_dir())
+    with as_input_error(root):
+        if not root.is_dir():
+            return None
+        samples = sorted(path for path in root.iterdir() if (path / "images").is_dir())
     if not samples:
         return None
     found = {}

@@ -15,6 +15,7 @@ from tiling import SeamRule, open_source
 from tiling.certificate import noted
 from tiling.disk import beside, real_target
 from tiling.faults import InputError
+from tiling.input_file import as_input_error
 from tiling.partial import unfinished_identity
 from unet2015.intensity import Scale
 from unet2015.predict_job import Job
@@ -88,11 +89,13 @@ def certificate(job: Job, rule: SeamRule, notes: Mapping[str, Any]) -> dict[str,
 def provenance(job: Job, scale: Scale) -> dict[str, Any]:
     """What made the output, as far as it decides its bytes."""
     settings, model, wanted = job.settings, job.model, job.wanted
+    with as_input_error(job.image):
+        fingerprint = _fingerprint(job.image)
     found: dict[str, Any] = {
         "made_by": "unet2015 predict",
         "model_sha256": model.sha256,
         "image": Path(job.image).name,
-        "image_sha256": _fingerprint(job.image),
+        "image_sha256": fingerprint,
         "normalise": job.normalise,
         "offset": scale.offset,
         "gain": scale.gain,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tiling.faults import InputError, UsageFault
 from tiling.formats import open_source
 from tiling.images import read_image
+from tiling.input_file import as_input_error
 from tiling.png import is_png
 from tiling.strict_tiff import open_tiff
 from unet2015.splitting import parse_slices
@@ -105,7 +106,9 @@ def read_pair(
 
 
 def _read(path: Path) -> _Pages:
-    if path.is_dir():
+    with as_input_error(path):
+        folder = path.is_dir()
+    if folder:
         with open_source(path) as source:
             whole = (slice(None), slice(0, source.shape[-2]), slice(0, source.shape[-1]))
             stack = np.stack([source.page(number)[whole] for number in range(source.pages)])

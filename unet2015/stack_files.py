@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.faults import InputError
+from tiling.input_file import as_input_error
 from tiling.strict_tiff import open_tiff, read_stack
 from unet2015.augment import dtype_range
 from unet2015.label_values import Meaning, as_class_labels
@@ -93,10 +94,12 @@ def read_stack_pair(
     images = Path(images)
     labels = images if labels is None else Path(labels)
     samples = cell_mask_folders(images) if labels == images else None
+    with as_input_error(images):
+        folders = images.is_dir() or labels.is_dir()
     if samples is not None:
         read = _read_samples(samples)
         meaning = "instances"
-    elif images.is_dir() or labels.is_dir():
+    elif folders:
         read = _read_folders(images, labels, alone)
     else:
         read = _Read([], [], [], [], [])

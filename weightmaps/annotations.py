@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiling.faults import InputError
+from tiling.input_file import as_input_error
 
 __all__ = ["MAP_ENDING", "LabelFile", "find_label_files", "refuse_same_names"]
 
@@ -76,7 +77,9 @@ def find_label_files(names: Iterable[str | Path]) -> list[LabelFile]:
     """
     found: dict[Path, LabelFile] = {}
     for name in names:
-        for file in _behind(os.fspath(name)):
+        with as_input_error(name):
+            files = _behind(os.fspath(name))
+        for file in files:
             found.setdefault(file.path.absolute(), file)
     return list(found.values())
 

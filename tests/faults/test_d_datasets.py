@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 
 from tiling.faults import InputError
 from unet2015 import data
+from unet2015.cli import main
 from unet2015.data import Stack, batches, read_stack_pair, split, weigh
 from unet2015.label_values import as_class_labels
 from unet2015.recipe import quick
@@ -31,6 +34,35 @@ def stack_of(count=4):
     labels = np.zeros((count, 20, 20), np.int64)
     labels[:, 5:9, 5:9] = labels[:, 12:17, 3:9] = 1
     return Stack(random.integers(0, 255, (count, 1, 20, 20)).astype(np.uint8), labels)
+
+
+CLOSED = {
+    "folder": ("iterdir", ["train", "i", "l", "--out", "run"]),
+    "samples": ("iterdir", ["train", "i", "i", "--out", "run"]),
+    "folder above": ("is_dir", ["train", "i", "l", "--out", "run"]),
+    "labels": ("is_dir", ["weights", "l"]),
+    "file": ("open", ["info", "i/a.tif"]),
+    "folder above a file": ("exists", ["info", "i/a.tif"]),
+    "truth": ("is_dir", ["score", "i/a.tif", "i/a.tif"]),
+}
+
+
+@pytest.mark.parametrize("what", CLOSED)
+def test_what_may_not_be_read_is_bad_input(what, tmp_path, monkeypatch, capsys):
+    call, words = CLOSED[what]
+    for folder in ("i", "l"):
+        write(tmp_path / folder / "a.tif", np.zeros((8, 9), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    real = getattr(Path, call)
+
+    def closed(path, *args, **options):  # tests may run as root, whom no mode binds
+        if path.parts[:1] in (("i",), ("l",)):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, call, closed)
+    assert main(words) == 3
+    assert "cannot be read: Permission denied" in capsys.readouterr().err
 
 
 def test_d1_labels_of_another_shape_name_both_shapes(tmp_path):
