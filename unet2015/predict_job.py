@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -170,13 +171,7 @@ def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
     net = model.net
     channels = int(getattr(net, "in_channels", 1))
     planes = planes_of(source, image, channels, axes=settings.axes, channel=settings.channel)
-    height, width = planes.height, planes.width
-    y0, y1, x0, x1 = settings.region or (0, height, 0, width)
-    if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
-        raise UsageFault(
-            f"--region {y0}:{y1},{x0}:{x1} is not inside {height} x {width} pixels; give Y0 < Y1 of"
-            f" 0 to {height} and X0 < X1 of 0 to {width}"
-        )
+    size = _region_size(settings, planes.height, planes.width)
     normalise = settings.normalise or model.scale
     try:
         check_normalisation(normalise)
@@ -186,34 +181,24 @@ def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
     maps = model.classes if wanted.only is None and wanted.save != "label" else 1
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
-    size = (y1 - y0, x1 - x0)
     read = channels * np.dtype(source.dtype).itemsize
     made = maps * np.dtype(wanted.dtype).itemsize
 
     def pipeline_bytes(geometry: Geometry) -> int:
         """Rows and batches that are read ahead, bands and results that are written behind."""
-        rows = (geometry.input + geometry.step) * width * read
+        rows = (geometry.input + geometry.step) * planes.width * read
         bands = 2 * geometry.output * size[1] * made
         tiles = geometry.input**2 * (3 * read + 4 * channels) + geometry.output**2 * made
         return int(rows + bands + settings.batch * tiles)
 
     memory = settings.memory_bytes or memory_at_hand(device)
-    on_cpu = device.type == "cpu"
+    beside = pipeline_bytes if device.type == "cpu" else None
     if settings.output_tile:
-        geometry = _asked_for(net, settings.output_tile)
-        need = tile_bytes(net, geometry, precision=precision) * settings.batch
-        need += pipeline_bytes(geometry)
-        if on_cpu and need > memory:  # a GPU steps down by itself, a CPU process would be killed
-            raise MemoryFault(
-                f"--output-tile {geometry.output} needs about {need / 2**30:.2f} GiB and "
-                f"{memory / 2**30:.2f} GiB may be used; leave it out (then the best tile that fits "
-                "is taken), or allow more with --memory"
-            )
+        geometry = _asked_for(net, settings, memory, precision, beside)
     else:
         geometry = default_output(
-            net, size, memory, precision=precision, batch=settings.batch,
-            beside=pipeline_bytes if on_cpu else None,
-        )  # fmt: skip
+            net, size, memory, precision=precision, batch=settings.batch, beside=beside
+        )
     axes = planes.axes + ("YX" if maps == 1 else "CYX")
     names = (settings.save,) if wanted.save == "label" else model.names
     names = names if wanted.only is None or wanted.save == "label" else (names[wanted.only],)
@@ -245,11 +230,39 @@ def _pyramid(settings: Settings, size: tuple[int, int]) -> str:
     return "mode" if settings.save in ("label", "instances") else "mean"
 
 
-def _asked_for(net: nn.Module, output: int) -> Geometry:
+def _region_size(settings: Settings, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns that are predicted of planes of (height, width)."""
+    y0, y1, x0, x1 = settings.region or (0, height, 0, width)
+    if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
+        raise UsageFault(
+            f"--region {y0}:{y1},{x0}:{x1} is not inside {height} x {width} pixels; give Y0 < Y1 of"
+            f" 0 to {height} and X0 < X1 of 0 to {width}"
+        )
+    return y1 - y0, x1 - x0
+
+
+def _asked_for(
+    net: nn.Module,
+    settings: Settings,
+    memory: int,
+    precision: str,
+    beside: Callable[[Geometry], int] | None,
+) -> Geometry:
+    """The tile of --output-tile; `beside` (None on a GPU) is the memory that it needs besides."""
     try:
-        return geometry_of(net, output)
+        geometry = geometry_of(net, settings.output_tile)
     except ValueError as error:
         raise UsageFault(f"--output-tile: {error}") from error
+    if beside is None:  # a GPU steps down by itself, a CPU process would be killed
+        return geometry
+    need = tile_bytes(net, geometry, precision=precision) * settings.batch + beside(geometry)
+    if need > memory:
+        raise MemoryFault(
+            f"--output-tile {geometry.output} needs about {need / 2**30:.2f} GiB and "
+            f"{memory / 2**30:.2f} GiB may be used; leave it out (then the best tile that fits "
+            "is taken), or allow more with --memory"
+        )
+    return geometry
 
 
 def _wanted(model: Model, settings: Settings) -> tuple[Wanted, str]:

@@ -97,8 +97,14 @@ def run_report(
         versions=versions(),
         provenance={"data_sha256": training.fingerprint},
     )
-    if validation is None:
-        return data, None
+    return (data, None) if validation is None else _with_held_out(data, run, validation)
+
+
+def _with_held_out(
+    data: ReportData, run: Run, validation: Stack
+) -> tuple[ReportData, dict[str, Any] | None]:
+    """The page with the measures, pictures and seams of held-out slices, and their ISBI scores."""
+    recipe = run.recipe
     net = with_weights(run.net, run.averaged)
     maps = probabilities_of(net, validation, recipe)
     figures, notes = measured(maps, validation, recipe)
@@ -122,7 +128,14 @@ def run_report(
     scored = [k for k, truth in enumerate(truths) if truth.any()]
     if recipe.classes != 2 or recipe.ignore_label is not None or not scored:
         return data, None
-    scores = _scores([inside[k] for k in scored], [truths[k] for k in scored])
+    return _with_isbi_scores(data, [inside[k] for k in scored], [truths[k] for k in scored])
+
+
+def _with_isbi_scores(
+    data: ReportData, maps: Sequence[NDArray[np.float32]], truths: Sequence[NDArray[Any]]
+) -> tuple[ReportData, dict[str, Any]]:
+    """The page with the challenge's measures in the place of the general ones, and the scores."""
+    scores = _scores(maps, truths)
     at_half, best = ({key: scores[key][kind] for key in COLUMNS} for kind in ("at_0.5", "best"))
     return replace(
         data,
@@ -131,13 +144,10 @@ def run_report(
             KeyFigure("V_info", best["v_info"], "held out, best threshold"),
         ),
         measures=measures_table(
-            {
-                "best threshold": best, "threshold 0.5": at_half,
-                "all inside": _all_inside([truths[k] for k in scored]),
-            },
+            {"best threshold": best, "threshold 0.5": at_half, "all inside": _all_inside(truths)},
             "Held-out slices; measures as the ISBI 2012 challenge computes them.",
         ),
-    ), scores  # fmt: skip
+    ), scores
 
 
 def _curves(run: Run, validation: Stack | None) -> bytes | None:

@@ -75,6 +75,29 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
     UsageFault
         If `inputs.val` or `inputs.label_values` cannot be read.
     """
+    stack, validation = _scaled(inputs, recipe), None
+    held_out = _held_out(stack, inputs.val)
+    try:
+        if held_out:
+            stack, validation = split(stack, held_out, ignore_label=recipe.ignore_label)
+            validation = without_unlabelled(validation, recipe)
+        if inputs.weights is None:
+            stack = weigh(stack, recipe)
+    except ValueError as error:
+        raise InputError(inputs.labels, str(error)) from error
+    if inputs.weights is not None:
+        from unet2015.weight_files import read_weights
+
+        try:
+            stack = read_weights(inputs.weights, stack, recipe)
+        except ValueError as error:
+            raise UsageFault(f"--weights {inputs.weights}: {error}") from error
+    _refuse_nothing_to_learn(stack, inputs, recipe)
+    return stack, validation
+
+
+def _scaled(inputs: Inputs, recipe: Recipe) -> Stack:
+    """All labelled slices, their images scaled by the rule of the recipe."""
     label_values = _label_values(inputs.label_values)
     if inputs.weights is not None:
         _refuse_other_readings(inputs, recipe, label_values)
@@ -99,24 +122,11 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
         stack = scaled_stack(stack, recipe.scale)
     except ValueError as error:
         raise UsageFault(f"recipe: scale = {recipe.scale!r}: {error}") from error
-    stack = _with_note_on_floats(stack, recipe)
-    validation: Stack | None = None
-    held_out = _held_out(stack, inputs.val)
-    try:
-        if held_out:
-            stack, validation = split(stack, held_out, ignore_label=recipe.ignore_label)
-            validation = without_unlabelled(validation, recipe)
-        if inputs.weights is None:
-            stack = weigh(stack, recipe)
-    except ValueError as error:
-        raise InputError(inputs.labels, str(error)) from error
-    if inputs.weights is not None:
-        from unet2015.weight_files import read_weights
+    return _with_note_on_floats(stack, recipe)
 
-        try:
-            stack = read_weights(inputs.weights, stack, recipe)
-        except ValueError as error:
-            raise UsageFault(f"--weights {inputs.weights}: {error}") from error
+
+def _refuse_nothing_to_learn(stack: Stack, inputs: Inputs, recipe: Recipe) -> None:
+    """Refuse training slices of one class, and weights that are all 0."""
     values = {int(k) for labels in stack.labels for k in np.unique(labels)}
     found = values - {recipe.ignore_label}
     if len(found) < 2:
@@ -130,7 +140,6 @@ def read_inputs(inputs: Inputs, recipe: Recipe) -> tuple[Stack, Stack | None]:
         raise InputError(
             inputs.weights or inputs.labels, "gives every pixel the weight 0: nothing to learn"
         )
-    return stack, validation
 
 
 def _with_note_on_floats(stack: Stack, recipe: Recipe) -> Stack:
