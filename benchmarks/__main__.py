@@ -11,6 +11,10 @@ and does not stop the rest. `--gpu` ends after 25 minutes: a script that is stil
 stopped, and what it has measured is kept, for those write as they go. Scripts that take hours are
 listed with their command. `--gpu --device cpu --quick` tries the lines for a GPU where there is
 none.
+
+On a machine that is lent: `--minutes` and names divide the work, `--out FOLDER` puts the results
+elsewhere (the page is left as it is), UNET2015_DATA names the folder of the ISBI data, and where
+the copy of the sources has no git, UNET2015_COMMIT the commit they are of.
 """
 
 from __future__ import annotations
@@ -73,7 +77,7 @@ def outcome_of(words: list[str], until: float, **place: object) -> str:
     left = until - start
     if left <= 0:
         return "left out: no time left"
-    running = subprocess.Popen(words, start_new_session=os.name == "posix", **place)  # type: ignore[call-overload]
+    running = subprocess.Popen(words, process_group=0 if os.name == "posix" else None, **place)  # type: ignore[call-overload]
     try:
         code = running.wait(None if left == float("inf") else left)
         said = "done" if code == 0 else f"failed with exit code {code}"
@@ -113,6 +117,7 @@ def parsed() -> argparse.Namespace:
         "--minutes", type=float, metavar="N",
         help=f"stop after so long; with --gpu {GPU_MINUTES:.0f}, else when all is done",
     )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
     parser.add_argument("--list", action="store_true", help="name them, run nothing")
     options = parser.parse_args()
     options.every = list(GPU if options.gpu else MINUTES)
@@ -156,9 +161,8 @@ def main() -> int:
         print(*options.every, *hours, sep="\n")
         return 0
     with tempfile.TemporaryDirectory() as scratch:
-        RESULTS.mkdir(exist_ok=True)
-        outcome = run_all(options, Path(scratch) if options.quick else RESULTS)
-    if not options.quick:
+        outcome = run_all(options, Path(scratch) if options.quick else options.out)
+    if not options.quick and options.out == RESULTS:
         outcome["tables"] = outcome_of([sys.executable, str(HERE / "tables.py")], float("inf"))
     print("\nSummary", *(f"{name:20} {said}" for name, said in outcome.items()), sep="\n")
     return int(any("failed" in said for said in outcome.values()))

@@ -51,13 +51,14 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """First digits of the commit of the checkout; nothing outside of one."""
+    """First digits of the commit of the checkout; outside of one, what UNET2015_COMMIT says."""
     words = ["git", "rev-parse", "--short=12", "HEAD"]
     try:
         found = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+        told = found.stdout.strip()
     except OSError:  # no git
-        return ""
-    return found.stdout.strip()
+        told = ""
+    return told or os.environ.get("UNET2015_COMMIT", "")[:12]
 
 
 def version(package: str) -> str:

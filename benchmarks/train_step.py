@@ -210,13 +210,16 @@ def figures(case: Case, recipe: Recipe, peak: Callable[[str], float]) -> dict[st
     """Figures of a row, or why there are none: the other rows do not suffer from it."""
     if isinstance(case.run, str):
         return {"failed": case.run}
+    failed = ""
     try:
         seconds, operations, more = case.run()
     except Exception as error:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         said = str(error).strip().splitlines() or [""]
-        return {"failed": f"{type(error).__name__}: {said[0][:200]}"}
+        failed = f"{type(error).__name__}: {said[0][:200]}"
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # of this row's network, which nothing holds any more
+    if failed:
+        return {"failed": failed}
     counted = {
         "gflop": operations / 1e9, "tflops": operations / seconds / 1e12,
         "of_peak": operations / seconds / peak(case.precision),

@@ -209,6 +209,28 @@ def test_without_a_gpu_nothing_is_started(monkeypatch, capsys):
     assert "finds no CUDA device here; --gpu --device cpu --quick" in capsys.readouterr().err
 
 
+def test_results_go_where_they_are_wanted(monkeypatch, tmp_path, capsys):
+    def outcome_of(words, _until, **_place):
+        started.append(words)
+        return "done after 0 s"
+
+    started: list[list[str]] = []
+    monkeypatch.setattr(every, "outcome_of", outcome_of)
+    words = ["x", "--gpu", "--device", "cpu", "--out", str(tmp_path), "train_step"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert every.main() == 0
+    (only,) = started  # neither tests nor the page
+    assert only[-2:] == ["--json", str(tmp_path / "train_step_gpu.json")]
+    assert "train_step           done" in capsys.readouterr().out
+
+
+def test_the_commit_of_a_copy_without_git_may_be_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setenv("UNET2015_COMMIT", "0123456789abcdef")
+    assert record.commit() == "0123456789ab"
+
+
 def test_a_script_is_stopped_when_the_time_is_over():
     sleeps = [sys.executable, "-c", "import time; time.sleep(60)"]
     assert every.outcome_of(sleeps, time.monotonic() + 0.5).startswith("stopped, what was measured")
