@@ -1,18 +1,22 @@
-"""What file sinks have in common: pages, notes, and how a `with` block ends."""
+"""What file sinks have in common: rows, levels, pages, notes, and how a `with` block ends."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from tiling.certificate import SeamError
 from tiling.journal import notes_of
-from tiling.paged_rows import Key, PagedRows
+from tiling.meaning import Meaning
+from tiling.paged_rows import Key, PagedRows, checked_axes
 from tiling.partial import Partial
+from tiling.pyramid import Pyramid, levels_for
 
 __all__ = ["PageSink", "PagedSink"]
 
@@ -62,11 +66,49 @@ class PageSink:
 class PagedSink(ABC):
     """A file written band by band, page after page, that an interrupted run takes up again.
 
-    A sink sets `_rows` and `_partial`, and says how it is finished.
+    A sink sets `shape`, `dtype` and `_partial`, lays its rows out and says how it is finished.
     """
 
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    axes: str
+    provenance: dict[str, Any]
+    _meaning: Meaning
     _rows: PagedRows
+    _pyramid: Pyramid
+    _method: str
     _partial: Partial
+
+    def _lay_out(
+        self,
+        write: Callable[[int, npt.NDArray[Any]], None],
+        side: int,
+        *,
+        meaning: Meaning,
+        provenance: Mapping[str, Any] | None,
+        pyramid: str,
+    ) -> None:
+        """Set the axes, the history, the rows and the smaller levels of a file of this shape.
+
+        `write` gets rows of stored tiles of `side` px, see `PagedRows`.
+        """
+        self.axes = checked_axes(self.shape, meaning.axes)
+        self._meaning = replace(meaning, axes=self.axes)
+        self.provenance = dict(provenance or {})
+        self._rows = PagedRows(self.shape, self.axes, self.dtype, side, write)
+        levels = levels_for(self.shape) if pyramid else 0
+        size = self._rows.size[-2:]
+        self._pyramid = Pyramid(size, side, levels=levels, method=pyramid or "mean")
+        self._method = pyramid
+
+    def _identity(self, **own: Any) -> dict[str, Any]:
+        """What a run must have in common with the one that it takes up; `own` is of one format."""
+        told = self._meaning
+        return {
+            "shape": self.shape, "dtype": self.dtype.str, "axes": self.axes,
+            "resolution": told.resolution, "provenance": self.provenance, **own,
+            "more": [self._pyramid.levels, self._method, told.z_step, told.channels],
+        }  # fmt: skip
 
     @abstractmethod
     def _finish(self) -> None:

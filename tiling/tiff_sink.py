@@ -11,7 +11,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,10 +32,9 @@ from tiling.faults import UsageFault
 from tiling.journal import numbered_records
 from tiling.meaning import Meaning
 from tiling.ome import checked_for_ome, is_ome_name
-from tiling.paged_rows import Key, PagedRows, checked_axes
+from tiling.paged_rows import Key
 from tiling.paged_sink import PagedSink
 from tiling.partial import Partial, discard_partial
-from tiling.pyramid import Pyramid, levels_for
 from tiling.safe_write import check_output
 
 __all__ = ["TILE", "TiffSink"]
@@ -107,18 +105,13 @@ class TiffSink(PagedSink):
             raise ValueError(f"compression {compression!r} is unknown; use deflate, zstd or none")
         self.shape = tuple(int(side) for side in shape)
         self.dtype = kind
-        self.axes = checked_axes(self.shape, meaning.axes)
-        self._meaning = replace(meaning, axes=self.axes)
-        self.provenance = dict(provenance or {})
+        self._lay_out(
+            self._write_tiles, TILE, meaning=meaning, provenance=provenance, pyramid=pyramid
+        )
         self._ome = kind if is_ome_name(os.fsdecode(path)) else None
         unfit = checked_for_ome(kind, self.axes) if self._ome is not None else ""
         if unfit:
             raise UsageFault(f"{os.fsdecode(path)}: {unfit}")
-        self._rows = PagedRows(self.shape, self.axes, kind, TILE, self._write_tiles)
-        self._pyramid = Pyramid(
-            self._rows.size[-2:], TILE, levels=levels_for(self.shape) if pyramid else 0,
-            method=pyramid or "mean",
-        )  # fmt: skip
         self._levels = [
             Level.empty(Layout((*self.shape[:-2], *size), kind, compression, TILE))
             for size in self._pyramid.sizes
@@ -127,12 +120,7 @@ class TiffSink(PagedSink):
         self._text()
         size = int(np.prod(self.shape, dtype=object)) * kind.itemsize
         check_output(path, overwrite=overwrite, needed_bytes=size if compression == "none" else 0)
-        identity = {
-            "shape": self.shape, "dtype": kind.str, "axes": self.axes,
-            "resolution": meaning.resolution, "provenance": self.provenance,
-            "compression": compression, "tile": TILE,
-            "more": [self._pyramid.levels, pyramid, meaning.z_step, meaning.channels],
-        }  # fmt: skip
+        identity = self._identity(compression=compression, tile=TILE)
         self._path, self._resume = path, resume
         self._partial = Partial(path, identity=identity, overwrite=overwrite)
         self._end = HEADER_BYTES

@@ -23,10 +23,8 @@ from tiling.faults import WriteError
 from tiling.journal import numbered_records
 from tiling.meaning import Meaning
 from tiling.ngff import ORDER, ome_attributes
-from tiling.paged_rows import PagedRows, checked_axes
 from tiling.paged_sink import PagedSink
 from tiling.partial import Partial, discard_partial
-from tiling.pyramid import Pyramid, levels_for
 from tiling.safe_write import check_zarr_target
 
 __all__ = ["CHUNK", "ZarrSink"]
@@ -38,9 +36,9 @@ _SHARD_COLUMNS = 4096
 class ZarrSink(PagedSink):
     """An OME-Zarr 0.5 image (Zarr v3, sharded) that is written band by band.
 
-    Parameters are those of `tiling.tiff_sink.TiffSink`; the axes are stored in the order that
-    OME-NGFF asks for (T, C, Z, Y, X). The pixels are the array "0" in the folder, the smaller
-    levels "1", "2", ...
+    Parameters are those of `tiling.tiff_sink.TiffSink` without `compression`: the codec is zarr's
+    own choice. The axes are stored in the order that OME-NGFF asks for (T, C, Z, Y, X). The pixels
+    are the array "0" in the folder, the smaller levels "1", "2", ...
     """
 
     def __init__(
@@ -57,25 +55,15 @@ class ZarrSink(PagedSink):
     ) -> None:
         self.shape = tuple(int(side) for side in shape)
         self.dtype = np.dtype(dtype).newbyteorder("=")
-        self.axes = checked_axes(self.shape, meaning.axes)
-        self._meaning = meaning
-        self.provenance = dict(provenance or {})
+        self._lay_out(
+            self._write_shards, CHUNK, meaning=meaning, provenance=provenance, pyramid=pyramid
+        )
         self.stored_axes = "".join(sorted(self.axes, key=_place))
-        self._rows = PagedRows(self.shape, self.axes, self.dtype, CHUNK, self._write_shards)
-        self._pyramid = Pyramid(
-            self._rows.size[-2:], CHUNK, levels=levels_for(self.shape) if pyramid else 0,
-            method=pyramid or "mean",
-        )  # fmt: skip
         self._arrays: list[Any] = []
         self.target, self._overwrite, self._resume = real_target(path), overwrite, resume
         self._folder = beside(self.target, ".part.zarr")
         check_zarr_target(self.target, overwrite=overwrite)
-        identity = {
-            "shape": self.shape, "dtype": self.dtype.str, "axes": self.axes,
-            "resolution": meaning.resolution, "provenance": self.provenance, "chunk": CHUNK,
-            "more": [self._pyramid.levels, pyramid, meaning.z_step, meaning.channels],
-        }  # fmt: skip
-        self._partial = Partial(path, identity=identity, overwrite=overwrite)
+        self._partial = Partial(path, identity=self._identity(chunk=CHUNK), overwrite=overwrite)
 
     def _write_shards(self, number: int, group: npt.NDArray[Any]) -> None:
         """Write one row of whole shards of each channel, and the smaller ones that are now due."""
