@@ -41,7 +41,7 @@ machine that others use at the same time.
 libraries of its own: install it by hand, or name its file `data/pre_processing.py` in
 `BIAPY_PRE_PROCESSING`. A rival that is absent is in the tables as "not installed".
 """
-_SHOWN_ELSEWHERE = ("title", "tables", "notes", "by_default", "machine", "benchmark", "command")
+_SHOWN_ELSEWHERE = ("title", "tables", "notes", "at_auto", "machine", "benchmark", "command")
 _OF_MACHINE = (
     "processor", "gpu", "device", "instruction sets", "cores", "threads", "load", "system",
     "python", "commit", "versions",

@@ -1,4 +1,4 @@
-"""Factors of `tiling_throughput.py`: like for like, and as each comes by default."""
+"""Factors of `tiling_throughput.py`: like for like, and at `--precision auto`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def relative_to_ours(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, flo
     }
 
 
-def by_default(report: dict[str, Any]) -> dict[str, Any] | None:
+def at_auto(report: dict[str, Any]) -> dict[str, Any] | None:
     """Times of MONAI at its defaults divided by ours at `--precision auto`; None: not measured.
 
     A file that does not name what `auto` is there was made with every format that is fast there.
@@ -49,11 +49,11 @@ def notes(report: dict[str, Any]) -> list[str]:
         rivals = [row for row in ratios.get("seconds", ()) if row.startswith("monai")]
         if rivals:
             told.append(f"Like for like, both in {name}: {_factors(ratios, rivals)}.")
-    found = by_default(report)
+    found = at_auto(report)
     if found is not None:
         told.append(
-            f"As each comes by default on this processor (ours auto = {found['ours']}, MONAI"
-            f" {found['MONAI']}): {_factors(found, list(found['seconds']))}."
+            f"Ours at `--precision auto` (here {found['ours']}) beside MONAI as it comes"
+            f" ({found['MONAI']}): {_factors(found, list(found['seconds']))}."
         )
     return told
 

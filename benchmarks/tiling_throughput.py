@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 from benchmarks.record import machine, write
-from benchmarks.throughput_page import by_default, measured, notes, relative_to_ours
+from benchmarks.throughput_page import at_auto, measured, notes, relative_to_ours
 
 ROWS = (
     "network", "pipeline", "ours",
@@ -149,7 +149,7 @@ def measure(options: argparse.Namespace, report: dict[str, Any], folder: Path) -
 
 def keep(options: argparse.Namespace, report: dict[str, Any]) -> None:
     """Write what is measured so far."""
-    report["by_default"], report["notes"] = by_default(report), notes(report)
+    report["at_auto"], report["notes"] = at_auto(report), notes(report)
     if options.json:
         write(options.json, report)
 

@@ -57,25 +57,27 @@ def throughput(auto, **formats):
 
 
 @pytest.mark.parametrize("auto", ["bf16", None])  # None: as older files have it
-def test_the_factor_by_default_is_that_of_the_formats_by_default(auto):
+def test_the_factor_at_auto_is_that_of_its_number_format(auto):
     report = throughput(auto, fp32=(4.0, 8.0), bf16=(2.0, 5.0))
     *alike, last = throughput_page.notes(report)
     assert [note.split(";")[0].split(": ")[1][:36] for note in alike] == [
         "MONAI defaults takes 2.00 times our ", "MONAI defaults takes 2.50 times our ",
     ]  # fmt: skip
-    assert "(ours auto = bf16, MONAI fp32): MONAI defaults takes 4.00 times" in last
+    assert (
+        "auto` (here bf16) beside MONAI as it comes (fp32): MONAI defaults takes 4.00 times" in last
+    )
     assert "(2.00 of CPU seconds)" in last
 
 
 def test_where_auto_is_fp32_both_factors_are_the_same():
     alike, last = throughput_page.notes(throughput("fp32", fp32=(4.0, 8.0)))
-    assert "(ours auto = fp32, MONAI fp32)" in last
+    assert "(here fp32)" in last
     assert alike.partition(": ")[2] == last.partition("): ")[2]
 
 
 def test_what_was_not_measured_has_no_factor():
-    assert throughput_page.by_default(throughput("bf16", fp32=(4.0, 8.0))) is None
-    assert throughput_page.by_default(throughput("bf16", bf16=(4.0, 8.0))) is None
+    assert throughput_page.at_auto(throughput("bf16", fp32=(4.0, 8.0))) is None
+    assert throughput_page.at_auto(throughput("bf16", bf16=(4.0, 8.0))) is None
     assert throughput_page.notes({"formats": {"fp32": {"rows": []}}}) == []
 
 
@@ -83,4 +85,4 @@ def test_the_page_shows_the_factors_of_a_throughput_file(tmp_path):
     (tmp_path / "results").mkdir()
     path = tmp_path / "results" / "tiling_throughput_gpu.json"
     path.write_text(json.dumps(throughput("bf16", fp32=(4.0, 8.0), bf16=(2.0, 5.0))))
-    assert "- As each comes by default on this processor" in tables.section(path, tmp_path)
+    assert "- Ours at `--precision auto`" in tables.section(path, tmp_path)

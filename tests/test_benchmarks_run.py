@@ -146,7 +146,7 @@ def test_a_row_that_fails_or_is_not_installed_says_so_and_the_others_go_on(monke
     ours, theirs = told["formats"]["fp32"]["rows"]
     assert ours["deviation_from_one_pass"] == 0
     assert theirs["failed"] == "OutOfMemoryError: too large"
-    assert told["by_default"] is None
+    assert told["at_auto"] is None
     rows = [pair for pair in taken if pair[1] == "ours"]
     assert rows == [("fp32", "ours"), ("bf16", "ours")] * 2  # formats take turns
 
