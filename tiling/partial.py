@@ -213,12 +213,6 @@ class Partial:
             self._journal.sync()
             self._chain, self._pending = chain, []
 
-    def reserve(self, size: int) -> None:
-        """Claim `size` bytes of the disk at once, so that a full disk shows before the work."""
-        if hasattr(os, "posix_fallocate") and size > 0:
-            with writing(self.target, size):
-                os.posix_fallocate(self._data.descriptor, 0, size)
-
     def digest(self, start: int, length: int) -> str:
         """SHA-256 of `length` bytes of the data file from `start`; shorter where it ends."""
         self.file.flush()

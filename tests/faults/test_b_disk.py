@@ -167,8 +167,9 @@ except WriteError as error:
     print(error)
 try:
     with Partial(os.path.join(folder, "z.bin")) as partial:
-        partial.reserve(4_000_000)
-    sys.exit("not reserved")
+        partial.file.write(bytes(4_000_000))
+        partial.sync()
+    sys.exit("not noticed")
 except WriteError as error:
     print(error)
 """
