@@ -303,6 +303,20 @@ def test_class_labels_that_were_finished_are_used_again(image, tmp_path, monkeyp
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
 
+@pytest.mark.parametrize("labelling", [False, True])
+def test_class_labels_that_nobody_wants_any_more_are_removed(
+    image, tmp_path, monkeypatch, labelling
+):
+    settings, out = replace(SMALL, save="instances"), tmp_path / "out.tif"
+    if labelling:
+        monkeypatch.setattr("unet2015.predict_file.label_bands", lambda *a, **k: 1 / 0)
+    with pytest.raises((ZeroDivisionError, KeyboardInterrupt)):
+        predict_file(model(), image, out, settings, progress=None if labelling else Stopping(3))
+    assert list(tmp_path.glob(".out.tif.classes.tif*")) != []
+    predict_file(model(), image, out, SMALL)
+    assert sorted(tmp_path.iterdir()) == [image, out]
+
+
 def test_b12_an_input_that_changes_is_noticed(image, tmp_path):
     def touch():
         os.utime(image, ns=(1, 1))

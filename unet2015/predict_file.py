@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling import Summary, label_bands, open_sink, open_source, stitch
-from tiling.disk import remove
+from tiling.disk import beside, remove, writing
 from tiling.faults import UsageFault
 from tiling.ome import checked_for_ome, is_ome_name
-from tiling.partial import unfinished_identity
+from tiling.partial import discard_partial, unfinished_identity
 from tiling.safe_write import check_output
 from unet2015.intensity import Scale
 from unet2015.predict_history import (
@@ -93,7 +93,7 @@ def predict_file(
         classes = classes_file(out)
         if before is not None:
             if unfinished_identity(out) is None and made_alike(before, made_by):
-                remove(classes)
+                _forget_classes(classes)
                 say(
                     f"{os.fsdecode(out)}: is complete, made with these settings; "
                     "nothing was left to do"
@@ -102,6 +102,7 @@ def predict_file(
             check_output(out, overwrite=overwrite, inputs=[name, *model.files])
         _check_format(job, out)
         if settings.save != "instances":
+            _forget_classes(classes)
             return _write(
                 job, scale, out, made_by, overwrite=overwrite, resume=resume,
                 progress=progress, say=say,
@@ -116,6 +117,15 @@ def predict_file(
         source.check_unchanged()
     remove(classes)
     return summaries
+
+
+def _forget_classes(classes: Path) -> None:
+    """Remove what a run that wanted objects left when it was killed."""
+    left = (classes, beside(classes, ".part"), beside(classes, ".part.journal"))
+    if any(os.path.lexists(path) for path in left):
+        discard_partial(classes)
+        with writing(classes):
+            remove(classes)
 
 
 def _check_name(out: str | os.PathLike[str]) -> None:
