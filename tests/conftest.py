@@ -39,9 +39,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             )
 
 
+class DataFolder:
+    """The real data sets; ``folder / name`` skips, saying so, where that one is absent."""
+
+    def __truediv__(self, name: str) -> Path:
+        if not (DATA / name).exists():
+            pytest.skip(f"no real data {name}: set UNET2015_DATA to their folder (CONTRIBUTING.md)")
+        return DATA / name
+
+
 @pytest.fixture(scope="session")
-def real_data() -> Path:
-    """Folder of the real data sets (see CONTRIBUTING.md); skips, saying so, where it is absent."""
-    if not (DATA / "isbi2012" / "train-volume.tif").is_file():
-        pytest.skip("no real data: set UNET2015_DATA to their folder (CONTRIBUTING.md)")
-    return DATA
+def real_data() -> DataFolder:
+    """Folder of the real data sets (see CONTRIBUTING.md)."""
+    return DataFolder()
