@@ -311,7 +311,7 @@ def test_class_labels_that_nobody_wants_any_more_are_removed(
     if labelling:
         monkeypatch.setattr("unet2015.predict_file.label_bands", lambda *a, **k: 1 / 0)
     with pytest.raises((ZeroDivisionError, KeyboardInterrupt)):
-        predict_file(model(), image, out, settings, progress=None if labelling else Stopping(3))
+        predict_file(model(), image, out, settings, progress=None if labelling else Stopping(9))
     assert list(tmp_path.glob(".*out.tif.classes.tif*")) != []
     predict_file(model(), image, out, SMALL)
     assert sorted(tmp_path.iterdir()) == [image, out]
