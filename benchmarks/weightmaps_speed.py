@@ -33,6 +33,7 @@ from benchmarks.record import DATA, machine, write  # noqa: E402
 from benchmarks.rivals.weightmaps import biapy_version, rivals  # noqa: E402
 from benchmarks.weightmaps_page import notes, tables  # noqa: E402
 from tests.label_maps import voronoi_cells  # noqa: E402
+from tiling.strict_tiff import read_stack  # noqa: E402
 from weightmaps import border_term, compiled, instances_from_mask, weight_map  # noqa: E402
 from weightmaps.threads import set_threads  # noqa: E402
 
@@ -65,14 +66,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def scenes(quick: bool, largest: int) -> list[tuple[str, np.ndarray]]:
-    """Return (name, labels): crowded (thin gaps), half empty, sparse; and ISBI of UNET2015_DATA."""
+    """Return (name, labels): crowded (thin gaps), half empty, sparse; ISBI and VNC if there."""
     found = []
-    stack = DATA / "isbi2012" / "train-labels.tif"
-    if stack.is_file():
-        import tifffile
-
-        with tifffile.TiffFile(stack) as file:
-            found.append(("ISBI 2012, slice 0", instances_from_mask(file.pages[0].asarray())))
+    for name, path, inside in (
+        ("ISBI 2012, slice 0", "isbi2012/train-labels.tif", 255),
+        ("VNC, slice 0", "vnc/stack1-membranes.tif", 0),
+    ):
+        if (DATA / path).is_file():
+            found.append((name, instances_from_mask(read_stack(DATA / path)[0] == inside)))
     sizes = [(128, 12), (512, 100), (512, 500)]
     if not quick:
         sizes += [(2048, 1000), (2048, 5000), (8192, 20_000), (8192, 80_000)]
