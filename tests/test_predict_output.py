@@ -15,8 +15,9 @@ from tests.test_predict_file import SMALL, Stopping, image_of, model, probabilit
 from tiling import SeamError, open_source
 from tiling.faults import InputError, UsageFault, WriteError
 from tiling.pyramid import halved_mean, halved_mode
-from unet2015.info import describe
+from unet2015.info import describe, print_description
 from unet2015.predict_file import predict_file
+from unet2015.predict_history import finished, made_alike, tile_begun_with
 
 
 def made(path):
@@ -306,3 +307,15 @@ def test_a_file_of_others_is_not_complete(stack, tmp_path):
     tifffile.imwrite(tmp_path / "out.tif", image_of(9, 9), description=text, metadata=None)
     with pytest.raises(WriteError, match="already exists"):
         predict_file(model(), stack, tmp_path / "out.tif", SMALL, resume=True)
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, "x", -1, [1]])
+@pytest.mark.parametrize("name", ["unet2015", "seams", "output_tile", "versions"])
+def test_a_damaged_history_is_no_bug(tmp_path, name, odd):
+    history = {"seams": {}, "output_tile": 40, "versions": {}} | {name: odd}
+    told = json.dumps({"unet2015": odd if name == "unet2015" else history})
+    path = tmp_path / "out.tif"
+    tifffile.imwrite(path, np.zeros((8, 8), np.uint8), description=told, metadata=None)
+    assert not made_alike(finished(path), {"output_tile": 40})
+    assert tile_begun_with(path, instances=False) in (0, 40)
+    print_description(describe(path), as_json=False)

@@ -252,6 +252,11 @@ def test_e10_another_recipe_data_network_or_scaling_is_refused(tmp_path):
     checkpoints.save(last, replace(state, provenance=older), overwrite=True)
     run = train(recipe, stack, tmp_path, validation=validation, resume=True)
     assert "started with torch 2.10.0: the same bits cannot be expected" in run.warnings
+    for name in ("best", "skipped", "held_out", "data", "versions"):
+        strange = {**state.provenance, name: [1]}
+        checkpoints.save(last, replace(state, provenance=strange), overwrite=True)
+        with pytest.raises(ModelFileError, match=rf"{name} = \[1\] was not written by us"):
+            train(recipe, stack, tmp_path, validation=validation, resume=True)
 
 
 def test_other_held_out_slices_are_other_data(tmp_path):

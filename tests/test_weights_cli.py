@@ -16,6 +16,7 @@ from tiling.strict_tiff import open_tiff, read_stack
 from weightmaps import instances_from_mask, volume_weight_map, weight_map
 from weightmaps.cli import main
 from weightmaps.files import read_history
+from weightmaps.history import complete
 
 ROOT = Path(__file__).parents[1]
 
@@ -457,3 +458,36 @@ def test_without_out_each_map_is_beside_its_labels(labels, tmp_path, capsys):
     tifffile.imwrite(labels / "two.tif", cells(3))
     assert weights_of(labels) == 3
     assert "same output as" in capsys.readouterr().err
+
+
+def damaged_histories(history):
+    """The history with one entry absent or of another kind, at any depth."""
+    for name, value in history.items():
+        for odd in (None, [], {}, "x", -1, float("inf"), 10**30):
+            yield {**history, name: odd}
+        yield {key: kept for key, kept in history.items() if key != name}
+        if isinstance(value, dict):
+            yield from ({**history, name: inner} for inner in damaged_histories(value))
+
+
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_a_map_with_any_damaged_history_is_told_and_no_bug(tmp_path, overwrite):
+    labels, out = tmp_path / "l.tif", tmp_path / "l.weights.tif"
+    cells = np.zeros((20, 20), np.uint8)
+    cells[2:8, 2:8], cells[10:18, 3:9] = 1, 2
+    tifffile.imwrite(labels, cells)
+    words = [str(labels), "--preview", *overwrite]
+    assert main(words) == 0
+    whole = out.read_bytes()
+    history = read_history(out)
+    assert complete(history)
+    (tmp_path / "l.weights.png").unlink()
+    small = {"format": history["format"], "labels": {}, "parameters": {}}
+    for number, odd in enumerate([small, *damaged_histories(history)]):
+        text = json.dumps({"unet2015": odd}, separators=(",", ":"), sort_keys=True)
+        start = whole.index(b'{"unet2015"')
+        ours = whole[:start] + text.encode().ljust(2048) + whole[start + 2048 :]
+        out.write_bytes(ours)
+        assert main([*words, "--plan"]) in (0, 5), odd
+        if number % 8 == 0:
+            assert main(words) in (0, 5), odd

@@ -34,6 +34,11 @@ __all__ = ["Run", "check_folder", "keep_step", "kept", "opened", "save_run", "wr
 LAST = "last.safetensors"
 
 SCALER = "scaler."  # prefix of the loss scaler's two numbers among the optimiser's tensors
+# What a checkpoint says of its run beside the weights, and how.
+_PROGRESS: dict[str, type | tuple[type, ...]] = {
+    "data": str, "held_out": str, "versions": dict, "best": (int, float),
+    "constant_evaluations": int, "skipped": int,
+}  # fmt: skip
 
 
 @dataclass
@@ -190,6 +195,9 @@ def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None
         raise ModelFileError(last, f"trained on images scaled by {state.preprocessing['scale']!r}")
     if state.network != checkpoints.describe_network(run.net):
         raise ModelFileError(last, f"holds another network: {state.network}")
+    for name, kind in _PROGRESS.items():
+        if name in state.provenance and not isinstance(state.provenance[name], kind):
+            raise ModelFileError(last, f"{name} = {state.provenance[name]!r} was not written by us")
     held_out = {state.provenance.get("held_out")} - {None}  # old checkpoints do not say
     if run.validation is not None:
         held_out.add(run.validation.fingerprint)

@@ -13,7 +13,7 @@ from typing import Any
 from tiling.faults import InputError
 from tiling.strict_tiff import open_tiff
 
-__all__ = ["FORMAT", "history_text", "read_history", "told_by"]
+__all__ = ["FORMAT", "complete", "history_text", "read_history", "told_by"]
 
 FORMAT = "weight-map/1"
 LENGTH = 2048  # bytes kept free for the text
@@ -61,6 +61,30 @@ def told_by(description: str) -> dict[str, Any] | None:
     if not all(isinstance(history.get(part, {}), dict) for part in ("labels", "parameters")):
         return None
     return history
+
+
+def complete(history: dict[str, Any]) -> bool:
+    """Whether a history says all that a map of ours says, each in its form.
+
+    Examples
+    --------
+    >>> complete({"format": "weight-map/1", "labels": {}, "parameters": {}})
+    False
+    """
+    labels = history.get("labels", {})
+    counts = labels.get("counts")
+    if not isinstance(counts, list) or len(counts) < 2:
+        return False
+    numbers = (
+        history.get("cells"), history.get("touching_pairs"), labels.get("overlap_px"), *counts
+    )  # fmt: skip
+    largest = history.get("max_weight")
+    return (
+        all(type(n) is int and 0 <= n < 1 << 48 for n in numbers)
+        and isinstance(largest, int | float)
+        and labels.get("taken_as") in ("mask", "instances", "classes")
+        and (len(counts) == 2 or labels["taken_as"] == "classes")
+    )
 
 
 def read_history(path: str | Path) -> dict[str, Any] | None:

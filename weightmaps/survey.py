@@ -15,7 +15,7 @@ from tiling.disk import real_target
 from tiling.faults import InputError, WriteError
 from weightmaps.annotations import MAP_ENDING, LabelFile
 from weightmaps.blocks import Census, added_counts, census
-from weightmaps.history import FORMAT
+from weightmaps.history import FORMAT, complete
 from weightmaps.instance_source import InstanceSource, instance_source
 from weightmaps.label_reader import LabelReader, band_rows, identity
 from weightmaps.label_rule import LabelRule
@@ -184,7 +184,7 @@ def _existing(output: Path, file: LabelFile) -> tuple[dict[str, Any] | None, boo
         read = intact(target)
     except InputError:
         return {}, True
-    return ({}, False) if read is None else (read[0], not read[1])
+    return ({}, False) if read is None or not complete(read[0]) else (read[0], not read[1])
 
 
 def _counts_in(found: dict[str, Any] | None, digest: str, request: Request) -> Known | None:
@@ -192,7 +192,7 @@ def _counts_in(found: dict[str, Any] | None, digest: str, request: Request) -> K
     if not found or found.get("format") != FORMAT:
         return None
     labels, old = found.get("labels"), found.get("parameters")
-    if not isinstance(labels, dict) or not isinstance(old, dict) or labels["sha256"] != digest:
+    if not isinstance(labels, dict) or not isinstance(old, dict) or labels.get("sha256") != digest:
         return None
     new = request.parameters()
     decisive = ("labels", "connectivity", "inside", "threshold", "ignore_label", "volume")
