@@ -304,7 +304,7 @@ def test_the_tile_is_chosen_from_the_memory_at_hand():
     for side, memory in zip(sides, (90, 120, 400, 4000), strict=True):
         assert tile_bytes(net, geometry_of(net, side)) <= memory << 20
     with pytest.raises(MemoryFault, match="even the smallest tile"):
-        default_output(net, (3000, 3000), 50 << 20)
+        default_output(net, (3000, 3000), 40 << 20)
     # 512 x 512 in one tile of 516, not in four of 388.
     assert default_output(UNet(base_channels=1), (512, 512), 8 << 30).output == 516
 

@@ -27,6 +27,7 @@ __all__ = [
 
 PAPER_OUTPUT = 388
 LARGE_OUTPUT = 1540  # the least recomputed border that still fits most machines
+_HOLES = 2.5  # peak of a program by what its maps need: above all that was measured
 
 
 def geometry_of(net: nn.Module, output: int = PAPER_OUTPUT) -> Geometry:
@@ -47,13 +48,26 @@ def geometry_of(net: nn.Module, output: int = PAPER_OUTPUT) -> Geometry:
 
 
 def tile_bytes(net: nn.Module, geometry: Geometry, *, precision: str = "fp32") -> int:
-    """Upper estimate of the memory one tile needs in the network, in bytes.
+    """Upper estimate of the memory that one tile adds to a run, in bytes.
 
-    At its widest, the last level, the network holds the skip (C channels at the input's size), the
-    concatenation (2 C at the output's), and the results of both convolutions (C each); on the way
-    down it holds 2 C at the input's size. To this come half as much for working copies and for
-    holes between them (`unet2015.host_memory`), the logits with their soft-max, and 80 MB that the
-    libraries take whatever the tile. Measured peaks beside it: `benchmarks/tiling_throughput.py`.
+    With C channels at the first level, the network holds most of these at once:
+
+    - on the way down, at the second level: the skip of the first (C at the input's size), the
+      pooled map and both results of the convolutions, together 2.25 C;
+    - where the last level is concatenated: that skip, the up-convolution's result, and the
+      concatenation (2 C at the output's size, 3 C in the authors' release);
+    - in the last two convolutions: the concatenation and both results.
+
+    The largest is taken 2.5 times: a program keeps what is freed (`unet2015.host_memory`), and
+    between blocks of unequal sizes holes remain that no later block fits into. (Where nothing is
+    kept, as in a library, 1.3 to 1.5 times was measured.) The logits with their soft-max, in four
+    copies of 4 bytes per class and holes as large, come when the maps are gone, and count where
+    they are more. To this come the weights of the largest layer in the order that the convolution
+    wants, and 48 MiB that the libraries take whatever the tile.
+
+    Measured peaks of whole runs, all included, were 1.5 to 2.5 times the largest sum above (8 to 64
+    channels, tiles of 772 to 1540 px, fp32 and bf16, batches of 1 and 2), and none above the
+    estimate; see also docs/large-images.md and `benchmarks/tiling_throughput.py`.
 
     Parameters
     ----------
@@ -73,10 +87,19 @@ def tile_bytes(net: nn.Module, geometry: Geometry, *, precision: str = "fp32") -
     """
     channels = int(getattr(net, "base_channels", 64))
     classes = int(getattr(net, "classes", 2))
-    side, out = geometry.input, geometry.output
-    area = max(2 * side**2, side**2 + 2 * (out + 4) ** 2 + (out + 2) ** 2 + out**2)
     item = 4 if precision == "fp32" else 2
-    return int(1.5 * item * channels * area) + 16 * classes * out**2 + (80 << 20)
+    convolutions = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    ends = [layer.in_channels for layer in convolutions if layer.out_channels == channels]
+    joined = max([2 * channels, *ends]) / channels
+    skip, out = geometry.input**2, geometry.output
+    maps = max(
+        2.25 * skip,
+        skip + (2 * joined - 1) * (out + 4) ** 2,
+        joined * (out + 4) ** 2 + (out + 2) ** 2 + out**2,
+    )
+    weights = max((layer.weight.numel() for layer in convolutions), default=0)
+    tail = 2 * 16 * classes * out**2
+    return int(max(_HOLES * item * channels * maps, tail)) + item * weights + (48 << 20)
 
 
 def default_output(

@@ -104,19 +104,22 @@ class ReleaseUNet(nn.Module):
         d3c = self.dropout(d3c)
         d4c = relu(self.conv_d4b_c(relu(self.conv_d4a_b(max_pool2d(d3c, 2)))))  # 1024x28
         d4c = self.dropout(d4c)
-        u3a = relu(self.upconv_d4c_u3a(d4c))  # 512x56
-        u3b = torch.cat([u3a, centre_crop(d3c, like=u3a)], dim=1)  # 1024x56
-        u3d = relu(self.conv_u3c_d(relu(self.conv_u3b_c(u3b))))  # 512x52
-        u2a = relu(self.upconv_u3d_u2a(u3d))  # 256x104
-        u2b = torch.cat([u2a, centre_crop(d2c, like=u2a)], dim=1)  # 512x104
-        u2d = relu(self.conv_u2c_d(relu(self.conv_u2b_c(u2b))))  # 256x100
-        u1a = relu(self.upconv_u2d_u1a(u2d))  # 128x200
-        u1b = torch.cat([u1a, centre_crop(d1c, like=u1a)], dim=1)  # 256x200
-        u1d = relu(self.conv_u1c_d(relu(self.conv_u1b_c(u1b))))  # 128x196
-        u0a = relu(self.upconv_u1d_u0a(u1d))  # 128x392
-        u0b = torch.cat([u0a, centre_crop(d0c, like=u0a)], dim=1)  # 192x392
-        u0d = relu(self.conv_u0c_d(relu(self.conv_u0b_c(u0b))))  # 64x388
-        logits: Tensor = self.conv_u0d_score(u0d)  # 2x388
+        x = relu(self.upconv_d4c_u3a(d4c))  # 512x56
+        x = torch.cat([x, centre_crop(d3c, like=x)], dim=1)  # 1024x56
+        del d3c, d4c  # without gradients its memory is free now
+        x = relu(self.conv_u3c_d(relu(self.conv_u3b_c(x))))  # 512x52
+        x = relu(self.upconv_u3d_u2a(x))  # 256x104
+        x = torch.cat([x, centre_crop(d2c, like=x)], dim=1)  # 512x104
+        del d2c
+        x = relu(self.conv_u2c_d(relu(self.conv_u2b_c(x))))  # 256x100
+        x = relu(self.upconv_u2d_u1a(x))  # 128x200
+        x = torch.cat([x, centre_crop(d1c, like=x)], dim=1)  # 256x200
+        del d1c
+        x = relu(self.conv_u1c_d(relu(self.conv_u1b_c(x))))  # 128x196
+        x = relu(self.upconv_u1d_u0a(x))  # 128x392
+        x = torch.cat([x, centre_crop(d0c, like=x)], dim=1)  # 192x392
+        x = relu(self.conv_u0c_d(relu(self.conv_u0b_c(x))))  # 64x388
+        logits: Tensor = self.conv_u0d_score(x)  # 2x388
         return logits
 
     @property
