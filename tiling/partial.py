@@ -14,6 +14,7 @@ import io
 import json
 import os
 import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -233,6 +234,7 @@ class Partial:
         with writing(self.target):
             keep_mode(self._data.descriptor, self.target)
         self._data.sync()
+        self._let_go()
         with writing(self.target):
             os.replace(self.path, self.target)  # noqa: PTH105 - seen by the fault shim
             fsync_folder(self.target.parent)
@@ -241,9 +243,17 @@ class Partial:
 
     def discard(self) -> None:
         """Delete the unfinished output; closes this object."""
+        self._let_go()
         with writing(self.target):
             _discard(self.target)
         self._close()
+
+    def _let_go(self) -> None:
+        """Close the files where an open one can be neither renamed nor deleted."""
+        if sys.platform == "win32":
+            self._data.abandon()
+            self._data.close()
+            self._journal.close()
 
     def _resumable(self) -> bool:
         """Whether data and journal are both there and the journal's first line is whole."""

@@ -199,7 +199,7 @@ def _shard_columns(width: int) -> int:
 
 
 def _fsync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
+    descriptor = os.open(file, os.O_RDWR)  # Windows syncs no file opened for reading only
     try:
         os.fsync(descriptor)
     finally:

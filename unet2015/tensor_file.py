@@ -45,6 +45,9 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _PREFIX = f'{{"__metadata__":{{"format":"{FORMAT}","header_sha256":"'.encode()
 _NO_HASH = "0" * 64
+_FLAGS = os.O_RDONLY
+for _name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"):  # each is missing on some system
+    _FLAGS |= getattr(os, _name, 0)
 _TORCH = (
     "a torch (pickle) file, which can run code when opened; it was not opened. Load it in a Python "
     "process you trust and store its state_dict with unet2015.checkpoint.save"
@@ -129,7 +132,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for reading; a directory, device or FIFO raises `ModelFileError`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, _FLAGS)
     except OSError as error:
         raise ModelFileError(path, f"cannot be opened: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -16,6 +16,7 @@ from tiling.faults import LockedError, WriteError
 from tiling.journal import journal_lines, read_journal
 from tiling.safe_write import (
     Partial,
+    _machine,
     check_output,
     discard_partial,
     publish,
@@ -333,3 +334,31 @@ def test_partial_holds_the_lock_of_its_output(tmp_path: Path) -> None:
             pass
         first.discard()
     check_output(tmp_path / "x")
+
+
+# Windows, where nobody ran this: what can be seen from here ------------------------------------
+
+
+def test_on_windows_no_open_file_is_renamed_and_no_process_is_signalled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("Ctrl-C to a stranger"))
+    (tmp_path / f".x.{os.getpid()}-0-{_machine()}-0.unet2015-tmp").touch()
+    assert remove_stale(tmp_path) == []
+    real, opened = os.replace, []
+    with Partial(tmp_path / "a.bin") as partial:
+
+        def replace(source: Path, target: Path) -> None:
+            opened.append(partial._data.descriptor)
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
+        partial.file.write(b"abc")
+        partial.publish()
+    assert opened == [-1]
+    assert (tmp_path / "a.bin").read_bytes() == b"abc"
+    with Partial(tmp_path / "b.bin") as partial:
+        partial.file.write(b"abc")
+        partial.discard()
+    assert not list(tmp_path.glob("*b.bin*"))
