@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from types import SimpleNamespace
+
 import pytest
 
 from tiling.faults import InputError
 from unet2015 import demo
 from unet2015.cli import main
+from unet2015.recipe import quick
 
 
 @pytest.mark.parametrize(
@@ -60,3 +64,24 @@ def test_an_interrupted_demo_names_its_own_remedy(tmp_path, capsys, monkeypatch)
     error = capsys.readouterr().err
     assert "--resume" not in error
     assert "start it again with --overwrite" in error
+
+
+def test_the_commands_in_the_report_can_be_pasted(tmp_path, monkeypatch):
+    told = {}
+    nothing = {"_large_scores": ({}, {}), "run_report": (None, None), "predict_file": [None]}
+    nothing["run_training"] = SimpleNamespace(stack=None, validation=None)
+    for name in (
+        "write_sample", "weights", "run_training", "_model", "predict_file", "read_stack",
+        "_large_scores", "run_report", "_with_large_image", "_difference", "_with_seams",
+        "write_text", "write_report",
+    ):  # fmt: skip
+        found = nothing.get(name, [None])
+        monkeypatch.setattr(demo, name, lambda *_args, found=found, **_options: found)
+    monkeypatch.setattr(demo, "replace", lambda *_args, **options: told.update(options))
+    run = tmp_path / "my demo"
+    demo._tell(run, quick(), overwrite=False, device="cpu")
+    words = [shlex.split(line) for line in told["commands"]]
+    assert [line[:2] for line in words] == [
+        ["unet2015", verb] for verb in ("sample", "weights", "train", "predict")
+    ]
+    assert all(str(run) in " ".join(word for word in line if " " in word) for line in words)

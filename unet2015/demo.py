@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,11 +90,12 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
     sample, maps, run_folder = out / "sample", out / "weights", out / "run"
     note("1/5  the embedded sample: 10 labelled slices, one larger image of other tissue")
     write_sample(sample, overwrite=overwrite)
-    commands = [f"unet2015 sample {sample}"]
+    commands = [["sample", str(sample)]]
 
     note("2/5  border weight maps (w0 = 10, sigma = 5 px)")
     weights([str(sample / "labels.tif")], out=maps, preview=True, overwrite=True)
-    commands.append(f"unet2015 weights {sample / 'labels.tif'} --out {maps} --preview --overwrite")
+    words = ["weights", str(sample / "labels.tif"), "--out", str(maps)]
+    commands.append([*words, "--preview", "--overwrite"])
 
     note(f"3/5  training a narrow U-Net: {recipe.steps} steps")
     for name in ("last.safetensors", "best.safetensors"):
@@ -103,24 +105,23 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
     train_words += ["--weights", str(maps), "--recipe", str(run_folder / "recipe.json")]
     train_words += ["--out", str(run_folder)]
     run = run_training(recipe, inputs, run_folder, device=device, words=train_words)
-    commands.append("unet2015 " + " ".join(train_words))
+    commands.append(train_words)
 
     note("4/5  tile-stitched prediction of a held-out image larger than one tile")
     target = out / "large-probability.tif"
     model = _model(run_folder / "last.safetensors")
     settings = Settings(device=device, output_tile=TILE, dtype="uint8")
     (summary,) = predict_file(model, sample / "large.tif", target, settings, overwrite=True)
-    commands.append(
-        f"unet2015 predict {run_folder / 'last.safetensors'} {sample / 'large.tif'}"
-        f" --output-tile {TILE} --out {target}"
-    )
+    words = ["predict", str(run_folder / "last.safetensors"), str(sample / "large.tif")]
+    commands.append([*words, "--output-tile", str(TILE), "--out", str(target)])
 
     note("5/5  scores and report")
     image, truth = (read_stack(sample / f)[0] for f in ("large.tif", "large-labels.tif"))
     stitched = read_stack(target)[0]
     rows, scores = _large_scores(sample, image, truth, stitched)
     data, _ = run_report(run, run.stack, run.validation)
-    data = replace(_with_large_image(data, rows, scores, image, truth, stitched), commands=commands)
+    lines = [shlex.join(["unet2015", *words]) for words in commands]
+    data = replace(_with_large_image(data, rows, scores, image, truth, stitched), commands=lines)
     difference = _difference(model, image, stitched)
     data = _with_seams(data, summary, stitched, difference)
     write_text(out / "scores.json", json.dumps(scores, indent=1) + "\n", overwrite=True)
