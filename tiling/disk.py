@@ -29,6 +29,7 @@ __all__ = [
     "free_bytes",
     "fsync_folder",
     "keep_mode",
+    "let_go",
     "real_target",
     "remove",
     "writing",
@@ -216,3 +217,11 @@ class RawFile(io.RawIOBase):
             if descriptor >= 0:
                 with writing(self.target):
                     os.close(descriptor)
+
+
+def let_go(*files: RawFile) -> None:
+    """Close files that are about to be renamed or deleted, where that needs them closed."""
+    if sys.platform == "win32":
+        for file in files:
+            file.abandon()
+            file.close()

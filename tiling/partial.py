@@ -14,7 +14,6 @@ import io
 import json
 import os
 import stat
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +25,7 @@ from tiling.disk import (
     beside,
     fsync_folder,
     keep_mode,
+    let_go,
     real_target,
     remove,
     writing,
@@ -146,17 +146,15 @@ class Partial:
         overwrite: bool = False,
         lock: OutputLock | None = None,
     ) -> None:
-        self.target = real_target(path)
+        self.target, self.overwrite = real_target(path), overwrite
         self.path = beside(self.target, ".part")
         self.journal_path = beside(self.target, ".part.journal")
-        self.overwrite = overwrite
         self.records: list[dict[str, Any]] = []
         # Through JSON and back, so that tuples equal the lists they become.
         header = {"format": JOURNAL_FORMAT, "identity": dict(identity or {})}
         self._header: dict[str, Any] = json.loads(json.dumps(header, allow_nan=False))
         self._pending: list[dict[str, Any]] = []
-        self._chain = ""
-        self._open = False
+        self._chain, self._open = "", False
         self._own_lock = OutputLock(self.target) if lock is None or not lock.held else None
 
     def __enter__(self) -> Self:
@@ -234,7 +232,7 @@ class Partial:
         with writing(self.target):
             keep_mode(self._data.descriptor, self.target)
         self._data.sync()
-        self._let_go()
+        let_go(self._data, self._journal)
         with writing(self.target):
             os.replace(self.path, self.target)  # noqa: PTH105 - seen by the fault shim
             fsync_folder(self.target.parent)
@@ -243,17 +241,10 @@ class Partial:
 
     def discard(self) -> None:
         """Delete the unfinished output; closes this object."""
-        self._let_go()
+        let_go(self._data, self._journal)
         with writing(self.target):
             _discard(self.target)
         self._close()
-
-    def _let_go(self) -> None:
-        """Close the files where an open one can be neither renamed nor deleted."""
-        if sys.platform == "win32":
-            self._data.abandon()
-            self._data.close()
-            self._journal.close()
 
     def _resumable(self) -> bool:
         """Whether data and journal are both there and the journal's first line is whole."""
