@@ -25,8 +25,9 @@ from unet2015.fused import fused
 from unet2015.host_memory import keep_freed_memory
 from unet2015.logits import ieee
 from unet2015.net import UNet, init_paper_weights
-from unet2015.predict import covering_output, default_output, predict_array, tile_bytes
+from unet2015.predict import covering_output, default_output, predict_array
 from unet2015.predict_file import Model, Settings, predict_file
+from unet2015.predict_job import prepare
 
 COMPARED = 3076  # px: corner of the image in which rows are compared with one pass
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -262,17 +263,26 @@ def corner(result: Any) -> NDArray[np.float32]:
 
 
 def tile_memory(output: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Peak memory of one tile beside the estimate."""
+    """Peak memory of `predict_file` on the image's first two tiles beside the estimate of it."""
     keep_freed_memory()
     setting = given(options)
     tile = setting.geometry.resized(setting.geometry.nearest(output)[0])
-    run = probabilities(setting.network(), setting.precision, setting.device)
-    warm(run, setting, tile)
+    height, width = (
+        min(n, tile.output + more) for n, more in zip(setting.shape, (1, 0), strict=True)
+    )
+    settings = Settings(
+        output_tile=tile.output, device=str(setting.device), precision=setting.precision,
+        region=(0, height, 0, width), memory_bytes=1 << 50,
+    )  # fmt: skip
+    model = Model(setting.network(), "dtype-range", "benchmark")
+    with open_source(setting.file) as source:
+        job = prepare(model, source, str(setting.file), settings)
+    beside = 0 if on_gpu(setting.device) else job.pipeline_bytes
     meter = Meter(setting.device)
-    run(torch.rand((1, 1, tile.input, tile.input)))
+    predict_file(model, setting.file, setting.folder / "two tiles.tif", settings, overwrite=True)
     return {
         "output": tile.output, "peak_bytes": meter.stop()["peak_bytes"],
-        "estimate_bytes": tile_bytes(setting.net, tile, precision=setting.precision),
+        "estimate_bytes": job.network_bytes + beside,
     }  # fmt: skip
 
 

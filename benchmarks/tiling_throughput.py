@@ -19,7 +19,8 @@ MONAI       `sliding_window_inference`, array to array, around the same network 
 
 Deviation is the largest difference in probability from one pass over the first 3076 x 3076 px in
 the same number format (8-bit files: up to 0.002 is their rounding). `memory` compares the estimate
-of `tile_bytes` with the measured peak of one tile: of the process on a CPU, of tensors on a GPU.
+before a run with the measured peak of `predict_file` on two tiles: on a CPU of the process, all
+included; on a GPU of tensors, by the network's part.
 Formats: fp32, and what `--precision auto` takes where that is another; `--precision` names one.
 """
 

@@ -119,6 +119,7 @@ def test_one_pass_of_a_corner_has_its_true_context(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("gpu")
 def test_memory_of_a_tile_is_what_it_adds(monkeypatch, tmp_path):
+    tiling_throughput.write_image(tmp_path / "in.tif", 230)
     options = options_of(tmp_path, "memory:100", monkeypatch)
     found = throughput_rows.tile_memory(100, options)
     assert (found["output"], found["peak_bytes"]) == (100, 700)
