@@ -40,12 +40,12 @@ def meetings(cells: Labels) -> Iterator[tuple[Window, Window, npt.NDArray[np.boo
 
     Examples
     --------
-    >>> for here, there, meet in meetings(np.array([[1, 2]])):
+    >>> for here, there, meet in meetings(np.array([[1, 1], [0, 2]])):
     ...     print(meet.tolist())
-    [[]]
-    []
-    []
     [[True]]
+    [[False, True]]
+    [[False]]
+    [[False], [False]]
     """
     for offset in _SCANNED_2D if cells.ndim == 2 else _SCANNED_3D:
         steps = list(zip(offset, cells.shape, strict=True))

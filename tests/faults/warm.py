@@ -51,6 +51,7 @@ class Started:
 
     def wait(self) -> Ended:
         code = self._warm.answer()["code"]
+        self._warm.left = None
         out, err = (
             (self._folder / name).read_bytes().decode(errors="replace") for name in ("out", "err")
         )
@@ -62,6 +63,7 @@ class Warm:
 
     def __enter__(self) -> Warm:
         self._scratch = tempfile.TemporaryDirectory()
+        self.left: int | None = None  # a command whose end nobody has waited for
         self._server = subprocess.Popen(
             [sys.executable, "-B", str(HERE / "warm.py")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
@@ -95,6 +97,10 @@ class Warm:
         code: str = "",
     ) -> Started:
         """Begin `unet2015 ARGV...`, or the Python text `code` with `sys.argv[1:] = ARGV`."""
+        if self.left is not None:  # the test that began it failed before its end
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.left, signal.SIGKILL)
+            self.answer()
         folder = Path(self._scratch.name)
         request = {
             "argv": [os.fspath(word) for word in argv], "fault": fault, "cwd": os.fspath(cwd),
@@ -103,7 +109,8 @@ class Warm:
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
         self._server.stdin.flush()
-        return Started(self, self.answer()["pid"], folder)
+        self.left = self.answer()["pid"]
+        return Started(self, self.left, folder)
 
     def run(
         self,
