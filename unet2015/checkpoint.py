@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from unet2015.networks import (
     empty_network,
 )
 from unet2015.recipe import Recipe
+
+if TYPE_CHECKING:
+    import hashlib
 
 __all__ = [
     "Checkpoint",
@@ -133,8 +136,15 @@ def save(path: _Path, checkpoint: Checkpoint, *, overwrite: bool = False) -> Non
         tensor_file.write(stream, tensors, content)
 
 
-def load(path: _Path) -> Checkpoint:
+def load(path: _Path, digest: hashlib._Hash | None = None) -> Checkpoint:
     """Checkpoint in the file `path`, every tensor on the CPU and checked against its network.
+
+    Parameters
+    ----------
+    path
+        The file.
+    digest
+        Is given the bytes that are loaded; `hashlib.sha256()` then names this very checkpoint.
 
     Raises
     ------
@@ -156,7 +166,7 @@ def load(path: _Path) -> Checkpoint:
     7
     """
     require_safe_torch()
-    tensors, content = tensor_file.read(path)
+    tensors, content = tensor_file.read(path, digest)
     groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
     try:
         for full_name, tensor in tensors.items():

@@ -114,8 +114,18 @@ def write(stream: BinaryIO, tensors: Mapping[str, Tensor], content: Mapping[str,
         stream.write(data[name])
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(
+    path: str | os.PathLike[str], digest: hashlib._Hash | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors (on the CPU) and JSON object of a file made by `write`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    digest
+        Is given every byte of the file as it is read, so that it tells what was loaded, also
+        where the name soon stands for another file.
 
     Raises
     ------
@@ -124,7 +134,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     """
     with open_regular(path) as stream:
         try:
-            return _read(path, stream, os.fstat(stream.fileno()).st_size)
+            return _read(path, stream, os.fstat(stream.fileno()).st_size, digest)
         except (OSError, MemoryError) as error:
             raise ModelFileError(path, f"cannot be read: {error or 'out of memory'}") from error
 
@@ -154,7 +164,7 @@ def foreign(first_bytes: bytes) -> str | None:
 
 
 def _read(
-    path: str | os.PathLike[str], stream: BinaryIO, size: int
+    path: str | os.PathLike[str], stream: BinaryIO, size: int, digest: hashlib._Hash | None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     def refuse(reason: str) -> NoReturn:
         raise ModelFileError(path, reason)
@@ -167,6 +177,8 @@ def _read(
         refuse(f"{size} bytes exceed the limit of {MAX_BYTES} for a checkpoint")
     stream.seek(0)
     header = stream.read(8 + length)
+    if digest is not None:
+        digest.update(header)
     if not header[8:].startswith(_PREFIX):
         refuse(_other_format(header[8:]))
     at = 8 + len(_PREFIX)
@@ -189,6 +201,8 @@ def _read(
             refuse(f"truncated inside tensor {name}")
         if hashlib.sha256(data).hexdigest() != hashes[name]:
             refuse(f"tensor {name} is damaged (SHA-256 differs); use another copy of the file")
+        if digest is not None:
+            digest.update(data)
         flat = torch.frombuffer(data, dtype=dtype) if count else torch.empty(0, dtype=dtype)
         tensors[name] = flat.reshape(shape)
     return tensors, content
