@@ -45,7 +45,7 @@ from unet2015.cli_train import replace_fields
 from unet2015.data import Stack
 from unet2015.device import choose_device
 from unet2015.recipe import Recipe
-from unet2015.run_folder import LAST
+from unet2015.run_names import LAST
 from unet2015.train import Run, _new_run, train
 
 SCRIPT = "python benchmarks/isbi_results.py"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
@@ -16,8 +17,10 @@ from scipy import ndimage
 
 from tiling import open_source
 from tiling.safe_write import OutputLock
+from unet2015 import tensor_file
 from unet2015.checkpoint import Checkpoint, describe_network, save
 from unet2015.cli import main
+from unet2015.cli_predict import load_model
 from unet2015.net import UNet, init_paper_weights
 from unet2015.predict_job import Job
 
@@ -247,3 +250,52 @@ def test_nonsense_is_refused_in_one_line(here, capsys, words, code, said):
     assert said in error
     assert error.count("\n") == 1
     assert names() == ["a.tif", "net.safetensors"]
+
+
+def test_a_model_replaced_while_it_is_loaded_is_named_as_loaded(here, monkeypatch):
+    """The hash is that of the bytes that were read, not of what has their name by then."""
+    before = Path("net.safetensors").read_bytes()
+    read = tensor_file.read
+
+    def replaced(path, *args):
+        found = read(path, *args)
+        Path("other").write_bytes(b"another model")
+        os.replace("other", path)
+        return found
+
+    monkeypatch.setattr(tensor_file, "read", replaced)
+    assert load_model(Path("net.safetensors")).sha256 == hashlib.sha256(before).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("words", "clash"),
+    [
+        (["a.tif", "a.prob.tif", "--out", "."], "a.prob.tif"),
+        (["a.prob.tif", "a.tif", "--out", "."], "a.prob.tif"),
+        (["a.tif", "a.prob.tif", "--out", "link"], "a.prob.tif"),
+        (["a.tif", "hard.tif", "--out", "."], "hard.tif"),
+        (["a.tif", "--out", "p.tif", "--overlay", "m.png"], "net.safetensors"),
+        (["a.tif", "--out", "net.safetensors"], "net.safetensors"),
+        (["a.tif", "--out", "p.png", "--overlay", "./p.png"], "p.png"),
+        (["deep.zarr/a.tif", "--out", "deep.zarr"], "deep.zarr/a.tif"),
+    ],
+)  # fmt: skip
+def test_b6_no_output_is_any_input_of_the_command(here, capsys, words, clash):
+    """Nor the network, nor another output; by a link or another spelling as little."""
+    if "hard.tif" in words:
+        os.rename("a.tif", "hard.tif")
+        os.link("hard.tif", "a.prob.tif")
+        tifffile.imwrite("a.tif", np.zeros((40, 50), np.uint8))
+    else:
+        tifffile.imwrite("a.prob.tif", np.zeros((40, 50), np.uint8))
+    Path("deep.zarr").mkdir()
+    Path("deep.zarr/zarr.json").write_text("{}")
+    Path("deep.zarr/a.tif").write_bytes(Path("a.tif").read_bytes())
+    os.symlink(".", "link")
+    os.symlink("net.safetensors", "m.png")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert predict(*words, "--overwrite") == 5
+    said = capsys.readouterr().err
+    assert clash in said
+    assert "; choose another output name" in said
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before

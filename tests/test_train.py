@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -208,6 +209,52 @@ def test_a_validation_cut_short_is_made_up_for(tmp_path, monkeypatch):
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("moment", ["best", "step", "validation"])
+def test_a_run_stopped_while_it_saves_leaves_every_file_in_the_end(tmp_path, monkeypatch, moment):
+    recipe = replace(TINY, steps=6, validate_every=2, checkpoint_every=3, keep_every=2)
+    losses_of(recipe, tmp_path / "whole")
+    from unet2015 import validate
+
+    save, measured = checkpoints.save, validate.measured
+
+    def stopped_save(path, *args, **options):
+        if path.name.startswith(moment):
+            signal.raise_signal(signal.SIGINT)
+        save(path, *args, **options)
+
+    def stopped_measures(*args):
+        if moment == "validation":
+            signal.raise_signal(signal.SIGINT)
+        return measured(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", stopped_save)
+        patch.setattr(validate, "measured", stopped_measures)
+        with pytest.raises(KeyboardInterrupt):
+            losses_of(recipe, tmp_path / "cut")
+    assert checkpoints.load(tmp_path / "cut" / "last.safetensors").step == 2
+    losses_of(recipe, tmp_path / "cut", resume=True)
+    whole, cut = ({p.name: p.read_bytes() for p in folder.glob("*.safetensors")}
+                  for folder in (tmp_path / "whole", tmp_path / "cut"))  # fmt: skip
+    assert sorted(cut) == sorted(whole)
+    assert cut == whole
+
+
+@pytest.mark.parametrize("early", ["best.safetensors", "step-000002.safetensors"])
+def test_checkpoints_of_a_run_killed_before_its_first_last_are_a_run(tmp_path, early):
+    recipe = replace(TINY, steps=2, validate_every=2, keep_every=2)
+    losses_of(recipe, tmp_path)
+    whole = files(tmp_path)
+    for name in {"best.safetensors", "step-000002.safetensors", "last.safetensors"} - {early}:
+        (tmp_path / name).unlink()
+    with pytest.raises(WriteError, match=f"holds a run, killed after {early} .*--resume"):
+        losses_of(recipe, tmp_path)
+    with pytest.raises(UsageFault, match=r"another recipe \(base_channels 2 -> 3\)"):
+        losses_of(replace(recipe, base_channels=3), tmp_path, resume=True)
+    losses_of(recipe, tmp_path, resume=True)
+    assert files(tmp_path) == whole
+
+
 def test_a_finished_run_is_resumed_to_itself(tmp_path):
     recipe = replace(TINY, steps=10)
     losses_of(recipe, tmp_path)
@@ -222,6 +269,8 @@ def test_more_steps_may_be_asked_for_and_the_new_curve_is_told(tmp_path):
     run = train(replace(TINY, steps=12), stack, tmp_path, resume=True)
     assert run.step == 12
     assert "steps 10 -> 12: the learning rate follows another curve now" in run.warnings
+    written = Recipe.from_json((tmp_path / "recipe.json").read_text())
+    assert written == run.recipe  # what a further --resume --recipe is pointed to
     with pytest.raises(UsageFault, match="has 12 steps already; --steps 10 is less"):
         train(replace(TINY, steps=10), stack, tmp_path, resume=True)
 

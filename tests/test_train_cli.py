@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -114,6 +115,28 @@ def test_a_finished_run_is_refused_and_resumed(finished):
     code, _, err = unet2015(*again, "--resume", "--seed", 4)
     assert code == 2
     assert "another recipe (seed 3 -> 4)" in err
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_b6_a_file_of_the_run_is_no_file_that_it_learns_from(tmp_path, link):
+    images, labels = write_tiny(tmp_path)
+    (tmp_path / "run").mkdir()
+    link(labels, tmp_path / "run" / "report.html")
+    before = labels.read_bytes()
+    code, _, err = unet2015("train", images, labels, "--out", tmp_path / "run")
+    assert code == 5
+    assert f"report.html: is also the input {labels}" in err
+    assert labels.read_bytes() == before
+
+
+def test_f_a_current_folder_that_is_gone_is_told(tmp_path, monkeypatch):
+    images, labels = write_tiny(tmp_path)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, err = unet2015("train", images, labels, "--out", "run")
+    assert code == 5
+    assert "run: cannot be made: the current folder is gone" in err
 
 
 @pytest.mark.parametrize(

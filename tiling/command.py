@@ -8,6 +8,7 @@ memory; 7 locked or input changed; 8 NaN, or tiles that differ; 130 Ctrl-C; 143 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import io
@@ -15,8 +16,9 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,7 +27,17 @@ from tiling.faults import Fault, UsageFault
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["Terminated", "deferred", "finish", "note", "run_app", "tell", "tidy", "visible"]
+__all__ = [
+    "Terminated",
+    "deferred",
+    "finish",
+    "note",
+    "run_app",
+    "tell",
+    "tidy",
+    "undisturbed",
+    "visible",
+]
 
 
 class Terminated(BaseException):
@@ -34,6 +46,27 @@ class Terminated(BaseException):
 
 def _on_sigterm(_signum: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back while things change that belong together."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+
+    def hold(signum: int, _frame: FrameType | None) -> None:
+        held.append(signum)
+
+    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
 
 
 def visible(text: str) -> str:

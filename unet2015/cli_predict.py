@@ -111,6 +111,7 @@ def predict(
     plan: Annotated[bool, typer.Option("--plan", help="show what would happen, and stop")] = False,
 ) -> None:
     """Segment images of any size, tile by tile, without seams."""
+    from tiling.apart import check_apart
     from tiling.faults import UsageFault
     from unet2015.host_memory import keep_freed_memory
     from unet2015.predict_file import Settings
@@ -133,10 +134,13 @@ def predict(
         raise UsageFault("--overlay makes one picture; give one image")
     if overlay is not None and overlay.suffix.lower() != ".png":
         raise UsageFault(f"--overlay {overlay}: is a PNG; choose a name that ends in .png")
+    outputs = [target for _, target in targets] + ([] if overlay is None else [overlay])
+    if not plan:
+        check_apart(outputs, [checkpoint, *images])
     if overlay is not None and not plan:
         from tiling.safe_write import check_output
 
-        check_output(overlay, overwrite=overwrite, inputs=images)
+        check_output(overlay, overwrite=overwrite)
     model = load_model(checkpoint)
     if not plan:
         if len(targets) > 1:
@@ -164,12 +168,13 @@ def load_model(checkpoint: Path) -> Model:
     from unet2015.checkpoint import build_network, load
     from unet2015.predict_file import Model
 
-    state = load(checkpoint)
+    digest = hashlib.sha256()
+    state = load(checkpoint, digest)
     net = build_network(state, use_averaged=bool(state.averaged))
-    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     scale = str(state.preprocessing.get("scale", "dtype-range"))
     names = str((state.recipe or {}).get("class_names", ""))
-    return Model(net, scale, digest, str(checkpoint), tuple(names.split(",")) if names else ())
+    classes = tuple(names.split(",")) if names else ()
+    return Model(net, scale, digest.hexdigest(), str(checkpoint), classes)
 
 
 def _class(text: str | None) -> int | None:

@@ -7,7 +7,6 @@ where steps are kept. Each file appears complete or not at all.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -27,11 +26,18 @@ from unet2015.optimiser import optimiser_tensors, restore_optimiser
 from unet2015.provenance import versions
 from unet2015.ranks import Ranks
 from unet2015.recipe import Recipe
+from unet2015.run_names import LAST, early_checkpoints, refuse_a_run
 from unet2015.training_log import Log
 
-__all__ = ["Run", "check_folder", "keep_step", "kept", "opened", "save_run", "write_log"]
-
-LAST = "last.safetensors"
+__all__ = [
+    "Run",
+    "keep_step",
+    "kept",
+    "opened",
+    "save_run",
+    "step_file",
+    "write_log",
+]
 
 SCALER = "scaler."  # prefix of the loss scaler's two numbers among the optimiser's tensors
 # What a checkpoint says of its run beside the weights, and how.
@@ -99,25 +105,6 @@ class Run:
             self.warnings.append(sentence)
 
 
-def check_folder(out: Path, *, resume: bool) -> None:
-    """Refuse a folder that cannot take a run, before anything is read; nothing is made yet.
-
-    Raises
-    ------
-    WriteError
-        If it cannot be made or written, or holds a run that `resume` does not continue.
-    """
-    _refuse_a_run(out, resume=resume)
-    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise WriteError(out, f"cannot be made a folder: {nearest} is no folder one can write to")
-
-
-def _refuse_a_run(out: Path, *, resume: bool) -> None:
-    if (out / LAST).exists() and not resume:
-        raise WriteError(out, "already holds a run; add --resume to go on, or name another")
-
-
 @contextmanager
 def opened(run: Run, *, resume: bool) -> Iterator[None]:
     """The run in its folder, locked; a stopped one is put back exactly as it was.
@@ -144,16 +131,25 @@ def opened(run: Run, *, resume: bool) -> Iterator[None]:
         stale = remove_stale(run.out)
         if stale:
             run.warn(f"{len(stale)} unfinished file(s) of a killed run were removed")
-        if not _resume(run, last, resume=resume):
-            write_text(run.out / "recipe.json", run.recipe.to_json() + "\n", overwrite=True)
+        _resume(run, last, resume=resume)
+        _write_recipe(run)
         yield
 
 
-def _resume(run: Run, last: Path, *, resume: bool) -> bool:
-    """Put back the state of `last`, if there is one; whether there was."""
-    _refuse_a_run(run.out, resume=resume)  # again: now it is locked
+def _write_recipe(run: Run) -> None:
+    """Write `recipe.json` where it does not say this; a run that goes on may have more steps."""
+    path, text = run.out / "recipe.json", run.recipe.to_json() + "\n"
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text, overwrite=True)
+
+
+def _resume(run: Run, last: Path, *, resume: bool) -> None:
+    """Put back the state of `last`, if there is one."""
+    refuse_a_run(run.out, resume=resume)  # again: now it is locked
     if not last.exists():
-        return False
+        for early in early_checkpoints(run.out):  # begun again, it writes these very files again
+            _check_same_run(run, checkpoints.load(early), early)
+        return
     state = checkpoints.load(last)
     _check_same_run(run, state, last)
     checkpoints.copy_weights(run.net, state.weights)
@@ -175,7 +171,6 @@ def _resume(run: Run, last: Path, *, resume: bool) -> bool:
     log = run.out / "log.csv"
     if log.is_file():
         run.log = Log.from_csv(log.read_text("utf-8", "replace"), up_to=run.step)
-    return True
 
 
 def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None:
@@ -284,4 +279,9 @@ def write_log(run: Run) -> None:
 
 def keep_step(run: Run) -> None:
     """Write the checkpoint of this step under its own name."""
-    save_run(run, f"step-{run.step:06d}.safetensors")
+    save_run(run, step_file(run).name)
+
+
+def step_file(run: Run) -> Path:
+    """Where the checkpoint of this step is kept."""
+    return run.out / f"step-{run.step:06d}.safetensors"

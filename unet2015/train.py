@@ -7,18 +7,15 @@ that a run killed at any moment and resumed ends with the weights of an uninterr
 from __future__ import annotations
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tiling.command import Terminated
+from tiling.command import Terminated, undisturbed
 from tiling.faults import Fault, NumericsError, UsageFault
 from unet2015.data import Stack, batches
 from unet2015.device import choose_precision
@@ -26,7 +23,7 @@ from unet2015.net import UNet, init_paper_weights, output_side
 from unet2015.optimiser import learning_rate, make_optimiser
 from unet2015.ranks import ranks_now
 from unet2015.recipe import Recipe
-from unet2015.run_folder import Run, keep_step, kept, opened, save_run, write_log
+from unet2015.run_folder import Run, keep_step, kept, opened, save_run, step_file, write_log
 from unet2015.step import dropout_seed, gradients, repeatable, shared_network, update
 from unet2015.validate import BEST_BY, evaluate
 
@@ -118,14 +115,14 @@ def train(
             device=str(device) if device.type == "cuda" else "cpu",
         )  # fmt: skip
         try:
-            _late_validation(run, validation)
+            _make_up(run, validation)
             with _closed(drawn):
                 for step, *tiles in drawn:
                     torch.manual_seed(dropout_seed(recipe, step, run.ranks.rank))
                     for group in run.optimiser.param_groups:
                         group["lr"] = learning_rate(recipe, step)
                     loss = gradients(run, shared, tiles, device)
-                    with _undisturbed():
+                    with undisturbed():
                         updated = update(run)
                         run.step = step + 1
                     losses += [loss] if updated else []
@@ -193,7 +190,7 @@ def _book_keeping(run: Run, validation: Stack | None, losses: list[Tensor]) -> N
         )
     validates = validation is not None and _validates(run)
     saves = last or run.step % recipe.checkpoint_every == 0
-    keeps = recipe.keep_every > 0 and run.step % recipe.keep_every == 0
+    keeps = _keeps(run)
     if not (saves or keeps or validates or run.step % LOG_EVERY == 0):
         return
     _log_losses(run, losses)
@@ -209,6 +206,10 @@ def _book_keeping(run: Run, validation: Stack | None, losses: list[Tensor]) -> N
 
 def _validates(run: Run) -> bool:
     return run.step == run.recipe.steps or run.step % run.recipe.validate_every == 0
+
+
+def _keeps(run: Run) -> bool:
+    return run.recipe.keep_every > 0 and run.step % run.recipe.keep_every == 0
 
 
 def _log_losses(run: Run, losses: list[Tensor]) -> None:
@@ -235,12 +236,14 @@ def _slices(run: Run, step: int) -> str:
     return f"slice{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def _late_validation(run: Run, validation: Stack | None) -> None:
-    """Do the validation that a stopped run still owed at the step it was saved at."""
+def _make_up(run: Run, validation: Stack | None) -> None:
+    """Do what a stopped run still owed at the step it was saved at: validation, kept checkpoint."""
     done = BEST_BY in run.log.rows.get(run.step, {})
     if run.step and validation is not None and run.ranks.first and _validates(run) and not done:
         evaluate(run, validation)
         write_log(run)
+    if run.step and _keeps(run) and not step_file(run).exists():
+        keep_step(run)
 
 
 def _save_what_is_there(run: Run, losses: list[Tensor], stop: BaseException) -> None:
@@ -253,27 +256,6 @@ def _save_what_is_there(run: Run, losses: list[Tensor], stop: BaseException) -> 
         stop.add_note(f"{run.step} of {run.recipe.steps} steps are saved; add --resume to go on")
     except Fault as fault:
         stop.add_note(f"not saved: {fault}")
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back while the weights and the step counter change together."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-
-    def hold(signum: int, _frame: FrameType | None) -> None:
-        held.append(signum)
-
-    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if held:
-            signal.raise_signal(held[0])
 
 
 def _closed(drawn: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from tiling.apart import check_apart
 from tiling.command import tell
 from tiling.faults import InputError, UsageFault
 from unet2015.data import Stack, read_stack_pair, split, weigh
@@ -20,7 +21,7 @@ from unet2015.label_values import Meaning, parse_label_values
 from unet2015.progress import Bar, bar
 from unet2015.ranks import joined, ranks_now
 from unet2015.recipe import Recipe
-from unet2015.run_folder import check_folder
+from unet2015.run_names import WRITTEN, check_folder
 from unet2015.run_report import write_run_report
 from unet2015.scaled_stack import scaled_stack
 from unet2015.splitting import about_ignored, held_out_slices
@@ -224,6 +225,7 @@ def run_training(
         require_tensorboard()
     check_tile(recipe)
     check_folder(out, resume=resume)
+    check_apart([out / name for name in WRITTEN], _files_of(inputs))
     with joined(choose_device(device)) as place, bar("tiles") as show:
         first = ranks_now().first
         training, validation = read_inputs(inputs, recipe)
@@ -249,6 +251,15 @@ def run_training(
     figures = ", ".join(f"{k} {v:.4f}" for k, v in run.measures.items())
     tell(f"{out}: {run.step} steps{'; held out: ' if figures else ''}{figures}")
     return run
+
+
+def _files_of(inputs: Inputs) -> Iterator[Path]:
+    """The files that training reads; in a folder, all but those a run writes into its own."""
+    for path in filter(None, (inputs.images, inputs.labels, inputs.weights)):
+        if path.is_dir():
+            yield from (file for file in path.iterdir() if file.name not in WRITTEN)
+        else:
+            yield path
 
 
 def _introduce(

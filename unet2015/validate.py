@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tiling.command import undisturbed
 from tiling.faults import NumericsError
 from unet2015.data import Stack
 from unet2015.predict import predict_array
 from unet2015.recipe import Recipe
 from unet2015.run_folder import Run, kept, save_run
+from unet2015.run_names import BEST
 from unet2015.scaled_stack import left_to_scale
 from unet2015.score import confusion, mean_iou, v_scores_at
 
@@ -167,14 +169,15 @@ def evaluate(run: Run, validation: Stack) -> None:
             raise NumericsError(f"step {run.step}: NaN or Inf in {name}; {kept(run)}")
     net = with_weights(run.net, run.averaged)
     probabilities = probabilities_of(net, validation, run.recipe)
-    run.measures, notes = measured(probabilities, validation, run.recipe)
-    run.example = probabilities[0][1]
-    for note in notes:
-        run.warn(note)
-    run.constant_evaluations = run.constant_evaluations + 1 if is_constant(run.measures) else 0
-    if run.constant_evaluations == PATIENCE:
-        run.warn(CONSTANT.format(n=PATIENCE))
-    if run.measures[BEST_BY] < run.best:
-        run.best = run.measures[BEST_BY]
-        save_run(run, "best.safetensors")
-    run.log.add(run.step, **run.measures)
+    measures, notes = measured(probabilities, validation, run.recipe)
+    with undisturbed():  # best, its file and the log say the same, also after a Ctrl-C
+        run.measures, run.example = measures, probabilities[0][1]
+        for note in notes:
+            run.warn(note)
+        run.constant_evaluations = run.constant_evaluations + 1 if is_constant(measures) else 0
+        if run.constant_evaluations == PATIENCE:
+            run.warn(CONSTANT.format(n=PATIENCE))
+        if measures[BEST_BY] < run.best:
+            run.best = measures[BEST_BY]
+            save_run(run, BEST)
+        run.log.add(run.step, **measures)

@@ -52,6 +52,11 @@ class LabelFile:
             return (self.path,)
         return tuple(p for p in _inside(self.path) if p.suffix.lower() in _TIFF + _IMAGE)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The same, a Zarr folder taken as one."""
+        return (self.path,) if self.container == "zarr" else self.parts
+
 
 def find_label_files(names: Iterable[str | Path]) -> list[LabelFile]:
     """Return the label files behind the words of a command line, in their order, each once.

@@ -145,6 +145,7 @@ class _Manner:
 
 
 def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
+    from tiling.apart import check_apart
     from weightmaps.annotations import find_label_files, refuse_same_names
     from weightmaps.batch import make_maps
     from weightmaps.orders import check_outputs, orders
@@ -155,6 +156,9 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
 
     files = find_label_files(names)
     refuse_same_names(files, request.out)
+    outputs = [request.output(file) for file in files]
+    outputs += [request.picture(file) for file in files if manner.preview]
+    check_apart(outputs, [file for label in files for file in label.files])
     folders = sorted({request.folder(file) for file in files})
     for folder in () if manner.plan else folders:
         _prepare(folder)

@@ -12,7 +12,6 @@ import numpy as np
 
 from tiling.faults import InputError, UsageFault, WriteError
 from tiling.safe_write import check_output
-from weightmaps.annotations import PREVIEW_ENDING
 from weightmaps.blocks import added_counts
 from weightmaps.class_balance import class_weights
 from weightmaps.history import FORMAT
@@ -105,7 +104,7 @@ def orders(
     for one in surveys:
         output = request.output(one.file)
         why = _why_not_current(one, parameters)
-        picture = output.with_name(one.file.stem + PREVIEW_ENDING) if preview else None
+        picture = request.picture(one.file) if preview else None
         if one.found is not None and why and not overwrite:
             raise WriteError(output, f"exists and {why}; use --overwrite to replace it")
         result.append(Order(one, spec, parameters, output, picture, not why))

@@ -13,7 +13,7 @@ from typing import Any
 
 from tiling.disk import real_target
 from tiling.faults import InputError, WriteError
-from weightmaps.annotations import MAP_ENDING, LabelFile
+from weightmaps.annotations import MAP_ENDING, PREVIEW_ENDING, LabelFile
 from weightmaps.blocks import Census, added_counts, census
 from weightmaps.history import FORMAT, complete
 from weightmaps.instance_source import InstanceSource, instance_source
@@ -70,6 +70,10 @@ class Request:
     def output(self, file: LabelFile) -> Path:
         """Path of the map of `file`."""
         return self.folder(file) / f"{file.stem}{MAP_ENDING}"
+
+    def picture(self, file: LabelFile) -> Path:
+        """Path of the preview of the map of `file`."""
+        return self.folder(file) / f"{file.stem}{PREVIEW_ENDING}"
 
     def folder(self, file: LabelFile) -> Path:
         """Folder of the map of `file`."""
@@ -152,7 +156,7 @@ def survey(task: tuple[LabelFile, Request]) -> Survey:
     """
     file, request = task
     start = time.perf_counter()
-    found, damaged = _existing(request.output(file), file)
+    found, damaged = _existing(request.output(file))
     before = identity(file)
     with LabelReader(file, request.rule) as reader:
         digest = reader.sha256()
@@ -171,13 +175,11 @@ def survey(task: tuple[LabelFile, Request]) -> Survey:
 Known = tuple[str, tuple[int, ...], int, int, int]
 
 
-def _existing(output: Path, file: LabelFile) -> tuple[dict[str, Any] | None, bool]:
+def _existing(output: Path) -> tuple[dict[str, Any] | None, bool]:
     """History of the map that is already there, and whether it is damaged."""
     target = real_target(output)
     if not target.exists():
         return None, False
-    if any(part.exists() and target.samefile(part) for part in file.parts):
-        raise WriteError(output, f"is also the input {file.path}; choose another --out")
     if not target.is_file():
         raise WriteError(output, "is a folder, pipe or device, not a file; choose another --out")
     try:

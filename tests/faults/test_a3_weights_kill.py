@@ -180,6 +180,19 @@ def test_b6_the_labels_are_never_the_output(labels, tmp_path, capsys):
         target.unlink()
 
 
+@pytest.mark.parametrize("ending", [".weights.tif", ".weights.png"])
+def test_b6_no_map_or_preview_is_any_label_file(labels, tmp_path, capsys, ending):
+    first, second = tmp_path / "x.tif", tmp_path / f"x{ending}"
+    first.write_bytes((labels / "s0.tif").read_bytes())
+    second.write_bytes((labels / "s1.tif").read_bytes())
+    before = second.read_bytes()
+    for where in ([], ["--out", str(tmp_path)]):
+        assert main([str(first), str(second), *where, "--preview", "--overwrite"]) == 5
+        assert f"is also the input {second}" in capsys.readouterr().err
+        assert second.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.glob("x*")) == sorted([first.name, second.name])
+
+
 @pytest.mark.usefixtures("_fake")
 def test_b8_the_second_run_is_told_the_first_ones_number(labels, tmp_path, capsys):
     from tiling.lock import OutputLock
