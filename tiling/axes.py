@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tiling.ome import channel_names
+from tiling.ome_planes import OmePlanes, ome_planes
 
-__all__ = ["PageAxes", "page_axes"]
+__all__ = ["PageAxes", "chosen_description", "page_axes"]
 
 _MAX_JSON = 1 << 16
+_IMAGEJ, _OME = "ImageJ=", ("<?xml", "<OME", "<ome:")
+_PADDING = "\ufeff \t\r\n"
 _PIXELS = re.compile(r"<(?:\w{1,20}:)?Pixels\s([^<>]{1,8192})>")
 _ATTRIBUTE = re.compile(r"""(\w{1,40})\s{0,8}=\s{0,8}(?:"([^"&]{0,80})"|'([^'&]{0,80})')""")
 _IMAGEJ_LINE = re.compile(r"^(\w{1,20})=(.{0,80})$", re.MULTILINE)
@@ -45,6 +49,8 @@ class PageAxes:
         Distance of slices and its unit; 0 where it does not say.
     channels
         Names of the channels, () where they have none.
+    planes
+        What OME-XML says of the page of each plane; None in other descriptions.
     """
 
     letters: str = ""
@@ -54,6 +60,7 @@ class PageAxes:
     per_unit: tuple[float, float] | None = None
     z_step: tuple[float, str] = (0.0, "")
     channels: tuple[str, ...] = ()
+    planes: OmePlanes | None = None
 
 
 def page_axes(description: str, samples: int) -> PageAxes:
@@ -72,14 +79,28 @@ def page_axes(description: str, samples: int) -> PageAxes:
     >>> found.letters, found.shape, found.images, found.unit
     ('ZC', (30, 2), 60, 'um')
     """
-    head = description.lstrip("\ufeff \t\r\n")
-    if head.startswith("ImageJ="):
+    head = description.lstrip(_PADDING)
+    if head.startswith(_IMAGEJ):
         return _imagej(head)
     if head.startswith("{"):
         return _shaped(head, samples)
-    if head.startswith(("<?xml", "<OME", "<ome:")):
+    if head.startswith(_OME):
         return _ome(head, samples)
     return PageAxes()
+
+
+def chosen_description(descriptions: Sequence[str]) -> str:
+    r"""The first description that is OME-XML or ImageJ's, else the first; "" where there is none.
+
+    Micro-Manager writes two into one page.
+
+    Examples
+    --------
+    >>> chosen_description(["day 3", "ImageJ=1.48\nimages=2\n"])[:11]
+    'ImageJ=1.48'
+    """
+    known = (text for text in descriptions if text.lstrip(_PADDING).startswith((_IMAGEJ, *_OME)))
+    return next(known, descriptions[0] if descriptions else "")
 
 
 def _imagej(text: str) -> PageAxes:
@@ -137,6 +158,8 @@ def _named(channel: object) -> tuple[str, ...]:
 
 
 def _ome(text: str, samples: int) -> PageAxes:
+    first, *others = text.split("<!--")
+    text = first + "".join(part.partition("-->")[2] for part in others)  # comments say nothing
     element = _PIXELS.search(text)
     if element is None:
         return PageAxes()
@@ -145,7 +168,8 @@ def _ome(text: str, samples: int) -> PageAxes:
     if sorted(order) != sorted("XYZCT") or order[:2] != "XY":
         return PageAxes()
     length = {axis: _count(found.get(f"Size{axis}", "")) or 1 for axis in "ZCT"}
-    if length["C"] % samples == 0:
+    whole_pixels = length["C"] % samples == 0
+    if whole_pixels:
         length["C"] //= samples
     slow_first = order[:1:-1]
     letters, shape = _without_ones(slow_first, tuple(length[axis] for axis in slow_first))
@@ -156,7 +180,12 @@ def _ome(text: str, samples: int) -> PageAxes:
     per_unit = (1 / x, 1 / y) if x and y and unit else None
     z_unit = _UNITS.get(found.get("PhysicalSizeZUnit", "µm").lower(), "")
     z_step = _length(found.get("PhysicalSizeZ", "")), z_unit
-    return PageAxes(letters, shape, 0, unit, per_unit, z_step, channel_names(text, element.end()))
+    sizes = tuple(length[axis] for axis in order[2:])
+    planes = ome_planes(text, element.end(), order[2:], sizes, samples=samples)
+    return PageAxes(
+        letters, shape, 0, unit, per_unit, z_step, channel_names(text, element.end()),
+        planes if whole_pixels else None,
+    )  # fmt: skip
 
 
 def _without_ones(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:

@@ -18,15 +18,18 @@ import numpy.typing as npt
 from tiling.faults import InputError
 from tiling.input_file import InputFile
 
-__all__ = ["Ifd", "Limits", "Tag", "integer", "integers", "rational", "text", "walk"]
+__all__ = ["Ifd", "Limits", "Tag", "integer", "integers", "rational", "texts", "walk"]
 
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
                16: 8, 17: 8, 18: 8}  # fmt: skip
 _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8"}
 _FIRST_PIXEL_BYTE = 8
 _MAX_TAGS = 4096
+_DESCRIPTION = 270
+_MANGLED = "a PNG image that a transfer in text mode has damaged (fetch it again in binary mode)"
 _LOOKS_LIKE = {
-    b"\x89PNG": "a PNG image (convert it to TIFF)",
+    b"\x89PNG\r\n\x1a\n": "a PNG image (convert it to TIFF)",
+    **dict.fromkeys((b"\x89PNG", b"PNG\r", b"PNG\n"), _MANGLED),  # a tab before the latter two
     b"\xff\xd8\xff": "a JPEG image, whose compression has changed the pixels (take the original; "
     "if there is none, convert it to TIFF or PNG)",
     b"GIF8": "a GIF image",
@@ -53,12 +56,15 @@ class Limits:
         Decoded bytes per stored byte of a compressed page or segment (of 16 MiB or more).
     max_pages
         Pages of the file.
+    max_chunks
+        Chunks of a Zarr in one row of them, in one shard, or of less than 256 pixels in all.
     """
 
     max_pixels: int = 1 << 36
     max_bytes: int = 1 << 33
     max_ratio: float = 1100.0
     max_pages: int = 1 << 16
+    max_chunks: int = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +78,16 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Ifd:
-    """One page's directory: byte order (`<` or `>`), tags by number, page number, where it lies."""
+    """One page's directory: byte order (`<` or `>`), tags by number, page number, where it lies.
+
+    `second` is a second image description, the one tag that may stand twice.
+    """
 
     order: Literal["<", ">"]
     tags: dict[int, Tag]
     page: int
     extent: tuple[int, int] = (0, 0)
+    second: Tag | None = None
 
 
 def walk(file: InputFile, limits: Limits) -> Iterator[Ifd]:
@@ -134,13 +144,14 @@ def integer(file: InputFile, ifd: Ifd, number: int, name: str, default: int | No
     return int(integers(file, ifd, number, name, 1)[0])
 
 
-def text(file: InputFile, ifd: Ifd, number: int, limit: int = 1 << 20) -> str:
-    """First `limit` bytes of text tag `number`, without its padding; '' where absent."""
-    tag = ifd.tags.get(number)
-    if tag is None or tag.kind not in (1, 2, 7):
-        return ""
-    data = file.read(tag.start, min(tag.count, limit))
-    return data.partition(b"\0")[0].decode("utf-8", "replace")
+def texts(file: InputFile, ifd: Ifd, limit: int = 1 << 20) -> list[str]:
+    """First `limit` bytes of each image description, without padding; mostly one or none."""
+    tags = [ifd.tags.get(_DESCRIPTION), ifd.second]
+    return [
+        file.read(tag.start, min(tag.count, limit)).partition(b"\0")[0].decode("utf-8", "replace")
+        for tag in tags
+        if tag is not None and tag.kind in (1, 2, 7)
+    ]
 
 
 def rational(file: InputFile, ifd: Ifd, number: int) -> float | None:
@@ -189,12 +200,14 @@ def _directory(
         )
     block = file.read(start + head, count * entry + inline)
     tags: dict[int, Tag] = {}
+    second: Tag | None = None
     for index, (number, kind, values, place) in enumerate(
         struct.iter_unpack(order + layout, block[: count * entry])
     ):
         size = _TYPE_BYTES.get(kind, 0) * values
-        if kind not in _TYPE_BYTES or number in tags:
-            what = "twice in one page" if number in tags else f"of unknown field type {kind}"
+        again = number in tags
+        if kind not in _TYPE_BYTES or (again and (number != _DESCRIPTION or second is not None)):
+            what = "twice in one page" if again else f"of unknown field type {kind}"
             raise InputError(file.path, f"is damaged: tag {number} {what}", page=page)
         if size <= inline:
             place = start + head + index * entry + (entry - inline)
@@ -205,7 +218,10 @@ def _directory(
                 f"the file ends at {file.size}",
                 page=page,
             )
-        tags[number] = Tag(kind, values, place)
+        if again:
+            second = Tag(kind, values, place)
+        else:
+            tags[number] = Tag(kind, values, place)
     stop = start + head + len(block)
     following = struct.unpack(order + pointer, block[count * entry :])[0]
-    return Ifd(order, tags, page, (start, stop)), following
+    return Ifd(order, tags, page, (start, stop), second), following

@@ -10,6 +10,7 @@ Source: TIFF 6.0 section 13 (codes most significant bit first, "early change").
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["sound_bytes"]
 
@@ -20,7 +21,10 @@ _NUMBER = np.arange(_COUNT)
 _WIDTH = np.select([_NUMBER < 254, _NUMBER < 766, _NUMBER < 1790], [9, 10, 11], 12)
 _START = np.concatenate(([0], np.cumsum(_WIDTH)))
 _LARGEST = np.where(_NUMBER == 0, 255, 257 + _NUMBER)
-_FEWEST_BYTES = 3000  # decoded bytes between two Clears of any encoder that fills its table
+_SHORT = 253  # most codes between two Clears that are all of nine bits, the second Clear too
+_WINDOW = 4096  # codes of nine bits that are looked at together
+_SURPLUS = 4096  # codes beyond the pixels: one for each byte that some encoders add, and more
+_EMPTY = 16  # Clears that follow a Clear
 
 
 def sound_bytes(data: bytes, length: int) -> int:
@@ -31,7 +35,8 @@ def sound_bytes(data: bytes, length: int) -> int:
     data
         The stream; it must begin with a Clear code.
     length
-        Decoded bytes expected: a stream that clears its table too often for them ends there.
+        Decoded bytes expected: each code stands for a byte at least, so no more codes are looked
+        at than that and some; and few Clears that follow one another at once.
 
     Examples
     --------
@@ -44,15 +49,16 @@ def sound_bytes(data: bytes, length: int) -> int:
     stream = np.frombuffer(data + b"\0\0\0", np.uint8).astype(np.uint32)
     if bits < 9 or (stream[0] << 1 | stream[1] >> 7) != _CLEAR:
         return 0
-    place = 9
-    tables = length // _FEWEST_BYTES + 16
-    while place < bits and tables:
+    place, left, empty = 9, length + _SURPLUS, _EMPTY
+    short = False
+    while place < bits and left > 0 and empty:
+        if short:  # an encoder that clears its table early does so again and again
+            read, made = _short_tables(stream, place, bits)
+            place, left = place + 9 * read, left - made
         count = int(np.searchsorted(_START, bits - place, side="right")) - 1
         at = place + _START[:count]
         width = _WIDTH[:count]
-        byte = at >> 3
-        codes = (stream[byte] << 16) | (stream[byte + 1] << 8) | stream[byte + 2]
-        codes = (codes >> (24 - (at & 7) - width).astype(np.uint32)) & ((1 << width) - 1)
+        codes = _codes(stream, at, width)
         special = (codes == _CLEAR) | (codes == _END)
         stops = np.flatnonzero(special | (codes > _LARGEST[:count]))
         if not stops.size:  # the data end here, or the table is full without a Clear
@@ -63,8 +69,44 @@ def sound_bytes(data: bytes, length: int) -> int:
         if codes[stop] != _CLEAR:
             return _whole(int(at[stop]), bits)
         place = int(at[stop] + width[stop])
-        tables -= 1
+        left, empty, short = left - stop, empty - (not stop), stop <= _SHORT
     return _whole(place, bits)
+
+
+def _codes(
+    stream: npt.NDArray[np.uint32], at: npt.NDArray[np.int64], width: npt.NDArray[np.int64] | int
+) -> npt.NDArray[np.uint32]:
+    """Codes of `width` bits that begin at the bits `at`."""
+    byte = at >> 3
+    found = (stream[byte] << 16) | (stream[byte + 1] << 8) | stream[byte + 2]
+    found = (found >> (24 - (at & 7) - width).astype(np.uint32)) & ((1 << width) - 1)
+    return found.astype(np.uint32)
+
+
+def _short_tables(stream: npt.NDArray[np.uint32], place: int, bits: int) -> tuple[int, int]:
+    """Sound tables of at most `_SHORT` codes that follow one another from bit `place` on.
+
+    Returns
+    -------
+    int
+        Number of codes that they take, each table's Clear at its end among them.
+    int
+        Number of codes that stand for pixels.
+    """
+    at = place + 9 * np.arange(min((bits - place) // 9, _WINDOW))
+    codes = _codes(stream, at, 9)
+    clears = np.flatnonzero(codes == _CLEAR)
+    made = np.diff(clears, prepend=-1) - 1
+    odd = np.flatnonzero((made > _SHORT) | (made < 1))  # left to the caller, like all behind it
+    if odd.size:
+        clears, made = clears[: odd[0]], made[: odd[0]]
+    if not clears.size:
+        return 0, 0
+    codes = codes[: clears[-1] + 1]
+    number = np.arange(codes.size) - np.repeat(clears - made, made + 1)
+    wrong = np.flatnonzero((codes != _CLEAR) & ((codes == _END) | (codes > _LARGEST[number])))
+    sound = int(np.searchsorted(clears, wrong[0])) if wrong.size else clears.size
+    return (int(clears[sound - 1]) + 1, int(made[:sound].sum())) if sound else (0, 0)
 
 
 def _whole(place: int, bits: int) -> int:

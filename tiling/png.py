@@ -24,7 +24,7 @@ from tiling.ifd import Limits
 from tiling.input_file import InputFile, as_input_error
 from tiling.rows import check_bytes
 
-__all__ = ["is_png", "read_png"]
+__all__ = ["is_png", "png_shape", "read_png"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SAMPLES = {(0, 1): 1, (0, 8): 1, (0, 16): 1, (2, 8): 3, (4, 8): 2, (6, 8): 4}
@@ -73,6 +73,31 @@ def read_png(path: StrPath, *, limits: Limits | None = None) -> npt.NDArray[Any]
         pixels = _by_pillow(file.path, header, pieces)
         file.check_unchanged()
     return np.moveaxis(pixels, 2, 0)[None].copy() if pixels.ndim == 3 else pixels[None]
+
+
+def png_shape(path: StrPath) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type that `read_png` would give, from the header: no pixel is decoded.
+
+    Parameters
+    ----------
+    path
+        An ordinary file.
+
+    Raises
+    ------
+    InputError
+        The file is cut off, its chunks are damaged, or it is of a kind that is not read.
+    """
+    with InputFile(path) as file, as_input_error(file.path):
+        header, pieces = _chunks(file)
+        _checked_size(file, header, sum(map(len, pieces)), Limits())
+    width, height, bits, colour = struct.unpack(">IIBB", header[:10])
+    samples = {2: (3,), 6: (4,)}.get(colour, ())
+    return (1, *samples, height, width), _dtype(bits)
+
+
+def _dtype(bits: int) -> np.dtype[Any]:
+    return np.dtype({1: np.bool_, 8: np.uint8, 16: np.uint16}[bits])
 
 
 def _chunks(file: InputFile) -> tuple[bytes, list[bytes]]:
@@ -153,11 +178,10 @@ def _by_pillow(path: str, header: bytes, pieces: list[bytes]) -> npt.NDArray[Any
     with PngImageFile(plain) as image:
         pixels = np.array(image)
     width, height, bits = struct.unpack(">IIB", header[:9])
-    expected = np.dtype({1: np.bool_, 8: np.uint8, 16: np.uint16}[bits])
     if pixels.shape[:2] != (height, width):
         raise InputError(path, f"was decoded to shape {pixels.shape}, not {(height, width)}")
     if header[9] == 4:
         if (pixels[..., 1] != 255).any():
             raise InputError(path, "is grey with transparent pixels; save it as plain grey")
         pixels = pixels[..., 0]
-    return pixels.astype(expected, copy=False)
+    return pixels.astype(_dtype(bits), copy=False)

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tiling.axes import PageAxes, page_axes
+from tiling.axes import PageAxes, chosen_description, page_axes
 from tiling.closing import Closing
 from tiling.disk import StrPath
-from tiling.ifd import Ifd, Limits, integer, rational, text, walk
+from tiling.faults import InputError
+from tiling.ifd import Ifd, Limits, integer, rational, texts, walk
 from tiling.imagej import slice_labels
 from tiling.input_file import InputFile, as_input_error
 from tiling.meaning import Meaning, in_unit
@@ -32,6 +33,7 @@ from tiling.segments import check_pages, promised_pages
 __all__ = ["Limits", "TiffImage", "open_tiff", "read_stack"]
 
 _DEFAULT_LIMITS = Limits()
+_STK_TAGS = (33629, 33630, 33631)  # UIC2 to UIC4: one value for each plane
 
 
 def open_tiff(path: StrPath, *, limits: Limits = _DEFAULT_LIMITS) -> TiffImage:
@@ -138,7 +140,8 @@ class TiffImage(Closing):
     meaning : Meaning
         Axes, resolution, distance of slices and names of the channels together.
     description : str
-        Image description of the first page, at most a megabyte of it.
+        Image description of the first page, at most a megabyte of it; of two the first that is
+        OME-XML or ImageJ's.
     """
 
     def __init__(self, file: InputFile, limits: Limits) -> None:
@@ -152,13 +155,16 @@ class TiffImage(Closing):
         self.samples, self.height, self.width = layout.samples, layout.height, layout.width
         self.dtype, self.bits = layout.dtype, layout.bits
         self.photometric, self.planar, self.tiled = layout.photometric, layout.planar, layout.tiled
-        self.description = text(file, first, 270)
+        _refuse_stk(file, first, len(pages))
+        self.description = chosen_description(texts(file, first))
         meaning = page_axes(self.description, self.samples)
         pages = promised_pages(file, pages, meaning.images, limits)
         check_pages(file, pages, limits)
         self.pages = len(pages)
         letters, self.page_shape = meaning.letters, meaning.shape
-        if math.prod(self.page_shape) != self.pages:
+        order = _order(file, meaning, self.pages)
+        pages = [pages[i] for i in order or range(self.pages)]
+        if order is None or math.prod(self.page_shape) != self.pages:
             letters, self.page_shape = ("I", (self.pages,)) if self.pages > 1 else ("", ())
         self.axes = f"{letters}YX{'S' if self.samples > 1 else ''}"
         self.resolution = _resolution(file, first, meaning)
@@ -218,6 +224,27 @@ class TiffImage(Closing):
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._file.close()
+
+
+def _refuse_stk(file: InputFile, first: Ifd, pages: int) -> None:
+    """Refuse a stack of MetaMorph: planes behind one another that only private tags tell of."""
+    planes = max((first.tags[tag].count for tag in _STK_TAGS if tag in first.tags), default=0)
+    if planes > pages:
+        raise InputError(
+            file.path,
+            f"is a MetaMorph stack (STK) of {planes} planes with {pages} page(s), which is not "
+            "read; save it as a multi-page TIFF, for instance with ImageJ",
+        )
+
+
+def _order(file: InputFile, meaning: PageAxes, pages: int) -> list[int] | None:
+    """Page of each plane; None where the description leaves it open."""
+    if meaning.planes is None:
+        return list(range(pages))
+    try:
+        return meaning.planes.order(pages)
+    except ValueError as error:
+        raise InputError(file.path, str(error)) from error
 
 
 def _labelled(letters: str, shape: tuple[int, ...], labels: tuple[str, ...]) -> tuple[str, ...]:

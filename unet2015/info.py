@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tiling.command import tell
+from tiling.command import answer
 from tiling.faults import InputError
 from tiling.input_file import as_input_error
 
@@ -17,7 +17,7 @@ __all__ = ["describe", "print_description"]
 LAST = "last.safetensors"  # of the folder of a training run
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg")  # the reader of TIFFs says what else they are
+_IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")  # others are told what they are
 
 
 def describe(file: Path) -> dict[str, Any]:
@@ -74,9 +74,9 @@ def print_description(found: Mapping[str, Any], *, as_json: bool) -> None:
     """The description on standard output, as JSON or as indented lines."""
     if as_json:
         text = json.dumps(found, indent=1, default=str).replace("\x7f", "\\u007f")
-        tell(*text.splitlines())
+        answer(*text.splitlines())
     else:
-        tell(*_lines(found))
+        answer(*_lines(found))
 
 
 def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
@@ -149,10 +149,10 @@ def _resolution(resolution: tuple[float, float, str] | None) -> str:
 
 
 def _png(file: Path) -> dict[str, Any]:
-    from tiling.images import read_image
+    from tiling.png import png_shape
 
-    pixels = read_image(file)
-    return {"kind": "PNG", "shape": pixels.shape, "dtype": str(pixels.dtype)}
+    shape, dtype = png_shape(file)
+    return {"kind": "PNG", "shape": shape, "dtype": str(dtype)}
 
 
 def _zarr(folder: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tiling.faults import InputError
 from tiling.images import read_image
 from tiling.lzw import sound_bytes
 from tiling.strict_tiff import Limits, open_tiff, read_stack
+from unet2015.info import describe
 from unet2015.intensity import blocks_of, measure_scale
 
 ROOT = Path(__file__).parents[2]
@@ -202,6 +203,38 @@ def test_c2_lzw_that_only_clears_ends_soon() -> None:
     clear = np.array([1, 0, 0, 0, 0, 0, 0, 0, 0], np.uint8)
     stream = np.packbits(np.tile(clear, 500_000))
     assert sound_bytes(stream.tobytes(), 1000) < 100
+
+
+@pytest.mark.parametrize("codes", [1, 40, 253, 254, 255, 300, 900])
+def test_c2_lzw_that_clears_its_table_early_is_read(tmp_path: Path, codes: int) -> None:
+    """Codes 0 to 255 alone, with a Clear after every so many of them."""
+    pixels = np.random.default_rng(codes).integers(0, 256, (64, 64), np.uint8)
+    bits, number = ["100000000"], 0
+    for value in pixels.ravel().tolist():
+        if number == codes:
+            bits.append(f"{256:0{lzw_width(number)}b}")
+            number = 0
+        bits.append(f"{value:0{lzw_width(number)}b}")
+        number += 1
+    bits.append(f"{257:0{lzw_width(number)}b}")
+    stream = np.packbits(np.array(list("".join(bits)), np.uint8)).tobytes()
+    assert sound_bytes(stream, pixels.size) == len(stream)
+    if codes == 40:
+        pytest.importorskip("imagecodecs")
+        size = {256: (4, 64), 257: (4, 64), 278: (4, 64), 259: (3, 5)}
+        (tmp_path / "a.tif").write_bytes(tiff(size, data=stream))
+        np.testing.assert_array_equal(read_stack(tmp_path / "a.tif")[0], pixels)
+        at = 2000  # a wild code among short tables: nothing behind it is sound
+        while "".join(bits[: at + 1]).endswith("100000000"):
+            at += 1
+        bits[at] = "1" * 9
+        wild = np.packbits(np.array(list("".join(bits)), np.uint8)).tobytes()
+        assert sound_bytes(wild, pixels.size) == len("".join(bits[:at])) + 7 >> 3
+
+
+def lzw_width(number: int) -> int:
+    """Bits of code `number` after a Clear."""
+    return 9 if number < 254 else 10 if number < 766 else 11
 
 
 def test_c3_cycle_of_one_page(tmp_path: Path) -> None:
@@ -501,6 +534,121 @@ def test_c24_a_foreign_file_named_in_the_metadata_is_never_opened(
     assert opened == [str(path)]
 
 
+# Planes that the directories alone do not tell ----------------------------------------------
+
+
+def ome(tiff_data: str, *, pages: int = 2, sizes: str = 'SizeC="2" SizeZ="1"') -> bytes:
+    """An OME-TIFF whose page k has the value k everywhere."""
+    text = (
+        '<?xml version="1.0"?><!-- <Pixels DimensionOrder="XYZCT" SizeZ="9"> --><OME><Image><Pixels'
+        f' DimensionOrder="XYCZT" {sizes} SizeT="1"><Channel Name="DAPI"/><Channel Name="GFP"/>'
+        f"{tiff_data}</Pixels></Image></OME>"
+    )
+    data = b"".join(bytes([page]) * 48 for page in range(pages))
+    places = [{273: (4, 16 + 48 * page), 279: (4, 48)} for page in range(pages)]
+    first = places[0] | {270: (2, text.encode() + b"\0")}
+    return tiff(first, *places[1:], data=data)
+
+
+def order_of_pages(path: Path) -> tuple[str, list[int]]:
+    with open_tiff(path) as image:
+        return image.axes, [int(image.read_page(page).max()) for page in range(image.pages)]
+
+
+NAMED = '<UUID FileName="{}">urn:uuid:{}</UUID>'
+SWAPPED = '<TiffData IFD="1" FirstC="0">{}</TiffData><TiffData IFD="0" FirstC="1">{}</TiffData>'
+
+
+@pytest.mark.parametrize(
+    ("tiff_data", "sizes", "axes", "order"),
+    [
+        ("", "CZ 21", "CYX", [0, 1]),
+        ("<TiffData/>", "CZ 21", "CYX", [0, 1]),
+        ('<TiffData IFD="0" PlaneCount="2"/>', "CZ 21", "CYX", [0, 1]),
+        (SWAPPED.format("", ""), "CZ 21", "CYX", [1, 0]),
+        (SWAPPED.format(*[NAMED.format("renamed.tif", 1)] * 2), "CZ 21", "CYX", [1, 0]),
+        ('<TiffData IFD="2" FirstZ="0" PlaneCount="2"/><TiffData IFD="0" FirstZ="1" '
+         'PlaneCount="2"/>', "CZ 22", "ZCYX", [2, 3, 0, 1]),
+        # parts of a set of files: nothing is known of these pages
+        (SWAPPED.format(NAMED.format("a", 1), NAMED.format("b", 2)), "CZ 21", "IYX", [0, 1]),
+        ('<TiffData FirstC="1" PlaneCount="2">' + NAMED.format("a.tif", 1) + "</TiffData>", "CZ 23",
+         "IYX", [0, 1]),
+        ("<TiffData/>", "CZ 11", "IYX", [0, 1]),  # more pages than the first image has
+    ],
+)  # fmt: skip
+def test_c24_ome_says_which_page_is_which_plane(
+    tmp_path: Path, tiff_data: str, sizes: str, axes: str, order: list[int]
+) -> None:
+    c, z = sizes[-2:]
+    content = ome(tiff_data, pages=len(order), sizes=f'SizeC="{c}" SizeZ="{z}"')
+    (tmp_path / "a.ome.tif").write_bytes(content)
+    assert order_of_pages(tmp_path / "a.ome.tif") == (axes, order)
+
+
+@pytest.mark.parametrize(
+    ("tiff_data", "match"),
+    [
+        ('<TiffData IFD="0"/>', "give no page to 1 of 2 planes"),
+        ('<TiffData IFD="0"/><TiffData IFD="0" FirstC="1"/>', "one page to two planes"),
+        ('<TiffData IFD="0"/><TiffData IFD="1"/>', "give no page to 1 of 2"),
+        ('<TiffData IFD="0"/><TiffData IFD="2" FirstC="1"/>', "beyond the 2"),
+        ('<TiffData IFD="0" FirstC="2"/>', "name C 2, but SizeC is 2"),
+        ("<TiffData/>" * 30_000, "name 60000 planes of 2"),
+    ],
+)
+def test_c24_ome_that_contradicts_itself(tmp_path: Path, tiff_data: str, match: str) -> None:
+    refused(tmp_path / "a.ome.tif", ome(tiff_data), match)
+
+
+@pytest.mark.parametrize("tiff_data", ["", "<TiffData/>", '<TiffData IFD="0" PlaneCount="10"/>'])
+def test_c1_ome_that_promises_more_planes_than_pages(tmp_path: Path, tiff_data: str) -> None:
+    content = ome(tiff_data, pages=7, sizes='SizeC="2" SizeZ="5"')
+    refused(tmp_path / "a.ome.tif", content, r"cut off.*10 planes \(C 2 x Z 5 x T 1\).*7 pages")
+
+
+def test_c24_the_planes_of_a_metamorph_stack_are_not_overlooked(tmp_path: Path) -> None:
+    def stk(planes: int) -> dict[int, Any]:
+        return {
+            33628: (4, [1] * planes),
+            33629: (5, bytes(24 * planes)),
+            273: (4, 16),
+            279: (4, 48),
+        }
+
+    refused(tmp_path / "a.stk", tiff(stk(3), data=bytes(144)), r"\(STK\) of 9 planes .* multi-page")
+    (tmp_path / "b.tif").write_bytes(tiff({33628: (4, 1), 33629: (5, [1])}))
+    assert order_of_pages(tmp_path / "b.tif") == ("YX", [47])
+
+
+def twice(number: int, texts: list[bytes]) -> bytes:
+    """A TIFF of two pages whose first has a tag of text several times."""
+    spare = {60000 + i: (2, text + b"\0") for i, text in enumerate(texts)}
+    pages = [{273: (4, 16 + 24 * i), 279: (4, 24), 257: (4, 3)} for i in range(2)]
+    content = bytearray(tiff(pages[0] | spare, pages[1]))
+    place = first_page(bytes(content)) + 2
+    (count,) = struct.unpack_from("<H", content, place - 2)
+    for entry in range(place, place + 12 * count, 12):
+        if struct.unpack_from("<H", content, entry)[0] >= 60000:
+            struct.pack_into("<H", content, entry, number)
+    return bytes(content)
+
+
+def test_c2_two_descriptions_are_no_damage(tmp_path: Path) -> None:
+    """Micro-Manager writes OME-XML and ImageJ's text into one page."""
+    path, imagej = tmp_path / "a.tif", b"ImageJ=1.48\nimages=2\nslices=2\n"
+    xml = b'<?xml version="1.0"?><OME><Pixels DimensionOrder="XYZCT" SizeC="2"></Pixels></OME>'
+    for texts, axes in (
+        ([xml, imagej], "CYX"), ([imagej, xml], "ZYX"), ([b"a comment", imagej], "ZYX"),
+        ([b"a comment", b"another one"], "IYX"),
+    ):  # fmt: skip
+        path.write_bytes(twice(270, texts))
+        with open_tiff(path) as image:
+            assert image.axes == axes
+    assert image.description == "a comment"
+    refused(path, twice(270, [xml, imagej, imagej]), "tag 270 twice")
+    refused(path, twice(305, [b"one program", b"another"]), "tag 305 twice")
+
+
 # PNG ----------------------------------------------------------------------------------------
 
 
@@ -543,6 +691,29 @@ PNG = {
 def test_png_faults(tmp_path: Path, name: str) -> None:
     content, match = PNG[name]
     refused(tmp_path / "a.png", content, match)
+
+
+@pytest.mark.parametrize(
+    "mangled", [b"\x89PNG\n\x1a\n", b"\x89PNG\r\r\n\x1a\r\n", b"\tPNG\r\n\x1a\n"]
+)
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_c23_png_damaged_by_a_transfer_in_text_mode(
+    tmp_path: Path, mangled: bytes, name: str
+) -> None:
+    content = mangled + png(header(), ROWS, END)[8:]
+    refused(tmp_path / name, content, "PNG image that a transfer in text mode has damaged")
+    with pytest.raises(InputError, match="text mode"):
+        describe(tmp_path / name)
+
+
+def test_c6_info_of_a_large_png_decodes_no_pixel(tmp_path: Path) -> None:
+    path, rows = tmp_path / "a.png", zlib.compress(b"no rows at all")
+    path.write_bytes(png(header(3000, 2000), (b"IDAT", rows), END))
+    with cheaply():
+        assert describe(path) == {"kind": "PNG", "shape": (1, 2000, 3000), "dtype": "uint8"}
+    path.write_bytes(png(header(30, 20, colour=2), (b"IDAT", rows), END)[:-5])
+    with pytest.raises(InputError, match="cut off"):
+        describe(path)
 
 
 # Mutations ----------------------------------------------------------------------------------

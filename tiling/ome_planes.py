@@ -1,0 +1,169 @@
+"""Which page of an OME-TIFF holds which plane: its `TiffData` elements, read by pattern.
+
+A set may be spread over many files; a file of such a set is read by itself, its pages in the order
+in which they lie, and the other files are never opened.
+Source: OME-TIFF specification 6, "The TiffData element".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+__all__ = ["OmePlanes", "ome_planes"]
+
+_END = re.compile(r"</(?:\w{1,20}:)?Pixels>")
+_BLOCK = re.compile(r"<(?:\w{1,20}:)?TiffData\b([^<>]{0,1024})>(?:\s{0,80}<(?:\w{1,20}:)?(UUID)\b"
+                    r"([^<>]{0,2048})>([^<>]{0,200}))?")  # fmt: skip
+_ELSEWHERE = re.compile(r"<(?:\w{1,20}:)?(?:MetadataOnly|BinData)\b")
+_NUMBER = re.compile(r"""\b(\w{1,20})\s{0,8}=\s{0,8}["']\s{0,8}([0-9]{1,9})\s{0,8}["']""")
+_FILE = re.compile(r"""\bFileName\s{0,8}=\s{0,8}(?:"([^"<>]{0,1024})"|'([^'<>]{0,1024})')""")
+_MOST_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """One `TiffData`: its first page, the place of its first plane, how many (None: all pages)."""
+
+    page: int
+    first: tuple[int, ...]
+    count: int | None
+
+
+@dataclass(frozen=True)
+class OmePlanes:
+    """What the first `Pixels` element says of its planes.
+
+    Parameters
+    ----------
+    axes, sizes
+        Letters and lengths of the page axes, the fastest first: ("CZT", (2, 5, 1)).
+    blocks
+        The `TiffData` elements, in their order.
+    files
+        Number of different files that they name.
+    whole
+        The element ends within the text that was read, and its pixels lie in TIFF pages.
+        Otherwise planes are told only where all that was read says: as the pages lie.
+    """
+
+    axes: str
+    sizes: tuple[int, ...]
+    blocks: tuple[_Block, ...] = ()
+    files: int = 0
+    whole: bool = True
+
+    def order(self, pages: int) -> list[int] | None:
+        """Page of each plane; None where the planes of this file cannot be told.
+
+        None is the answer for a part of a set of files, and for a file with more pages than the
+        first image has planes.
+
+        Parameters
+        ----------
+        pages
+            Pages of the file.
+
+        Raises
+        ------
+        ValueError
+            With a sentence: pages are missing, or two planes are said to be one page.
+
+        Examples
+        --------
+        >>> text = '<TiffData IFD="1" FirstC="0"/><TiffData IFD="0" FirstC="1"/></Pixels>'
+        >>> ome_planes(text, 0, "CZT", (2, 1, 1)).order(2)
+        [1, 0]
+        """
+        planes = math.prod(self.sizes)
+        told = sum(pages if block.count is None else block.count for block in self.blocks)
+        if self.files > 1 or (self.files == 1 and told < planes) or planes < pages:
+            return None
+        if not self.whole:
+            as_they_lie = all(block.page == self._number(block.first) for block in self.blocks)
+            return list(range(pages)) if planes == pages and as_they_lie else None
+        if planes > pages:
+            sizes = " x ".join(f"{axis} {n}" for axis, n in zip(self.axes, self.sizes, strict=True))
+            raise ValueError(
+                f"is cut off: its OME-XML promises {planes} planes ({sizes}), the file has {pages} "
+                "pages; export it again, or save the pages that are there as a plain TIFF"
+            )
+        if told > pages:
+            raise _contradiction(f"name {told} planes of {pages}")
+        return self._mapped(pages) if self.blocks else list(range(pages))
+
+    def _mapped(self, pages: int) -> list[int]:
+        """Page of each plane, where each of the `pages` planes has one of its own."""
+        found: dict[int, int] = {}
+        for block in self.blocks:
+            plane = self._number(block.first)
+            count = pages if block.count is None else block.count
+            if max(block.page, plane) + count > pages:
+                raise _contradiction(f"name a plane or a page beyond the {pages} of this file")
+            for k in range(count):
+                found[plane + k] = block.page + k
+        missing = [plane for plane in range(pages) if plane not in found]
+        if missing:
+            shown = ", ".join(map(str, missing[:_MOST_SHOWN]))
+            more = ", ..." if len(missing) > _MOST_SHOWN else ""
+            raise _contradiction(
+                f"give no page to {len(missing)} of {pages} planes ({shown}{more})"
+            )
+        if len(set(found.values())) < pages:
+            raise _contradiction("give one page to two planes")
+        return [found[plane] for plane in range(pages)]
+
+    def _number(self, first: tuple[int, ...]) -> int:
+        """Number of a plane in the order of the dimensions."""
+        number, step = 0, 1
+        for axis, place, size in zip(self.axes, first, self.sizes, strict=True):
+            if place >= size:
+                raise _contradiction(f"name {axis} {place}, but Size{axis} is {size}")
+            number, step = number + place * step, step * size
+        return number
+
+
+def _contradiction(what: str) -> ValueError:
+    return ValueError(
+        f"has OME-XML whose TiffData {what}; export it again, or save it as a plain TIFF"
+    )
+
+
+def ome_planes(
+    text: str, start: int, axes: str, sizes: tuple[int, ...], *, samples: int = 1
+) -> OmePlanes:
+    """The planes of the `Pixels` element whose content begins at `start`.
+
+    Parameters
+    ----------
+    text
+        OME-XML, perhaps cut.
+    start
+        Where the content of the element begins.
+    axes, sizes
+        Page axes and their lengths, the fastest first.
+    samples
+        Samples per pixel: `FirstC` counts them.
+    """
+    empty = text[start - 2 : start] == "/>"
+    end = _END.search(text, start)
+    stop = start if empty else end.start() if end else len(text)
+    blocks, names = [], set()
+    for element in _BLOCK.finditer(text, start, stop):
+        told = {name: int(number) for name, number in _NUMBER.findall(element[1])}
+        places = {axis: told.get(f"First{axis}", 0) for axis in axes}
+        places["C"] = places.get("C", 0) // samples
+        count = told.get("PlaneCount", told.get("NumPlanes"))
+        if count is None and "IFD" in told:
+            count = 1
+        blocks.append(_Block(told.get("IFD", 0), tuple(places[axis] for axis in axes), count))
+        if element[2] and not element[1].rstrip().endswith("/"):
+            name = _FILE.search(element[3])
+            names.add(name[0] if name else element[4].strip())
+        else:
+            names.add("")
+    files = 0 if names == {""} else len(names)
+    elsewhere = not blocks and _ELSEWHERE.search(text, start, stop) is not None
+    whole = (empty or end is not None) and not elsewhere
+    return OmePlanes(axes, sizes, tuple(blocks), files, whole)
