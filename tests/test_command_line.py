@@ -6,7 +6,9 @@ import errno
 import io
 import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +16,13 @@ import tifffile
 from PIL import Image
 
 from tests.tiny_run import write_tiny
-from tiling.command import finish, note, tell
+from tiling.command import answer, finish, note, tell
 from unet2015.cli import main
 from unet2015.info import describe
 from unet2015.progress import bar
 from weightmaps.cli import main as weights_main
 
+ROOT = Path(__file__).parents[1]
 NARROW = [
     "--recipe", "quick", "--steps", "1", "--device", "cpu", "--set", "base_channels=2",
     "--set", "depth=1", "--set", "tile_px=44",
@@ -122,6 +125,67 @@ def test_f9_what_nobody_reads_ends_no_work(monkeypatch):
     work = []
     assert finish("demo", lambda: [(tell("x"), note("y"), work.append(k)) for k in range(3)]) == 0
     assert work == [0, 1, 2]
+
+
+def refusing(stream_errno, lines=False):
+    """Standard output on a full disk, or on a descriptor that is for reading only."""
+
+    class Refusing(io.StringIO):
+        def write(self, text):
+            if lines:
+                self.flush()
+            return super().write(text)
+
+        def flush(self):
+            raise OSError(stream_errno, os.strerror(stream_errno))
+
+    return Refusing()
+
+
+@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EBADF, errno.EIO])
+def test_f9_results_that_cannot_be_printed_stop_no_work(error, lines, monkeypatch, capsys):
+    """The files are the work: one note, and the exit code is that of the work."""
+    monkeypatch.setattr(sys, "stdout", refusing(error, lines))
+    work = []
+
+    def command():
+        tell("made a file")
+        work.append(1)
+        raise SystemExit(7)
+
+    assert finish("demo", command) == 7
+    assert work == [1]
+    said = capsys.readouterr().err
+    assert f"standard output cannot be written ({os.strerror(error)})" in said
+    assert "bug" not in said
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EBADF])
+def test_f9_what_is_only_printed_has_failed_where_it_cannot_be(error, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", refusing(error))
+    assert finish("demo", lambda: answer("the only result")) == 5
+    assert f"cannot be written ({os.strerror(error)})" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdout", refusing(error))
+    assert main(["--help"]) == 5
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("out", [("/dev/full", os.O_WRONLY), (os.devnull, os.O_RDONLY)])
+def test_f9_a_map_is_made_where_its_line_cannot_be_printed(out, tmp_path):
+    _, labels = write_tiny(tmp_path)
+    words = [sys.executable, "-m", "weightmaps", str(labels)]
+    descriptor = os.open(*out)
+    try:
+        done = subprocess.run(
+            words, stdout=descriptor, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False
+        )
+    finally:
+        os.close(descriptor)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("standard output cannot be written (")
+    assert (tmp_path / "labels.weights.tif").is_file()
 
 
 def test_a_recipe_nested_too_deeply_is_bad_input(tmp_path, capsys):

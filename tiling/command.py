@@ -22,13 +22,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tiling.faults import Fault, UsageFault
+from tiling.faults import Fault, UsageFault, WriteError
 
 if TYPE_CHECKING:
     import typer
 
 __all__ = [
     "Terminated",
+    "answer",
+    "answering",
     "deferred",
     "finish",
     "note",
@@ -83,11 +85,45 @@ def visible(text: str) -> str:
 
 
 def tell(*lines: str) -> None:
-    """Write lines of result to standard output; where nobody reads any more, the work goes on."""
+    """Write lines of result to standard output; where they cannot go, the work goes on."""
     try:
         sys.stdout.write(_shown(lines, sys.stdout.encoding))
+    except (OSError, ValueError) as error:
+        _give_up_stdout(error)
+
+
+def answer(*lines: str) -> None:
+    """Write lines that are all a command is for; that they cannot be written is its failure.
+
+    Raises
+    ------
+    WriteError
+        Standard output takes nothing; not where its reader has seen enough.
+    """
+    with answering():
+        sys.stdout.write(_shown(lines, sys.stdout.encoding))
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """The same for whatever a block writes to standard output."""
+    try:
+        yield
+        sys.stdout.flush()
     except BrokenPipeError:
         _close_quietly(sys.stdout)
+    except OSError as error:
+        _close_quietly(sys.stdout)
+        reason = f"cannot be written ({error.strerror}); send it where there is room"
+        raise WriteError("standard output", reason) from error
+
+
+def _give_up_stdout(error: Exception) -> None:
+    """Say once that standard output takes nothing, unless its reader has just seen enough."""
+    _close_quietly(sys.stdout)
+    if not isinstance(error, BrokenPipeError):
+        reason = getattr(error, "strerror", None) or error
+        note(f"standard output cannot be written ({reason}); files are not concerned")
 
 
 def note(line: str) -> None:
@@ -161,7 +197,12 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
     def parse_and_run() -> None:
         try:
             command = _plainly_used(get_command(app))
-            work = command.main(args=words or ["--help"], prog_name=program, standalone_mode=False)
+            with answering():  # what it writes is help
+                work = command.main(
+                    args=words or ["--help"], prog_name=program, standalone_mode=False
+                )
+        except Fault:
+            raise
         except SystemExit as stop:
             if isinstance(stop.__context__, BrokenPipeError):
                 raise stop.__context__ from None  # click would leave with 1
@@ -204,12 +245,20 @@ def finish(program: str, command: Callable[[], object], *, show_traceback: bool 
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
     _open_closed_streams()
+    code = _exit_code(program, command, show_traceback=show_traceback)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        _give_up_stdout(error)
+    return code
+
+
+def _exit_code(program: str, command: Callable[[], object], *, show_traceback: bool) -> int:
     for stream in (sys.stdout, sys.stderr):  # a file name may hold what a locale cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         command()
-        sys.stdout.flush()
     except KeyboardInterrupt as stop:
         note(f"{program}: interrupted{_hint(stop)}")
         return 130

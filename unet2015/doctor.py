@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 
-from tiling.command import tell
+from tiling.command import answer
 from tiling.faults import Fault
 
 __all__ = ["examine"]
@@ -23,11 +23,11 @@ def examine() -> int:
         except Exception as error:  # noqa: BLE001 - a broken part is the finding
             finding = f"broken: {type(error).__name__}: {error}"
             wrong.append(f"{name}: {error}")
-        tell(f"{name:<12} {finding}")
+        answer(f"{name:<12} {finding}")
     for line in wrong:
-        tell(f"WRONG        {line}")
+        answer(f"WRONG        {line}")
     if not wrong:
-        tell("everything is in order")
+        answer("everything is in order")
     return 1 if wrong else 0
 
 

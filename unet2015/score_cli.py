@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from tiling.command import note, tell
+from tiling.command import answer, answering, note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,9 +90,10 @@ def score(
     except (TypeError, ValueError) as error:
         raise InputError(prediction, f"against {truth}: {error}") from error
     if json:
-        tell(*json_text.dumps(record, indent=1).splitlines())
+        answer(*json_text.dumps(record, indent=1).splitlines())
     else:
-        _print_tables(record, pair.slices)
+        with answering():
+            _print_tables(record, pair.slices)
 
 
 def _note(text: str) -> None:

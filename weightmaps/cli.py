@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiling.command import Terminated, deferred, note, run_app, tell
+from tiling.command import Terminated, answer, deferred, note, run_app, tell
 from tiling.faults import UsageFault, WriteError
 
 if TYPE_CHECKING:
@@ -170,10 +170,10 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
     todo = orders(surveys, request, overwrite=manner.overwrite or manner.plan,
                   preview=manner.preview)  # fmt: skip
     if request.spec.class_weights == "balanced":
-        tell(balance(surveys, todo))
+        (answer if manner.plan else tell)(balance(surveys, todo))
     if manner.plan:
         for order in todo:
-            tell(planned(order, overwrite=manner.overwrite))
+            answer(planned(order, overwrite=manner.overwrite))
         return
     check_outputs(todo, overwrite=manner.overwrite)
     check_room(todo)
