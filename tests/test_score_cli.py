@@ -209,3 +209,14 @@ def test_missing_file_and_unknown_measure(files, capsys):
     code, _, err = run(capsys, path, files["truth"])
     assert code == 3
     assert "nan is outside" in err
+
+
+def test_a_zarr_that_fits_no_memory_is_refused_by_the_named_limit(files, capsys):
+    folder = files["folder"] / "big.zarr"
+    folder.mkdir()
+    meta = {"zarr_format": 2, "shape": [95_000, 95_000], "chunks": [1000, 1000], "dtype": "|u1",
+            "compressor": None, "fill_value": 0, "order": "C", "filters": None}  # fmt: skip
+    (folder / ".zarray").write_text(json.dumps(meta))
+    code, out, err = run(capsys, folder, folder)
+    assert (code, out) == (3, "")
+    assert f"{folder}: needs 9025000000 bytes of memory, above max_bytes" in err

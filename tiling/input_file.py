@@ -16,6 +16,7 @@ from tiling.faults import Fault, InputChangedError, InputError
 __all__ = ["InputFile", "as_input_error"]
 
 _BLOCK = 1 << 20
+_MEMORY = "more memory than there is; close other programs, or cut it into smaller images"
 _FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_CLOEXEC", 0)
@@ -32,7 +33,7 @@ def as_input_error(path: StrPath, page: int | None = None) -> Iterator[None]:
     except Fault:
         raise
     except MemoryError as error:
-        raise InputError(path, "needs more memory than there is", page=page) from error
+        raise InputError(path, f"needs {_MEMORY}", page=page) from error
     except OSError as error:
         raise InputError(path, f"cannot be read: {error.strerror or error}", page=page) from error
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import zarr
 
 from tiling.closing import Closing
 from tiling.disk import StrPath
-from tiling.faults import InputChangedError, InputError
+from tiling.faults import Fault, InputChangedError, InputError
 from tiling.input_file import as_input_error
 from tiling.meaning import Meaning, in_unit
 from tiling.ngff import channel_labels
 from tiling.strict_tiff import Limits
+from tiling.zarr_checks import check_shape, folder_state, narrowed
 from tiling.zarr_store import StrictStore
 
 __all__ = ["ZarrSource"]
@@ -72,7 +74,9 @@ class ZarrSource(Closing):
                 raise InputError(path, f"has pixels of {self._array.dtype}; numbers are read")
             store.expect(self._array)
             self.axes, self.resolution = self.meaning.axes, self.meaning.resolution
+            check_shape(path, self._array, self.axes, limits)
             self._stamp = self._state()
+        self._store, self._limits = store, limits
         self.dtype = np.dtype(self._array.dtype).newbyteorder("=")
         sizes = dict(zip(self.axes, self._array.shape, strict=True))
         self._leading = [axis for axis in self.axes[:-2] if axis != "C"]
@@ -80,13 +84,6 @@ class ZarrSource(Closing):
         self.pages = math.prod(self.page_shape)
         size = tuple(self._array.shape[-2:])
         self.shape = (sizes["C"], *size) if "C" in sizes else size
-        held = math.prod(self.shape[:-2]) * self._array.chunks[-2] * size[1] * self.dtype.itemsize
-        if held > limits.max_bytes or min(self._array.shape) < 1:
-            raise InputError(
-                path,
-                f"has shape {self._array.shape}, {held} bytes in a row of chunks; "
-                f"rows of 1 to {limits.max_bytes} bytes are read (max_bytes)",
-            )
         self._held: tuple[int, int, npt.NDArray[Any]] | None = None
         self._number = page
         self._check(page)
@@ -107,36 +104,93 @@ class ZarrSource(Closing):
     def read(self, page: int, key: tuple[Any, slice, slice]) -> npt.NDArray[Any]:
         """Rows and columns of a page; the rest of the last row of chunks is kept for the next."""
         _, rows, columns = key
-        found = np.empty((*self.shape[:-2], rows.stop - rows.start, self.shape[-1]), self.dtype)
-        start = rows.start
-        if self._held is not None and self._held[0] == page:
-            _, top, held = self._held
-            if top <= start < top + held.shape[-2]:
-                kept = held[..., start - top : rows.stop - top, :]
-                found[..., : kept.shape[-2], :] = kept
-                start += kept.shape[-2]
-        if start < rows.stop:
-            height = self._array.chunks[-2]
-            top = start // height * height
-            end = min(-(-rows.stop // height) * height, self.shape[-2])
-            with as_input_error(self.path, page):
-                new = np.asarray(self._array[self._where(page, slice(top, end))])
-            found[..., start - rows.start :, :] = new[..., start - top : rows.stop - top, :]
-            last = (end - 1) // height * height
-            self._held = page, last, new[..., last - top :, :].copy()
+        with as_input_error(self.path, page):
+            size = (*self.shape[:-2], rows.stop - rows.start, self.shape[-1])
+            self._claim(math.prod(size))
+            found = np.empty(size, self.dtype)
+            start = rows.start
+            if self._held is not None and self._held[0] == page:
+                _, top, held = self._held
+                if top <= start < top + held.shape[-2]:
+                    kept = held[..., start - top : rows.stop - top, :]
+                    found[..., : kept.shape[-2], :] = kept
+                    start += kept.shape[-2]
+            for top, new in self._bands(page, start, rows.stop):
+                first = max(start, top)
+                stop = min(rows.stop, top + new.shape[-2])
+                there = slice(first - rows.start, stop - rows.start)
+                found[..., there, :] = new[..., first - top : stop - top, :]
+                last = (top + new.shape[-2] - 1) // self._array.chunks[-2] * self._array.chunks[-2]
+                self._held = page, last, new[..., last - top :, :].copy()
         return found[..., columns]
+
+    def whole(self) -> npt.NDArray[Any]:
+        """All pages in memory, shape (pages, H, W) or (pages, C, H, W).
+
+        Raises
+        ------
+        InputError
+            They need more than `max_bytes`, or more memory than there is; or a chunk is damaged.
+        InputChangedError
+            The folder was written to meanwhile.
+        """
+        with as_input_error(self.path):
+            self._claim(self.pages * math.prod(self.shape))
+            found = np.empty((self.pages, *self.shape), self.dtype)
+            every = (..., slice(0, self.shape[-2]), slice(0, self.shape[-1]))
+            for number in range(self.pages):
+                found[number] = self.read(number, every)
+            self.check_unchanged()
+        return found
+
+    def _claim(self, pixels: int) -> None:
+        needed = pixels * self.dtype.itemsize
+        if needed > self._limits.max_bytes:
+            raise InputError(
+                self.path, f"needs {needed} bytes of memory, above max_bytes "
+                f"{self._limits.max_bytes}; cut it into smaller images",
+            )  # fmt: skip
+
+    def _bands(self, page: int, start: int, stop: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """First row and pixels of whole rows of chunks, `max_chunks` at most at a time."""
+        height = self._array.chunks[-2]
+        across = -(-self.shape[-1] // self._array.chunks[-1]) * math.prod(self.shape[:-2])
+        step = height * max(1, self._limits.max_chunks // across)
+        end = min(-(-stop // height) * height, self.shape[-2])
+        for top in range(start // height * height, end if start < stop else 0, step):
+            yield top, self._decoded(self._where(page, slice(top, min(top + step, end))))
+
+    def _decoded(self, where: tuple[Any, ...]) -> npt.NDArray[Any]:
+        try:
+            return np.asarray(self._array[where])
+        except (Fault, MemoryError):
+            raise
+        except Exception as error:
+            chunk = narrowed(self._array, where)
+            try:
+                self._array[chunk]
+            except (Fault, MemoryError):
+                raise
+            except Exception as reason:  # noqa: BLE001 - told with its chunk
+                file = Path(self.path, self._store.asked)
+                words = " ".join(f"{type(reason).__name__}: {reason}".split())[:200]
+                raise InputError(
+                    file, f"is damaged: its pixels cannot be read ({words}); "
+                    "copy the folder again from where it came",
+                ) from error  # fmt: skip
+            raise
 
     def _where(self, page: int, rows: slice) -> tuple[Any, ...]:
         place = dict(zip(self._leading, np.unravel_index(page, self.page_shape), strict=True))
-        leading = [slice(None) if a == "C" else int(place[a]) for a in self.axes[:-2]]
-        return (*leading, rows, slice(None))
+        channels = slice(0, self.shape[0])  # of three axes where there is a C
+        leading = [channels if axis == "C" else int(place[axis]) for axis in self.axes[:-2]]
+        return (*leading, rows, slice(0, self.shape[-1]))
 
-    def _state(self) -> list[tuple[int, int, int]]:
-        found = [os.stat(file) for file in sorted(Path(self.path).glob("**/zarr.json"))]  # noqa: PTH116
-        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found]
+    def _state(self) -> int:
+        return folder_state(self.path, self._array.path)
 
     def check_unchanged(self) -> None:
-        """Raise `InputChangedError` if the metadata was touched since the folder was opened."""
+        """Raise `InputChangedError` if a file of it was touched since the folder was opened."""
         with as_input_error(self.path):
             if self._state() != self._stamp:
                 raise InputChangedError(self.path, "was written to while it was read; run again")

@@ -1,8 +1,9 @@
 """The files of a Zarr folder, read strictly.
 
 Before zarr sees a byte of a file: it is an ordinary file inside the folder (no pipe that hangs, no
-device, no link to somewhere else), its size is sane, and what is compressed in it does not inflate
-to much more than the chunk that it says it is. Only codecs whose inflation can be bounded are read.
+device, no link to somewhere else or to nothing, no folder in its place, which zarr would read as an
+empty chunk), its size is sane, and what is compressed in it does not inflate to much more than the
+chunk that it says it is. Only codecs whose inflation can be bounded are read.
 Sources: Zarr v2 and v3 core specifications; RFC 1950, 1952 and 8878; the c-blosc 1 header.
 """
 
@@ -18,22 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from tiling.faults import InputError
 from tiling.ifd import Limits
+from tiling.zarr_checks import METADATA, check_codecs, inner_chunks
 
 __all__ = ["StrictStore", "check_file"]
 
-_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 _MAX_METADATA = 1 << 24
 _SMALL = 1 << 24  # what inflates to no more is no bomb, whatever its ratio
 _LARGER = 4  # times the chunk that a stream may inflate to: filters may change the type
 _DEFLATE_RATIO = 1032  # of deflate at most
-_PLAIN = {"bytes", "transpose", "crc32c", "sharding_indexed", "shuffle", "delta", "crc32"}
-_COMPRESSED = {"gzip", "zlib", "zstd", "blosc", "lz4"}
+_AGAIN = "copy the folder again from where it came"
+_NO_CHUNK = (1 << 64) - 1  # place and length of a chunk that a shard does not have
 
 
 def check_file(root: Path, file: Path) -> None:
@@ -49,16 +50,27 @@ def check_file(root: Path, file: Path) -> None:
     try:
         found = file.stat()
     except FileNotFoundError:
+        if _leads_nowhere(root, file):
+            raise InputError(file, f"is reached by a link to nothing; {_AGAIN}") from None
         return
+    except OSError as error:
+        raise InputError(file, f"cannot be read: {error.strerror}; {_AGAIN}") from error
     if stat.S_ISDIR(found.st_mode):
-        return
+        raise InputError(file, f"is a folder where a file of the Zarr belongs; {_AGAIN}")
     if not stat.S_ISREG(found.st_mode):
         raise InputError(file, "is a pipe or device, not an ordinary file of a Zarr folder")
     real = os.path.realpath(file)
     if os.path.commonpath((real, os.path.realpath(root))) != os.path.realpath(root):
         raise InputError(file, f"is a link out of its Zarr folder, to {real}; copy the file here")
-    if file.name in _METADATA and found.st_size > _MAX_METADATA:
+    if file.name in METADATA and found.st_size > _MAX_METADATA:
         raise InputError(file, f"is Zarr metadata of {found.st_size} bytes, above {_MAX_METADATA}")
+
+
+def _leads_nowhere(root: Path, file: Path) -> bool:
+    """Whether a missing file, or the nearest thing above it, is a link whose end is missing."""
+    while file != root and not os.path.lexists(file):
+        file = file.parent
+    return file.is_symlink() and not file.exists()
 
 
 class StrictStore(LocalStore):
@@ -69,7 +81,12 @@ class StrictStore(LocalStore):
     root
         The folder.
     limits
-        `max_bytes` bounds one chunk.
+        `max_bytes` bounds one chunk, `max_chunks` those of a shard.
+
+    Attributes
+    ----------
+    asked : str
+        Name of the chunk that was asked for last.
     """
 
     def __init__(self, root: str | os.PathLike[str], limits: Limits) -> None:
@@ -78,6 +95,9 @@ class StrictStore(LocalStore):
         self._codecs: frozenset[str] = frozenset()
         self._ceiling = 0  # bytes; 0: no array is known yet
         self._inner = 1  # chunks of a shard
+        self._index_first = False
+        self._exact = 0  # bytes of a chunk that is stored as it is; 0: its size is not known
+        self.asked = ""
 
     def expect(self, array: Any) -> None:
         """Check what an array says about its chunks, and hold them to it from now on.
@@ -85,14 +105,11 @@ class StrictStore(LocalStore):
         Raises
         ------
         InputError
-            A codec is not among those that are read, or a chunk is far larger than the array.
+            A codec is not among those that are read, a chunk is far larger than the array, or a
+            shard has too many chunks.
         """
         path = self.root
-        self._codecs = frozenset(_codecs(array.metadata))
-        odd = sorted(self._codecs - _PLAIN - _COMPRESSED)
-        if odd:
-            known = ", ".join(sorted(_COMPRESSED))
-            raise InputError(path, f"is compressed with {odd[0][:40]!r}; {known} are read")
+        self._codecs = check_codecs(path, array.metadata)
         item = int(array.dtype.itemsize)
         chunk = math.prod(array.chunks) * item
         whole = math.prod(array.shape) * item
@@ -104,9 +121,12 @@ class StrictStore(LocalStore):
         if chunk > _SMALL and chunk > _LARGER * whole:
             raise InputError(path, f"has chunks of {chunk} bytes in an array of {whole} bytes")
         self._ceiling = max(_SMALL, _LARGER * chunk)
-        shards = getattr(array, "shards", None)
-        if shards is not None:
-            self._inner = math.prod(a // b for a, b in zip(shards, array.chunks, strict=True))
+        self._inner = inner_chunks(path, array, self._limits)
+        if self._inner > 1 or "sharding_indexed" in self._codecs:
+            options = array.metadata.codecs[0].to_dict()["configuration"]
+            self._index_first = options.get("index_location") == "start"
+        elif self._codecs <= {"bytes", "transpose", "crc32c"}:
+            self._exact = chunk + 4 * ("crc32c" in self._codecs)
 
     async def get(
         self,
@@ -117,10 +137,24 @@ class StrictStore(LocalStore):
         """The bytes of a file, or a part of them; None where there is no such file."""
         file = self.root / key
         await asyncio.to_thread(check_file, self.root, file)
-        found = await super().get(key, prototype, byte_range)
-        if found is not None and self._ceiling and file.name not in _METADATA:
-            part = byte_range is not None
-            await asyncio.to_thread(self._check, file, found.to_bytes(), part)
+        try:
+            found = await super().get(key, prototype, byte_range)
+        except OSError as error:
+            raise InputError(file, f"cannot be read: {error.strerror}") from error
+        await asyncio.to_thread(self._check, key, found, byte_range)
+        return found
+
+    def get_sync(
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """As `get`, for versions of zarr that read without an event loop."""
+        check_file(self.root, self.root / key)
+        found = super().get_sync(key, prototype=prototype, byte_range=byte_range)
+        self._check(key, found, byte_range)
         return found
 
     async def get_partial_values(
@@ -131,46 +165,51 @@ class StrictStore(LocalStore):
         """Several of them."""
         return [await self.get(key, prototype, part) for key, part in key_ranges]
 
-    def _check(self, file: Path, data: bytes, part: bool) -> None:
-        for stream in self._streams(data, part):
+    def _check(self, key: str, found: Buffer | None, part: ByteRequest | None) -> None:
+        file = self.root / key
+        if not self._ceiling or file.name in METADATA:
+            return
+        self.asked = key
+        if found is None:
+            return
+        data = found.to_bytes()
+        wanted = self._exact
+        if isinstance(part, RangeByteRequest):
+            wanted = part.end - part.start
+        elif isinstance(part, SuffixByteRequest):
+            wanted = part.suffix
+        if wanted and len(data) != wanted:
+            raise InputError(file, f"is damaged: {len(data)} bytes are there of {wanted}; {_AGAIN}")
+        for stream in self._streams(file, data, part):
             size = max((_inflated(stream, name, self._ceiling) for name in self._codecs), default=0)
             if size > self._ceiling:
                 raise InputError(
                     file, f"inflates to more than {self._ceiling} bytes, far more than its chunk"
                 )
 
-    def _streams(self, data: bytes, part: bool) -> Iterator[bytes]:
+    def _streams(self, file: Path, data: bytes, part: ByteRequest | None) -> Iterator[bytes]:
         """The compressed streams in a file, or in a part of it that zarr asked for."""
         if "sharding_indexed" not in self._codecs:
             yield data
             return
-        index = 16 * self._inner + 4 * ("crc32c" in self._codecs)
-        if part:  # one chunk of the shard, or the index
-            if len(data) not in (index, 16 * self._inner):
+        pairs = 16 * self._inner
+        index = pairs + 4 * ("crc32c" in self._codecs)
+        if part is not None:  # one chunk of the shard, or the index
+            if len(data) not in (index, pairs):
                 yield data
             return
-        places = np.frombuffer(data[-index:][: 16 * self._inner], "<u8")
-        for start, length in places[: len(places) // 2 * 2].reshape(-1, 2).tolist():
-            if start + length <= len(data):
-                yield data[start : start + length]
-
-
-def _codecs(metadata: Any) -> Iterator[str]:
-    """Names of the codecs of an array, those inside shards too."""
-    if hasattr(metadata, "codecs"):
-        for codec in metadata.codecs:
-            yield from _named(codec.to_dict())
-    else:
-        for codec in (metadata.compressor, *(metadata.filters or ())):
-            if codec is not None:
-                yield str(codec.codec_id)
-
-
-def _named(codec: Any) -> Iterator[str]:
-    yield str(codec["name"])
-    options = codec.get("configuration") or {}
-    for inner in (*options.get("codecs", ()), *options.get("index_codecs", ())):
-        yield from _named(inner if isinstance(inner, dict) else inner.to_dict())
+        places = data[:pairs] if self._index_first else data[-index:][:pairs]
+        if len(places) < pairs:
+            raise InputError(file, f"is damaged: the index of its chunks is cut off; {_AGAIN}")
+        for start, length in np.frombuffer(places, "<u8").reshape(-1, 2).tolist():
+            if start == length == _NO_CHUNK:
+                continue
+            if not length or start + length > len(data):
+                raise InputError(
+                    file, f"is damaged: it names a chunk of {length} bytes at {start}, "
+                    f"but ends at {len(data)}; {_AGAIN}",
+                )  # fmt: skip
+            yield data[start : start + length]
 
 
 def _inflated(data: bytes, codec: str, ceiling: int) -> int:

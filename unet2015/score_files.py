@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.faults import InputError, UsageFault
-from tiling.formats import open_source
 from tiling.images import read_image
 from tiling.input_file import as_input_error
 from tiling.png import is_png
@@ -109,9 +108,10 @@ def _read(path: Path) -> _Pages:
     with as_input_error(path):
         folder = path.is_dir()
     if folder:
-        with open_source(path) as source:
-            whole = (slice(None), slice(0, source.shape[-2]), slice(0, source.shape[-1]))
-            stack = np.stack([source.page(number)[whole] for number in range(source.pages)])
+        from tiling.zarr import ZarrSource
+
+        with ZarrSource(path) as source:
+            stack = source.whole()
         return _Pages(path, stack if stack.ndim == 4 else stack[:, None], planar=False)
     pixels = read_image(path)
     pixels = pixels if pixels.ndim == 4 else pixels[:, None]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
-from tiling.faults import InputError
+from tiling.faults import InputChangedError, InputError
 from tiling.strict_tiff import Limits
 from tiling.zarr import ZarrSource
 
@@ -191,3 +191,177 @@ def test_e12_metadata_is_bounded(tmp_path: Path) -> None:
     refused(path, "metadata of 16777217 bytes")
     (path / "zarr.json").write_text('{"zarr_format":3,"attributes":' + '{"a":' * 50_000)
     refused(path, "cannot be read")
+
+
+# --- metadata that asks for too much --------------------------------------------------------
+
+
+def shards_of(side: int, *, last: list[Any] | None = None) -> list[dict[str, Any]]:
+    index = [{"name": "bytes", "configuration": {"endian": "little"}}]
+    inner = last or [{"name": "bytes"}]
+    options = {"chunk_shape": [side, side], "codecs": inner, "index_codecs": index}
+    return [{"name": "sharding_indexed", "configuration": options}]
+
+
+@pytest.mark.filterwarnings("ignore:Combining a `sharding_indexed`")
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"shape": [10**6, 10**6], "chunk_grid": shape_of_chunk(64, 64)}, "max_pixels"),
+        ({"shape": [70_000, 64, 64], "chunk_grid": shape_of_chunk(1, 64, 64)}, "max_pages"),
+        ({"shape": [64, 70_000], "chunk_grid": shape_of_chunk(64, 1)}, "70000 chunks in a row"),
+        ({"shape": [9000, 64], "chunk_grid": shape_of_chunk(1, 8)}, "72000 chunks of less than"),
+        ({"shape": [1 << 20] * 2, "chunk_grid": shape_of_chunk(1 << 20, 1 << 20),
+          "codecs": shards_of(1)}, "in a shard .1 x 1 each., above max_chunks 65536"),
+        ({"codecs": shards_of(16, last=shards_of(1))}, "shards within shards"),
+        ({"codecs": [*shards_of(1), GZIP]}, "shards within shards or within another codec"),
+    ],
+)  # fmt: skip
+def test_c5_metadata_that_asks_for_too_much(
+    tmp_path: Path, changes: dict[str, Any], match: str
+) -> None:
+    names = ["z", "y", "x"][-len(changes.get("shape", [64, 64])) :]
+    refused(version_3(tmp_path, b"x" * 100, dimension_names=names, **changes), match)
+
+
+def test_c5_ordinary_sizes_are_within_the_limits(tmp_path: Path) -> None:
+    for n, (shape, codecs) in enumerate((([2**18, 2**18], None), ([2**15] * 2, shards_of(64)))):
+        (tmp_path / str(n)).mkdir()
+        sides = (64, 64) if codecs is None else (4096, 4096)
+        path = version_3(tmp_path / str(n), b"", shape=shape, chunk_grid=shape_of_chunk(*sides),
+                         codecs=codecs or [{"name": "bytes"}])  # fmt: skip
+        ZarrSource(path).close()
+
+
+def test_c5_more_pixels_than_may_be_held(tmp_path: Path) -> None:
+    path = version_2(tmp_path, bytes(4096), shape=[4096, 4096])
+    with ZarrSource(path, limits=Limits(max_bytes=1 << 20)) as image:
+        with pytest.raises(InputError, match=r"a\.zarr: needs 16777216 bytes.*max_bytes 1048576"):
+            image.whole()
+        with pytest.raises(InputError, match="max_bytes"):
+            image[..., slice(0, 4096), slice(0, 1)]
+        assert image[..., slice(0, 100), slice(0, 4096)].shape == (100, 4096)
+
+
+def test_c5_rows_of_tiny_chunks_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    path = version_2(tmp_path, bytes(4), shape=[64, 8], chunks=[2, 2])
+    for y in range(32):
+        for x in range(4):
+            block = PIXELS[2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+            (path / f"{y}.{x}").write_bytes(block.tobytes())
+    with ZarrSource(path, limits=Limits(max_chunks=128)) as image:
+        image._limits = Limits(max_chunks=9)
+        np.testing.assert_array_equal(image[..., slice(3, 61), slice(0, 8)], PIXELS[3:61, :8])
+        np.testing.assert_array_equal(image[..., slice(60, 64), slice(0, 8)], PIXELS[60:, :8])
+
+
+# --- damaged chunks: named, never taken for empty ones ----------------------------------------
+
+INDEX = b"".join(struct.pack("<QQ", 1024 * n, 1024) for n in range(4))
+
+
+@pytest.mark.parametrize(
+    "kind", ["short", "empty", "long", "gzip", "crc", "folder", "link", "file"]
+)
+def test_a_damaged_chunk_is_named(tmp_path: Path, kind: str) -> None:
+    chunks = {"short": bytes(4000), "empty": b"", "long": bytes(4098), "gzip": b"\x1f\x8b\x08ab"}
+    codecs = [{"name": "bytes"}]
+    codecs += {"gzip": [GZIP], "crc": [{"name": "crc32c"}]}.get(kind, [])
+    path = version_3(tmp_path, chunks.get(kind, bytes(4100)), codecs=codecs)
+    chunk = path / "c" / "0" / "0"
+    if kind in ("folder", "link", "file"):
+        chunk.unlink()
+    if kind == "folder":
+        chunk.mkdir()
+    elif kind == "link":  # the content of which was never fetched
+        chunk.symlink_to("nowhere")
+    elif kind == "file":
+        chunk.parent.rmdir()
+        chunk.parent.write_bytes(b"")
+    refused(path, r"a\.zarr.c.0.0: .*copy the folder again")
+
+
+@pytest.mark.parametrize("kind", ["cut", "short", "outside", "length", "start"])
+def test_a_damaged_shard_is_named(tmp_path: Path, kind: str) -> None:
+    pixels, codecs = PIXELS.tobytes(), shards_of(32)
+    shard = {
+        "cut": (pixels + INDEX)[:-3], "short": b"ab", "length": pixels + INDEX.replace(
+            struct.pack("<Q", 1024), struct.pack("<Q", 1000)),
+        "outside": pixels + struct.pack("<QQ", 1 << 62, 1024) * 4,
+        "start": b"".join(struct.pack("<QQ", 64 + 1024 * n, 1024) for n in range(4))
+        + pixels[:3072],
+    }[kind]  # fmt: skip
+    if kind == "start":
+        codecs[0]["configuration"]["index_location"] = "start"
+    path = version_3(tmp_path, shard, codecs=codecs)
+    refused(path, r"a\.zarr.c.0.0: is damaged.*copy the folder again")
+    if kind != "length":
+        with ZarrSource(path) as image, pytest.raises(InputError, match="is damaged"):
+            image[..., slice(32, 64), slice(0, 64)]  # a part of the shard only
+
+
+def test_the_one_damaged_chunk_among_many_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    array = zarr.create_array(path, shape=(3, 90, 130), chunks=(1, 16, 16), dtype="u1",
+                              compressors=[GZIP], dimension_names=["c", "y", "x"])  # fmt: skip
+    array[:] = 7
+    (path / "c" / "2" / "3" / "5").write_bytes(b"\x1f\x8b\x08abc")
+    with ZarrSource(path) as image, pytest.raises(InputError, match=r"c.2.3.5: is damaged"):
+        image[..., slice(0, 90), slice(0, 130)]
+
+
+def test_a_missing_chunk_is_the_fill_value(tmp_path: Path) -> None:
+    path = version_2(tmp_path, bytes(4096), fill_value=9)
+    (path / "0.0").unlink()
+    with ZarrSource(path) as image:
+        assert (image[ALL] == 9).all()
+
+
+# --- a folder that changes while it is read ----------------------------------------------------
+
+
+@pytest.mark.parametrize("touched", ["0.0", ".zarray", "0.1"])
+@pytest.mark.parametrize("early", [True, False])
+def test_a_change_is_noticed(tmp_path: Path, touched: str, early: bool) -> None:
+    path = version_2(tmp_path, PIXELS.tobytes())
+    with ZarrSource(path) as image:
+        if not early:
+            image[ALL]
+        image.check_unchanged()
+        new = path / "new"
+        new.write_bytes(bytes(4096))
+        new.replace(path / touched)  # another inode, whatever the clock says
+        if early:
+            image[ALL]
+        with pytest.raises(InputChangedError, match="while it was read"):
+            image.check_unchanged()
+
+
+def test_a_chunk_of_an_image_in_a_group(tmp_path: Path) -> None:
+    image = {"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "s/0"}]}
+    group = zarr.create_group(tmp_path / "a.zarr", attributes={"ome": {"multiscales": [image]}})
+    group.create_array("s/0", shape=(64, 64), chunks=(64, 64), dtype="u1")[:] = PIXELS
+    folder = tmp_path / "a.zarr"
+    with ZarrSource(folder) as source:
+        (folder / "labels").mkdir()  # what is written beside the pixels does not matter
+        (folder / "labels" / "new.tif").write_bytes(b"x")
+        (folder / "labels.txt").write_bytes(b"x")
+        source.check_unchanged()
+        chunk = folder / "s" / "0" / "c" / "0" / "0"
+        chunk.write_bytes(chunk.read_bytes() + b"x")
+        with pytest.raises(InputChangedError):
+            source.check_unchanged()
+
+
+def test_too_little_memory_names_the_folder_and_a_remedy(tmp_path: Path) -> None:
+    class Full:
+        chunks = (64, 64)
+
+        def __getitem__(self, key: object) -> None:
+            raise MemoryError
+
+    with ZarrSource(version_2(tmp_path, PIXELS.tobytes())) as image:
+        image._array = Full()
+        for read in (image.whole, lambda: image[ALL]):
+            with pytest.raises(InputError, match=r"a\.zarr.* more memory than there is; .*cut it"):
+                read()
