@@ -17,8 +17,11 @@ from PIL import Image
 
 from tests.tiny_run import write_tiny
 from tiling.command import answer, finish, note, tell
+from tiling.safe_write import _machine
+from unet2015.checkpoint import Checkpoint, describe_network, save
 from unet2015.cli import main
 from unet2015.info import describe
+from unet2015.net import UNet
 from unet2015.progress import bar
 from weightmaps.cli import main as weights_main
 
@@ -233,3 +236,35 @@ def test_f9_standard_streams_that_are_closed_are_nowhere(monkeypatch):
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         assert stream.name == os.devnull
         stream.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", "{}/real"],
+        ["export", "no.safetensors", "--to", "pt2", "--out", "{}/link"],
+        ["import-caffe", "no.caffemodel", "--out", "{}/link"],
+        ["predict", "{}/net.safetensors", "no.tif", "--out", "{}/p.tif", "--overlay", "{}/link"],
+        ["weights", "{}/labels.tif"],
+        ["train", "{}/images.tif", "{}/labels.tif", "--out", "{}/run", *NARROW],
+    ],
+)
+def test_a8_every_verb_tidies_the_folders_it_writes(words, tmp_path, capsys):
+    """What a kill left goes, however the verb ends: beside a picture, and behind a link."""
+    (tmp_path / "real").mkdir()
+    write_tiny(tmp_path)
+    (tmp_path / "real" / "images.tif").touch()  # in the way of the sample
+    net = UNet(base_channels=1, depth=1)
+    content = Checkpoint(network=describe_network(net), weights=net.state_dict())
+    save(tmp_path / "net.safetensors", content)
+    (tmp_path / "run").mkdir()
+    for link in ("link", "link.png", "labels.weights.tif", "run/log.csv"):
+        (tmp_path / link).symlink_to(tmp_path / "real" / f"{Path(link).name}.target")
+    stale = tmp_path / "real" / f".b.{os.getpid()}-1-{_machine()}-3.unet2015-tmp"
+    stale.touch()
+    words = [word.format(tmp_path) for word in words]
+    if words[-2] == "--overlay":
+        words[-1] += ".png"
+    main(words)
+    assert not stale.exists()
+    assert "removed" in capsys.readouterr().err

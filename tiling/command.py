@@ -285,15 +285,14 @@ def _exit_code(program: str, command: Callable[[], object], *, show_traceback: b
     return 0
 
 
-def tidy(program: str, folder: str | os.PathLike[str]) -> None:
-    """Remove what dead runs of ours left in `folder`, and name it on standard error."""
-    from tiling.safe_write import remove_stale
+def tidy(program: str, *outputs: str | os.PathLike[str]) -> None:
+    """Remove what dead runs of ours left where `outputs` will lie, and name it on standard error.
 
-    try:
-        stale = remove_stale(folder)
-    except OSError:
-        return  # a folder that is missing or closed is for `check_output` to tell
-    for path in stale:
+    That is the folder that is really written: the one a symbolic link leads to.
+    """
+    from tiling.safe_write import remove_stale_beside
+
+    for path in remove_stale_beside(*outputs):
         note(f"{program}: removed {path}, left by a run that did not end")
 
 

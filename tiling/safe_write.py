@@ -43,6 +43,7 @@ __all__ = [
     "discard_partial",
     "publish",
     "remove_stale",
+    "remove_stale_beside",
     "write_bytes",
     "write_text",
 ]
@@ -86,9 +87,11 @@ def publish(path: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     target = _checked_target(path, overwrite=overwrite)
     temporary = beside(target, _temporary_ending())
     exclusive = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    raw = RawFile(temporary, exclusive, target)
-    file = io.BufferedRandom(raw, _BUFFER)  # type: ignore[arg-type, unused-ignore]
+    raw: RawFile | None = None
+    file: io.BufferedRandom | None = None
     try:
+        raw = RawFile(temporary, exclusive, target)
+        file = io.BufferedRandom(raw, _BUFFER)  # type: ignore[arg-type, unused-ignore]
         yield cast(BinaryIO, file)
         file.flush()
         with writing(target):
@@ -99,12 +102,14 @@ def publish(path: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         with writing(target):
             os.replace(temporary, target)  # noqa: PTH105 - seen by the fault shim
             fsync_folder(target.parent)
-    except BaseException:
-        raw.abandon()
-        with contextlib.suppress(Exception):
-            file.close()
-        with contextlib.suppress(OSError):
-            remove(temporary)
+    except BaseException as stop:
+        if raw is not None:
+            raw.abandon()
+            with contextlib.suppress(Exception):
+                (file or raw).close()
+        if raw is not None or not isinstance(stop, Exception):  # Ctrl-C may come just after `open`
+            with contextlib.suppress(OSError):
+                remove(temporary)
         raise
 
 
@@ -215,6 +220,22 @@ def remove_stale(folder: StrPath) -> list[Path]:
             remove(directory / name)
             removed.append(directory / name)
     return removed + _remove_orphan_journals(directory)
+
+
+def remove_stale_beside(*outputs: StrPath) -> list[Path]:
+    """The same in every folder that one of these outputs will really lie in, links followed.
+
+    A folder that is missing or closed is passed over: `check_output` tells of it.
+    """
+    folders: dict[Path, None] = {}
+    for output in outputs:
+        with contextlib.suppress(WriteError):
+            folders[real_target(output).parent] = None
+    removed = []
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            removed += remove_stale(folder)
+    return removed
 
 
 def _remove_orphan_journals(directory: Path) -> list[Path]:

@@ -82,7 +82,7 @@ def export(
             f"--input-dtype {input_dtype}: {to} files take float32 values scaled as in training;"
             " it goes with --to bioimageio only"
         )
-    tidy("unet2015", out.parent)
+    tidy("unet2015", out)
     check_output(out, overwrite=overwrite, inputs=[checkpoint])
     state = load(checkpoint)
     averaged = bool(state.averaged)
@@ -110,7 +110,7 @@ def import_caffe(
     from unet2015.caffe import load_caffemodel
     from unet2015.checkpoint import save
 
-    tidy("unet2015", out.parent)
+    tidy("unet2015", out)
     check_output(out, overwrite=overwrite, inputs=[file])
     save(out, load_caffemodel(file), overwrite=overwrite)
     tell(str(out))
@@ -123,8 +123,9 @@ def sample(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files")] = False,
 ) -> None:
     """Write the embedded sample: a synthetic EM stack, nuclei and axons with labels."""
-    from unet2015.sample import write_sample
+    from unet2015.sample import SAMPLE_FILES, write_sample
 
+    tidy("unet2015", *(directory / name for name in SAMPLE_FILES))
     tell(*map(str, write_sample(directory, overwrite=overwrite)))
 
 

@@ -145,7 +145,7 @@ def predict(
     if not plan:
         if len(targets) > 1:
             _make_folder(out)
-        tidy("unet2015", targets[0][1].parent)
+        tidy("unet2015", *outputs)
     for image, target in targets:
         if plan:
             _show_plan(model, image, settings)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling import Summary
-from tiling.command import Terminated, note, tell
+from tiling.command import Terminated, note, tell, tidy
 from tiling.faults import UsageFault, WriteError
 from tiling.images import read_stack
 from tiling.safe_write import write_text
@@ -30,7 +30,7 @@ from unet2015.report import (
     write_report,
 )
 from unet2015.run_report import COLUMNS, measures_table, run_report
-from unet2015.sample import write_sample
+from unet2015.sample import SAMPLE_FILES, write_sample
 from unet2015.score import isbi_scores
 from unet2015.training_run import Inputs, run_training
 from weightmaps.cli import weights
@@ -88,6 +88,7 @@ def run_demo(out: Path, *, overwrite: bool = False, steps: int | None = None, de
 def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
     """The three stories one after the other, each with the command that tells it alone."""
     sample, maps, run_folder = out / "sample", out / "weights", out / "run"
+    tidy("unet2015", out / "report.html", sample / SAMPLE_FILES[0])
     note("1/5  the embedded sample: 10 labelled slices, one larger image of other tissue")
     write_sample(sample, overwrite=overwrite)
     commands = [["sample", str(sample)]]

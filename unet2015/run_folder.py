@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tiling.faults import InputError, ModelFileError, NumericsError, UsageFault, WriteError
-from tiling.safe_write import OutputLock, remove_stale, write_text
+from tiling.safe_write import OutputLock, remove_stale_beside, write_text
 from unet2015 import checkpoint as checkpoints
 from unet2015.data import Stack
 from unet2015.optimiser import optimiser_tensors, restore_optimiser
 from unet2015.provenance import versions
 from unet2015.ranks import Ranks
 from unet2015.recipe import Recipe
-from unet2015.run_names import LAST, early_checkpoints, refuse_a_run
+from unet2015.run_names import LAST, WRITTEN, early_checkpoints, refuse_a_run
 from unet2015.training_log import Log
 
 __all__ = [
@@ -128,7 +128,7 @@ def opened(run: Run, *, resume: bool) -> Iterator[None]:
     except OSError as error:
         raise WriteError(run.out, f"cannot be made a folder ({error.strerror})") from error
     with OutputLock(run.out / "run"):
-        stale = remove_stale(run.out)
+        stale = remove_stale_beside(*(run.out / name for name in WRITTEN))
         if stale:
             run.warn(f"{len(stale)} unfinished file(s) of a killed run were removed")
         _resume(run, last, resume=resume)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiling.command import Terminated, answer, deferred, note, run_app, tell
+from tiling.command import Terminated, answer, deferred, run_app, tell, tidy
 from tiling.faults import UsageFault, WriteError
 
 if TYPE_CHECKING:
@@ -162,6 +162,8 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
     folders = sorted({request.folder(file) for file in files})
     for folder in () if manner.plan else folders:
         _prepare(folder)
+    if not manner.plan:
+        tidy("unet2015", *outputs)
     with _progress("reading labels", len(files)) as advance:
         surveys = []
         for one in ordered_map(survey, [(file, request) for file in files], manner.jobs):
@@ -189,16 +191,11 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
 
 
 def _prepare(out: Path) -> None:
-    """Make the folder of the maps and clear it of what dead runs left."""
-    from tiling.safe_write import remove_stale
-
+    """Make the folder of the maps."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        stale = remove_stale(out)
     except OSError as error:
         raise WriteError(out, f"cannot be used as output folder: {error.strerror}") from error
-    for path in stale:
-        note(f"removed {path}, left by a run that did not end")
 
 
 def _class_weights(text: str) -> str | tuple[float, ...]:

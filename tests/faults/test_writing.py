@@ -21,6 +21,7 @@ from tiling.safe_write import (
     discard_partial,
     publish,
     remove_stale,
+    remove_stale_beside,
     write_bytes,
     write_text,
 )
@@ -310,6 +311,35 @@ def test_an_exception_or_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(error):
             stopped(error)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a9_ctrl_c_at_the_moment_a_file_is_opened_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def interrupted(path: str | Path, *more: int) -> int:
+        opened = real(path, *more)
+        if str(path).endswith("unet2015-tmp"):
+            os.close(opened)
+            raise KeyboardInterrupt
+        return opened
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(tmp_path / "a.bin", NEW)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a8_stale_files_go_where_the_output_really_lies(tmp_path: Path) -> None:
+    """Behind a link, too; a folder that is missing is not ours to tell of."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "a.bin")
+    stale = tmp_path / "real" / f".b.{os.getpid()}-1-{_machine()}-3.unet2015-tmp"
+    stale.touch()
+    outputs = tmp_path / "none" / "a.bin", tmp_path / "link", tmp_path / "real" / "a.bin"
+    assert remove_stale_beside(*outputs) == [stale]
+    assert not stale.exists()
 
 
 def test_text_is_utf8_with_its_line_ends(tmp_path: Path) -> None:
