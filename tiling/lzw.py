@@ -78,9 +78,9 @@ def _codes(
 ) -> npt.NDArray[np.uint32]:
     """Codes of `width` bits that begin at the bits `at`."""
     byte = at >> 3
-    found = (stream[byte] << 16) | (stream[byte + 1] << 8) | stream[byte + 2]
-    found = (found >> (24 - (at & 7) - width).astype(np.uint32)) & ((1 << width) - 1)
-    return found.astype(np.uint32)
+    three = (stream[byte] << 16) | (stream[byte + 1] << 8) | stream[byte + 2]
+    shift = np.asarray(24 - (at & 7) - width, np.uint32)
+    return np.asarray((three >> shift) & ((1 << width) - 1), np.uint32)
 
 
 def _short_tables(stream: npt.NDArray[np.uint32], place: int, bits: int) -> tuple[int, int]:

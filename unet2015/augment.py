@@ -228,6 +228,14 @@ def _grey(
     tile: NDArray[np.float32], divisor: float, deformation: Deformation
 ) -> NDArray[np.float32]:
     """Grey-value variation, in place on our own fresh tile; neutral steps are left out."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is told
+        return _varied(tile, divisor, deformation)
+
+
+def _varied(
+    tile: NDArray[np.float32], divisor: float, deformation: Deformation
+) -> NDArray[np.float32]:
+    """The steps of `_grey`, in their order."""
     if divisor != 1.0:
         tile /= np.float32(divisor)
     if deformation.gamma != 1.0:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from tiling.mirror import Source
 from unet2015.order_statistics import Block, order_statistics
+from unet2015.value_check import check_values
 
 __all__ = [
     "Scale", "blocks_of", "check_normalisation", "measure_scale", "scale_for_dtype",
@@ -141,7 +142,8 @@ def measure_scale(
 ) -> Scale:
     """Scaling of one image, after as many passes over its pixels as the normalisation needs.
 
-    Floating-point images are always read once, to find NaN and Inf before they do harm.
+    Floating-point images and integers of 32 or 64 bits are always read once, to find before they
+    do harm NaN, Inf and values that float32 cannot tell apart (`value_check`).
 
     Parameters
     ----------
@@ -158,7 +160,8 @@ def measure_scale(
     Raises
     ------
     ValueError
-        For an unknown normalisation, or NaN or Inf in the image (with count and first position).
+        For an unknown normalisation, NaN or Inf in the image (with count and first position), or
+        values that float32 cannot hold or tell apart.
 
     Examples
     --------
@@ -167,8 +170,7 @@ def measure_scale(
     Scale(offset=(3.0,), gain=(0.25,), nan_to=None)
     """
     kind, low, high = check_normalisation(text)
-    if np.dtype(dtype).kind == "f" and nan_to is None:
-        _refuse_not_finite(blocks())
+    check_values(blocks(), np.dtype(dtype), finite=nan_to is None)
     if kind in ("dtype-range", "none"):
         plain = scale_for_dtype(dtype, kind)
         return Scale(plain.offset, plain.gain, nan_to)
@@ -190,7 +192,7 @@ def measure_scale(
 def _gain(width: float) -> float:
     """1 / width, or 0 where that is no usable number."""
     gain = 1.0 / width if width > 0 else 0.0
-    return gain if np.isfinite(np.float32(min(gain, 1e39))) else 0.0
+    return gain if gain <= float(np.finfo(np.float32).max) else 0.0
 
 
 def blocks_of(planes: Iterable[Source]) -> Iterator[Block]:
@@ -202,19 +204,3 @@ def blocks_of(planes: Iterable[Source]) -> Iterator[Block]:
         for y in range(0, height, rows):
             band = np.asarray(plane[..., y : min(y + rows, height), 0:width])
             yield number, y, band if band.ndim == 3 else band[None]
-
-
-def _refuse_not_finite(blocks: Iterable[Block]) -> None:
-    count, first = 0, ""
-    for plane, y, band in blocks:
-        bad = ~np.isfinite(band)
-        if bad.any():
-            if not count:
-                channel, row, column = (int(i) for i in np.argwhere(bad)[0])
-                first = f"plane {plane}, channel {channel}, row {y + row}, column {column}"
-            count += int(np.count_nonzero(bad))
-    if count:
-        raise ValueError(
-            f"holds {count} NaN or infinite value(s), the first at {first}; "
-            "give a value to put there (--nan-to X)"
-        )

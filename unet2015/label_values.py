@@ -151,6 +151,8 @@ def as_integers(array: NDArray[Any], ignore_label: int | None = None) -> NDArray
     >>> as_integers(np.array([0.0, 3.0]))
     array([0, 3])
     """
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)  # which holds 2^53, too
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array) | (array != np.trunc(array)) | (np.abs(array) >= 2**53)
         if bad.any():

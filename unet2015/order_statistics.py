@@ -86,7 +86,7 @@ class _Selection:
     def values(self, dtype: np.dtype[Any]) -> list[float]:
         """Interpolated percentiles from the keys that are now complete."""
         keys = np.array(self._prefixes, _unsigned(dtype))
-        pairs = _from_keys(keys, dtype).astype(np.float64).reshape(-1, 2)
+        pairs = _from_keys(keys, dtype).astype(np.float64).reshape(-1, 2).tolist()
         parts = [p / 100 * (self._total - 1) % 1 for p in self._percents]
         return [float(a + (b - a) * part) for (a, b), part in zip(pairs, parts, strict=True)]
 

@@ -22,6 +22,7 @@ from unet2015.augment import dtype_range
 from unet2015.label_values import Meaning, as_class_labels
 from unet2015.pairing import cell_mask_folders, image_files, pairs
 from unet2015.stack import Stack
+from unet2015.value_check import LARGEST, check_values
 
 __all__ = ["read_stack_pair"]
 
@@ -255,9 +256,21 @@ def _as_stored(arrays: list[NDArray[Any]], read: _Read, source: Path) -> list[ND
                 source,
                 f"slice {name}: {bad} pixels are NaN or Inf, the first at {first}; replace them",
             )
+        largest = max(a.max(), -a.min()) if a.dtype.kind == "f" and a.dtype.itemsize > 2 else 0
+        if largest >= LARGEST:
+            value = a.flat[np.abs(a).argmax()]
+            raise InputError(
+                source,
+                f"slice {name} holds {value:g}; networks are shown values below {LARGEST:g}: "
+                "divide the images by a constant first",
+            )
     if len({a.dtype for a in arrays}) > 1:
         found = ", ".join(sorted({a.dtype.name for a in arrays}))
         raise InputError(source, f"images of several dtypes ({found}); convert them to one")
+    try:
+        check_values(((i, 0, a) for i, a in enumerate(arrays)), arrays[0].dtype)
+    except ValueError as error:
+        raise InputError(source, str(error)) from error
     if arrays[0].dtype.kind == "f":
         return [np.asarray(a, np.float32) for a in arrays]
     return arrays

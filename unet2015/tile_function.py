@@ -25,6 +25,7 @@ from unet2015.fitting import Fitting
 from unet2015.intensity import Scale
 from unet2015.logits import Logits, ieee
 from unet2015.transfer import fetched, sent
+from unet2015.value_check import LARGEST
 
 __all__ = ["AVERAGES", "SAVES", "Wanted", "as_tile_function"]
 
@@ -44,7 +45,6 @@ _QUANTA: dict[str, tuple[torch.dtype, int]] = {
     "uint8": (torch.uint8, 255),
     "uint16": (torch.uint16, 65535),
 }
-_LARGEST = 1e30  # of an input value; room for what the layers make of it
 _NOT_FINITE = (
     "the network's input or output holds NaN or Inf, or values beyond 1e30; check its weights, the "
     "image's values and how they are normalised"
@@ -183,7 +183,7 @@ def _mean(
     """Mean probabilities or logits over the views, and whether each tile's are all finite."""
     total: Tensor | None = None
     # Told from the input too: a fused ReLU makes 0 of a NaN, which no logit then shows.
-    finite = _all_within(image, _LARGEST)
+    finite = _all_within(image, LARGEST)
     for view in views:
         logits = _unturned(logits_of(_turned(image, view)), view)
         finite &= _all_within(logits, math.inf)

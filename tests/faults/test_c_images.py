@@ -25,8 +25,11 @@ from tiling.faults import InputError
 from tiling.images import read_image
 from tiling.lzw import sound_bytes
 from tiling.strict_tiff import Limits, open_tiff, read_stack
+from unet2015.augment import deform
+from unet2015.deformation import Deformation
 from unet2015.info import describe
 from unet2015.intensity import blocks_of, measure_scale
+from unet2015.stack_files import read_stack_pair
 
 ROOT = Path(__file__).parents[2]
 PIXELS = np.arange(48, dtype=np.uint8).reshape(6, 8)
@@ -714,6 +717,92 @@ def test_c6_info_of_a_large_png_decodes_no_pixel(tmp_path: Path) -> None:
     path.write_bytes(png(header(30, 20, colour=2), (b"IDAT", rows), END)[:-5])
     with pytest.raises(InputError, match="cut off"):
         describe(path)
+
+
+# Values ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalise", ["dtype-range", "min-max", "fixed:0:255", "none"])
+@pytest.mark.parametrize(
+    ("dtype", "offset", "match"),
+    [
+        ("i8", -(2**62), "so close for their size"), ("u8", 2**63, "so close"),
+        ("i4", 2**30, "so close"), ("u4", 2**31, "so close"), ("f8", 1e10, "so close"),
+        ("i8", 0, ""), ("i4", 2**24 - 255, ""), ("i4", 2**20, ""), ("f8", 1000.0, ""),
+        ("u2", 65_000, ""), ("f4", 2.0**30, ""),
+    ],
+)  # fmt: skip
+def test_c15_values_that_float32_cannot_tell_apart_are_refused(
+    dtype: str, offset: float, match: str, normalise: str
+) -> None:
+    image = (np.arange(256).reshape(16, 16).astype(dtype) + np.dtype(dtype).type(offset))[None]
+
+    def measured(image: np.ndarray[Any, Any]) -> None:
+        measure_scale(normalise, image.dtype, lambda: blocks_of([image]))
+
+    if match:
+        with pytest.raises(ValueError, match=match):
+            measured(image)
+        measured(np.full_like(image, offset))  # one value is no loss
+        measured(image - image.min())
+        measured(np.concatenate([image * 0, np.full_like(image, offset)]))  # of two channels
+    else:
+        measured(image)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300])
+def test_c15_values_beyond_float32_are_refused(value: float) -> None:
+    image = np.zeros((1, 4, 4))
+    for image[0, 0, 0] in (value, 1.0):
+        image[0, 1:] = value
+        for nan_to in (None, 0.0):
+            with pytest.raises(ValueError, match=r"e\+300, which float32"):
+                measure_scale("min-max", image.dtype, lambda: blocks_of([image]), nan_to=nan_to)
+
+
+def test_c15_the_smallest_numbers_are_scaled_without_a_warning() -> None:
+    image = np.full((1, 4, 4), 1e-45, np.float32)
+    image[0, 0] = 0
+    scale = measure_scale("min-max", image.dtype, lambda: blocks_of([image]))
+    assert scale.gain == (1.0,)
+    image = np.array([[[-1e308, 1e308]]])
+    with pytest.raises(ValueError, match="cannot hold"):
+        measure_scale("percentile", image.dtype, lambda: blocks_of([image]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "match"),
+    [
+        ("f8", 1e300, r"slice 0 holds 1e\+300"), ("f8", -1e300, r"slice 0 holds -1e\+300"),
+        ("f4", 3e38, r"slice 0 holds 3e\+38"), ("f4", -1e30, r"holds -1e\+30"),
+        ("f8", 1e12, "so close for their size"), ("f8", 1e29, ""), ("f2", 6e4, ""),
+    ],
+)  # fmt: skip
+def test_c15_training_refuses_values_beyond_what_predict_takes(
+    tmp_path: Path, dtype: str, value: float, match: str
+) -> None:
+    image = np.zeros((16, 16), dtype)
+    image[0, 0] = value
+    if "close" in match:
+        image = np.arange(256.0).reshape(16, 16) + value
+    labels = (np.arange(256).reshape(16, 16) % 3 > 0).astype(np.float16)  # no warning either
+    tifffile.imwrite(tmp_path / "image.tif", image)
+    tifffile.imwrite(tmp_path / "labels.tif", labels)
+    if not match:
+        stack = read_stack_pair(tmp_path / "image.tif", tmp_path / "labels.tif")
+        assert stack.labels[0].max() == 1
+        return
+    with pytest.raises(InputError, match=match) as caught:
+        read_stack_pair(tmp_path / "image.tif", tmp_path / "labels.tif")
+    assert caught.value.exit_code == 3
+    assert "image.tif" in str(caught.value)
+
+
+def test_c15_grey_values_that_overflow_when_varied_warn_nobody() -> None:
+    image, labels = np.full((1, 8, 8), 3e38, np.float32), np.zeros((8, 8), np.int64)
+    deformation = Deformation(gain=1.3, grey_shift=-0.1)
+    tile = deform(image, labels, None, deformation, centre=(4, 4), input_px=4, output_px=4)[0]
+    assert np.isinf(tile).all()
 
 
 # Mutations ----------------------------------------------------------------------------------
