@@ -336,6 +336,23 @@ def test_b12_an_input_that_changes_is_noticed(image, tmp_path):
     predict_file(model(), image, tmp_path / "out.tif", SMALL)
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_b12_a_zarr_that_changes_is_noticed(tmp_path, version):
+    folder = tmp_path / "in.zarr"
+    array = zarr.create_array(folder, shape=(90, 130), chunks=(16, 130), dtype="u1",
+                              zarr_format=version)  # fmt: skip
+    array[:] = image_of(90, 130)
+    chunk = folder / ("5.0" if version == 2 else "c/5/0")  # the last one, not yet read
+
+    def rewrite():
+        (tmp_path / "new").write_bytes(chunk.read_bytes())
+        (tmp_path / "new").replace(chunk)
+
+    with pytest.raises(InputChangedError, match="was written to while it was read"):
+        predict_file(model(), folder, tmp_path / "out.tif", SMALL, progress=Stopping(1, rewrite))
+    assert not (tmp_path / "out.tif").exists()
+
+
 @pytest.mark.parametrize("sampled", [1 << 20, 0])
 def test_b12_pixels_of_a_zarr_folder_that_change_are_noticed(image, tmp_path, monkeypatch, sampled):
     predict_file(model(), image, tmp_path / "in.zarr", SMALL)

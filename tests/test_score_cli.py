@@ -220,3 +220,14 @@ def test_a_zarr_that_fits_no_memory_is_refused_by_the_named_limit(files, capsys)
     code, out, err = run(capsys, folder, folder)
     assert (code, out) == (3, "")
     assert f"{folder}: needs 9025000000 bytes of memory, above max_bytes" in err
+
+
+def test_scoring_out_of_memory_names_the_file_and_what_helps(files, capsys, monkeypatch):
+    def full(*_args):
+        raise MemoryError
+
+    monkeypatch.setattr("unet2015.score_cli._measured", full)
+    code, _, err = run(capsys, files["map"], files["truth"])
+    assert code == 6
+    assert f"{files['map']}: scoring needs more memory" in err
+    assert "--slices" in err

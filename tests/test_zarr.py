@@ -140,7 +140,7 @@ def test_what_is_no_image_is_refused(tmp_path):
         (array("four", (2, 2, 4, 4)), "do not end in y, x"),
         (array("order", (4, 4), dimension_names=("x", "y")), "do not end in y, x"),
         (array("complex", (4, 4), dtype="c8"), "numbers are read"),
-        (array("none", (0, 4)), "rows of 1 to"),
+        (array("none", (0, 4)), "must be 1 at least"),
     ]:
         with pytest.raises(InputError, match=reason):
             open_source(path)

@@ -97,11 +97,14 @@ def check_shape(path: StrPath, array: Any, axes: str, limits: Limits) -> None:
     """
     shape, chunks = array.shape, array.chunks
     if min(shape) < 1:
-        raise InputError(path, f"has shape {shape}; rows of 1 to {limits.max_bytes} bytes are read")
+        raise InputError(path, f"has shape {shape}; every side must be 1 at least")
     inside = [n for n, axis in enumerate(axes) if axis in "CX"]
     pages = math.prod(side for side, axis in zip(shape, axes, strict=True) if axis not in "CYX")
     if pages > limits.max_pages:
-        raise InputError(path, f"has {pages} pages, more than {limits.max_pages} (max_pages)")
+        raise InputError(
+            path, f"has {pages} pages, above max_pages {limits.max_pages}; "
+            "cut it into images of fewer pages",
+        )  # fmt: skip
     if shape[-2] * shape[-1] > limits.max_pixels:
         raise InputError(
             path, f"has {shape[-2]} x {shape[-1]} pixels a page, above max_pixels "

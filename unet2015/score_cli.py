@@ -66,7 +66,7 @@ def score(
     uint16 / 65535), sweep eleven thresholds and report the best one and 0.5. seg and ap compare
     instance labels, iou compares class maps.
     """
-    from tiling.faults import InputError, UsageFault
+    from tiling.faults import InputError, MemoryFault, UsageFault
     from unet2015.score_files import read_pair
 
     wanted = list(dict.fromkeys(measure or [Measure.ISBI]))
@@ -89,6 +89,11 @@ def score(
             record.update(_measured(name, pair, ignore))
     except (TypeError, ValueError) as error:
         raise InputError(prediction, f"against {truth}: {error}") from error
+    except MemoryError as error:
+        raise MemoryFault(
+            f"{prediction}: scoring needs more memory than there is; score fewer slices at a time"
+            " (--slices), or cut both files into smaller images"
+        ) from error
     if json:
         answer(*json_text.dumps(record, indent=1).splitlines())
     else:
