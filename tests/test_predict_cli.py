@@ -252,6 +252,12 @@ def test_nonsense_is_refused_in_one_line(here, capsys, words, code, said):
     assert names() == ["a.tif", "net.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["a" * 300 + ".tif", "none.tif"])
+def test_an_image_that_cannot_be_is_bad_input_and_no_bad_output(here, capsys, name):
+    assert predict(name, "--out", "p.tif") == 3
+    assert "is also" not in capsys.readouterr().err
+
+
 def test_a_model_replaced_while_it_is_loaded_is_named_as_loaded(here, monkeypatch):
     """The hash is that of the bytes that were read, not of what has their name by then."""
     before = Path("net.safetensors").read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
@@ -42,10 +43,11 @@ def check_apart(outputs: Iterable[StrPath], inputs: Iterable[StrPath]) -> None:
     folders: dict[Path, str] = {}
     for source in inputs:
         name = os.fsdecode(source)
-        for mark in _marks(name):
-            read.setdefault(mark, name)
-        for folder in real_target(name).parents:
-            folders.setdefault(folder, name)
+        with contextlib.suppress(WriteError):  # no name of a file: its reader says so
+            for mark in _marks(name):
+                read.setdefault(mark, name)
+            for folder in real_target(name).parents:
+                folders.setdefault(folder, name)
     written: dict[Path, str] = {}
     for output in outputs:
         name, target = os.fsdecode(output), real_target(output)

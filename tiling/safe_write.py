@@ -275,7 +275,9 @@ def _same_file(source: StrPath, target: Path) -> bool:
     try:
         return Path(os.fsdecode(source)).samefile(target)
     except (OSError, ValueError):
-        return real_target(source) == target
+        with contextlib.suppress(WriteError):  # no name of a file: its reader says so
+            return real_target(source) == target
+        return False
 
 
 def _temporary_ending() -> str:
