@@ -103,19 +103,22 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(target: Path, needed_bytes: int = 0) -> Iterator[None]:
-    """Turn an `OSError` of the writing layer into a `WriteError` about `target`."""
+def writing(target: Path, needed_bytes: int = 0, bound: str = "at least") -> Iterator[None]:
+    """Turn an `OSError` of the writing layer into a `WriteError` about `target`.
+
+    `bound` says whether "at least" or "up to" `needed_bytes` are needed, for a full disk.
+    """
     try:
         yield
     except OSError as error:
-        raise WriteError(target, _why(error, target, needed_bytes)) from error
+        raise WriteError(target, _why(error, target, needed_bytes, bound)) from error
 
 
-def _why(error: OSError, target: Path, needed_bytes: int) -> str:
+def _why(error: OSError, target: Path, needed_bytes: int, bound: str = "at least") -> str:
     reason = f"cannot write: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = free_bytes(target.parent)
-        need = f"at least {needed_bytes} bytes needed, " if needed_bytes else ""
+        need = f"{bound} {needed_bytes} bytes needed, " if needed_bytes else ""
         have = "unknown" if free is None else str(free)
         return f"{reason} ({need}{have} bytes free); free some space or choose another folder"
     if error.errno == errno.EFBIG:

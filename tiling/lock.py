@@ -7,6 +7,8 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,7 +16,10 @@ from typing import Self
 from tiling.disk import StrPath, beside, real_target, writing
 from tiling.faults import LockedError, WriteError
 
-__all__ = ["OutputLock"]
+__all__ = ["OutputLock", "holding"]
+
+# Outputs held by `holding` in this thread; another thread starts with none, and is refused.
+_held_here: ContextVar[tuple[Path, ...]] = ContextVar("outputs held here", default=())
 
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
@@ -77,6 +82,8 @@ class OutputLock:
 
     def acquire(self) -> Self:
         """Take the lock at once or raise `LockedError`; returns itself."""
+        if self.target in _held_here.get():
+            return self
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         while not self.held:
             with writing(self.target):
@@ -139,6 +146,42 @@ class OutputLock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+@contextlib.contextmanager
+def holding(path: StrPath) -> Iterator[None]:
+    """Hold an output over several steps that each lock it.
+
+    Inside the block, an `OutputLock` on the same output in the same thread is part of this one:
+    it is given at once, and giving it back does nothing.
+
+    Parameters
+    ----------
+    path
+        The output to hold; it need not exist.
+
+    Raises
+    ------
+    LockedError, WriteError
+        As `OutputLock`.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     target = os.path.join(folder, "out.tif")
+    ...     with holding(target):
+    ...         with OutputLock(target):
+    ...             pass
+    ...         print(os.listdir(folder))
+    ['.out.tif.lock']
+    """
+    with OutputLock(path) as lock:
+        token = _held_here.set((*_held_here.get(), lock.target))
+        try:
+            yield
+        finally:
+            _held_here.reset(token)
 
 
 def _is_still(descriptor: int, path: Path) -> bool:

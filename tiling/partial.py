@@ -161,6 +161,7 @@ class Partial:
         with contextlib.ExitStack() as undo:
             if self._own_lock is not None:
                 undo.enter_context(self._own_lock)
+            self._check_target()  # another run may have completed it since
             if not self._resumable():
                 with writing(self.target):
                     _discard(self.target)
@@ -225,10 +226,7 @@ class Partial:
     def publish(self) -> None:
         """Give the data its final name and forget the journal; closes this object."""
         self.file.flush()
-        if self.target.exists() and not self.overwrite:
-            raise WriteError(
-                self.target, "already exists; use --overwrite to replace it, or another name"
-            )
+        self._check_target()
         with writing(self.target):
             keep_mode(self._data.descriptor, self.target)
         self._data.sync()
@@ -245,6 +243,12 @@ class Partial:
         with writing(self.target):
             _discard(self.target)
         self._close()
+
+    def _check_target(self) -> None:
+        if self.target.exists() and not self.overwrite:
+            raise WriteError(
+                self.target, "already exists; use --overwrite to replace it, or another name"
+            )
 
     def _resumable(self) -> bool:
         """Whether data and journal are both there and the journal's first line is whole."""

@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from tiling.disk import StrPath, beside, fsync_folder, real_target, writing
-from tiling.faults import WriteError
+from tiling.disk import StrPath, fsync_folder, real_target, writing
 from tiling.journal import numbered_records
+from tiling.lock import OutputLock
 from tiling.meaning import Meaning
 from tiling.ngff import ORDER, ome_attributes
 from tiling.paged_sink import PagedSink
 from tiling.partial import Partial, discard_partial
+from tiling.replacing import new_folder, put_back, replace_folder
 from tiling.safe_write import check_zarr_target
 
 __all__ = ["CHUNK", "ZarrSink"]
@@ -61,14 +63,14 @@ class ZarrSink(PagedSink):
         self.stored_axes = "".join(sorted(self.axes, key=_place))
         self._arrays: list[Any] = []
         self.target, self._overwrite, self._resume = real_target(path), overwrite, resume
-        self._folder = beside(self.target, ".part.zarr")
+        self._folder = new_folder(self.target)
         check_zarr_target(self.target, overwrite=overwrite)
         self._partial = Partial(path, identity=self._identity(chunk=CHUNK), overwrite=overwrite)
 
     def _write_shards(self, number: int, group: npt.NDArray[Any]) -> None:
         """Write one row of whole shards of each channel, and the smaller ones that are now due."""
         page, row = divmod(number, self._rows.down)
-        with writing(self.target):
+        with self._writing():
             for level, down, pixels in self._pyramid.add(row, group):
                 whole = pixels if "C" in self.axes else pixels[0]
                 self._arrays[level][self._where(page, level, down)] = whole
@@ -78,6 +80,14 @@ class ZarrSink(PagedSink):
             for folder in {file.parent for file in files}:
                 fsync_folder(folder)
         self._partial.append({"n": number, "sha256": _hash(files)})
+
+    def _writing(self) -> AbstractContextManager[None]:
+        """`writing`, with the bytes of the pixels that are still to come; packing needs fewer."""
+        rows = self._rows.pages * self._rows.down
+        area = sum(-(-h // CHUNK) * CHUNK * _padded(w) for h, w in self._pyramid.sizes)
+        whole = area * self._rows.pages * self._rows.channels * self.dtype.itemsize
+        left = -(-whole * max(1, rows - self._rows.done) // rows)
+        return writing(self.target, left, bound="up to")
 
     def _where(self, page: int, level: int, down: int) -> tuple[Any, ...]:
         """Place of a row of shards in the array of its level."""
@@ -101,27 +111,19 @@ class ZarrSink(PagedSink):
                 yield self._folder.joinpath(str(level), "c", *map(str, place))
 
     def __enter__(self) -> Self:
+        with OutputLock(self.target), writing(self.target):
+            put_back(self.target)
+            check_zarr_target(self.target, overwrite=self._overwrite)
         if not self._resume:
             discard_partial(self.target)
         self._partial.__enter__()
         try:
-            with writing(self.target):
-                self._put_back()
+            with self._writing():
                 self._take_up()
         except BaseException as error:
             self._partial.__exit__(type(error), error, error.__traceback__)
             raise
         return self
-
-    def _put_back(self) -> None:
-        """Give a predecessor its name again if a run was killed between the two renames."""
-        old = beside(self.target, ".old.zarr")
-        for folder in (self._folder, old):  # never through a link into somebody else's folder
-            if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-                raise WriteError(self.target, f"{folder.name} beside it is no folder; remove it")
-        if old.exists() and not self.target.exists():
-            os.replace(old, self.target)  # noqa: PTH105
-        check_zarr_target(self.target, overwrite=self._overwrite)
 
     def _take_up(self) -> None:
         """Open the unfinished array, or make a new one, and count the rows that are whole."""
@@ -169,18 +171,12 @@ class ZarrSink(PagedSink):
     def _finish(self) -> None:
         self._rows.check_complete()
         check_zarr_target(self.target, overwrite=self._overwrite)
-        old = beside(self.target, ".old.zarr")
-        with writing(self.target):
+        with self._writing():
             group = zarr.open_group(str(self._folder), mode="r+")
             group.attrs.put({"ome": self._metadata(), "unet2015": self.provenance})
             for file in self._folder.glob("**/zarr.json"):
                 _fsync(file)
-            shutil.rmtree(old, ignore_errors=True)
-            if self.target.exists():
-                os.replace(self.target, old)  # noqa: PTH105 - seen by the fault shim
-            os.replace(self._folder, self.target)  # noqa: PTH105
-            fsync_folder(self.target.parent)
-            shutil.rmtree(old, ignore_errors=True)
+            replace_folder(self.target)
         self._partial.discard()
 
     def _metadata(self) -> dict[str, Any]:
@@ -196,6 +192,11 @@ def _place(letter: str) -> int:
 
 def _shard_columns(width: int) -> int:
     return -(-min(width, _SHARD_COLUMNS) // CHUNK) * CHUNK
+
+
+def _padded(width: int) -> int:
+    """Width of the shards of a row, as stored."""
+    return -(-width // _shard_columns(width)) * _shard_columns(width)
 
 
 def _fsync(file: Path) -> None:

@@ -139,8 +139,11 @@ def predict(
         check_apart(outputs, [checkpoint, *images])
     if overlay is not None and not plan:
         from tiling.safe_write import check_output
+        from unet2015.predict_history import finished
 
-        check_output(overlay, overwrite=overwrite)
+        # Beside a complete output lies the picture of it; any other is refused when it is due.
+        drawn = resume and finished(targets[0][1]) is not None
+        check_output(overlay, overwrite=overwrite or drawn)
     model = load_model(checkpoint)
     if not plan:
         if len(targets) > 1:

@@ -48,12 +48,12 @@ def write_overlay(
     """PNG of the first plane: its first channel in grey, tinted by what `result` holds there.
 
     Instances and labels get a colour each; a probability is orange, the more the surer, above one
-    half. Of several classes' maps the last is shown.
+    half. Of several classes' maps the last is shown. A `path` that holds this very picture stays.
 
     Raises
     ------
     WriteError
-        If `path` exists and `overwrite` is false, or cannot be written.
+        If `path` holds something else and `overwrite` is false, or cannot be written.
     """
     grey = sampled(job.planes[0], job.region)
     with open_source(result) as written:
@@ -68,7 +68,9 @@ def write_overlay(
         picture = instances_rgb(grey, found)
     else:
         picture = _tinted(grey, found, np.dtype(job.dtype))
-    write_bytes(Path(path), pixel_png(picture), overwrite=overwrite)
+    data, place = pixel_png(picture), Path(path)
+    if not (place.is_file() and place.read_bytes() == data):
+        write_bytes(place, data, overwrite=overwrite)
 
 
 def _tinted(grey: NDArray[Any], found: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.uint8]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling import Summary, label_bands, open_sink, open_source, stitch
-from tiling.disk import beside, remove, writing
-from tiling.faults import UsageFault
+from tiling.disk import beside, real_target, remove, writing
+from tiling.faults import LockedError, UsageFault, WriteError
+from tiling.lock import holding
 from tiling.ome import checked_for_ome, is_ome_name
 from tiling.partial import discard_partial, unfinished_identity
+from tiling.replacing import clear_folders, new_folder
 from tiling.safe_write import check_output
-from unet2015.intensity import Scale
 from unet2015.predict_history import (
     certificate,
+    check_input,
     classes_file,
     finished,
+    last_change_ns,
     made_alike,
     provenance,
     seam_rule,
@@ -32,6 +37,17 @@ from unet2015.predict_job import Job, Model, Settings, prepare
 __all__ = ["Job", "Model", "Settings", "predict_file", "prepare"]
 
 Progress = Callable[[Job, int, int, int], None]
+
+# What may lie beside an output whose run was killed.
+_LEFT = (
+    ".part",
+    ".part.journal",
+    ".part.zarr",
+    ".old.zarr",
+    ".trash.zarr",
+    ".classes.tif",
+    ".lock",
+)
 
 
 def predict_file(
@@ -80,48 +96,70 @@ def predict_file(
     """
     settings, name, say = settings or Settings(), os.fsdecode(image), say or _nobody
     _check_name(out)
-    before = finished(out) if resume else None
-    if before is None:
-        check_output(out, overwrite=overwrite, inputs=[name, *model.files])
+    inputs = [name, *model.files]
+    if not resume or finished(out) is None:
+        check_output(out, overwrite=overwrite, inputs=inputs)
     if resume and not settings.output_tile:
         tile = tile_begun_with(out, instances=settings.save == "instances")
         settings = replace(settings, output_tile=tile)
+    changed_ns = last_change_ns(name)
     with open_source(image) as source:
         job = prepare(model, source, name, settings)
-        scale = job.scale
-        made_by = provenance(job, scale)
-        classes = classes_file(out)
-        if before is not None:
-            if unfinished_identity(out) is None and made_alike(before, made_by):
-                _forget_classes(classes)
-                say(
-                    f"{os.fsdecode(out)}: is complete, made with these settings; "
-                    "nothing was left to do"
-                )
-                return []
-            check_output(out, overwrite=overwrite, inputs=[name, *model.files])
+        made_by = provenance(job, job.scale)
+        if resume and _complete(out, made_by):
+            _clear_left(out)
+            say(
+                f"{os.fsdecode(out)}: is complete, made with these settings; nothing was left to do"
+            )
+            return []
         _check_format(job, out)
-        if settings.save != "instances":
-            _forget_classes(classes)
-            return _write(
-                job, scale, out, made_by, overwrite=overwrite, resume=resume,
-                progress=progress, say=say,
-            )  # fmt: skip
-        summaries: list[Summary] = []
-        if not (resume and made_alike(finished(classes), made_by)):
-            summaries = _write(
-                job, scale, classes, made_by, overwrite=True, resume=resume,
-                progress=progress, say=say,
-            )  # fmt: skip
-        _label(job, classes, out, made_by, overwrite=overwrite, say=say)
-        source.check_unchanged()
-    remove(classes)
-    return summaries
+        with holding(out):
+            # Once more: another run may have completed it since.
+            check_output(out, overwrite=overwrite, inputs=inputs)
+            order = _Order(
+                job, made_by, partial(check_input, job, made_by, changed_ns), progress, say
+            )
+            if settings.save != "instances":
+                _forget_classes(classes_file(out))
+                return _write(order, out, overwrite=overwrite, resume=resume)
+            return _write_instances(order, out, overwrite=overwrite, resume=resume)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is to be written, whatever the file: `check` raises where the input has changed."""
+
+    job: Job
+    made_by: Mapping[str, Any]
+    check: Callable[[], None]
+    progress: Progress | None
+    say: Callable[[str], None]
+
+
+def _complete(out: str | os.PathLike[str], made_by: Mapping[str, Any]) -> bool:
+    """Whether `out` is there, made in this way, and nothing to replace it is begun."""
+    target = real_target(out)
+    begun = new_folder(target) if _is_zarr(target) else beside(target, ".part")
+    unfinished = begun.exists() and unfinished_identity(target) is not None
+    return made_alike(finished(out), made_by) and not unfinished
+
+
+def _clear_left(out: str | os.PathLike[str]) -> None:
+    """Remove what a run that was killed after publishing `out` left beside it."""
+    target = real_target(out)
+    # What cannot be removed, or is another run's, does no harm: the output is complete.
+    with contextlib.suppress(LockedError, WriteError), writing(target):
+        if any(os.path.lexists(beside(target, ending)) for ending in _LEFT):
+            with holding(target):
+                discard_partial(target)
+                if _is_zarr(target):
+                    clear_folders(target)
+                _forget_classes(classes_file(target))
 
 
 def _forget_classes(classes: Path) -> None:
     """Remove what a run that wanted objects left when it was killed."""
-    left = (classes, beside(classes, ".part"), beside(classes, ".part.journal"))
+    left = [classes, *(beside(classes, ending) for ending in (".part", ".part.journal", ".lock"))]
     if any(os.path.lexists(path) for path in left):
         discard_partial(classes)
         with writing(classes):
@@ -149,24 +187,17 @@ def _nobody(_line: str) -> None:
 
 
 def _write(
-    job: Job,
-    scale: Scale,
-    out: str | os.PathLike[str],
-    made_by: Mapping[str, Any],
-    *,
-    overwrite: bool,
-    resume: bool,
-    progress: Progress | None,
-    say: Callable[[str], None],
+    order: _Order, out: str | os.PathLike[str], *, overwrite: bool, resume: bool
 ) -> list[Summary]:
     """Every plane through the network into `out`."""
-    settings, source = job.settings, job.planes.source
-    watched = _Watched(job.function(scale))
+    job, progress = order.job, order.progress
+    settings = job.settings
+    watched = _Watched(job.function(job.scale))
     rule = seam_rule(job)
     summaries = []
     with open_sink(
-        out, job.shape, job.wanted.dtype, provenance=made_by, overwrite=overwrite, resume=resume,
-        **_options(job, out, pyramid=settings.save != "instances"),
+        out, job.shape, job.wanted.dtype, provenance=order.made_by, overwrite=overwrite,
+        resume=resume, **_options(job, out, pyramid=settings.save != "instances"),
     ) as sink:  # fmt: skip
         for number, plane in enumerate(job.planes):
             summaries.append(
@@ -176,32 +207,39 @@ def _write(
                     progress=progress and (lambda d, n, p=number: progress(job, p, d, n)),
                 )
             )  # fmt: skip
-        source.check_unchanged()
+        order.check()
         # Written only now: a file that exists is one whose seams were compared and held.
         sink.provenance["seams"] = certificate(job, rule, sink.notes)
     if watched.constant is not None:
-        say(f"{job.image}: every pixel is {watched.constant:g}; the result means little")
+        order.say(f"{job.image}: every pixel is {watched.constant:g}; the result means little")
     return summaries
 
 
-def _label(
-    job: Job,
-    classes: Path,
-    out: str | os.PathLike[str],
-    made_by: Mapping[str, Any],
-    *,
-    overwrite: bool,
-    say: Callable[[str], None],
-) -> None:
+def _write_instances(
+    order: _Order, out: str | os.PathLike[str], *, overwrite: bool, resume: bool
+) -> list[Summary]:
+    """Every plane through the network, and its objects numbered into `out`."""
+    classes = classes_file(out)
+    summaries: list[Summary] = []
+    if not (resume and made_alike(finished(classes), order.made_by)):
+        summaries = _write(order, classes, overwrite=True, resume=resume)
+    _label(order, classes, out, overwrite=overwrite)
+    remove(classes)
+    return summaries
+
+
+def _label(order: _Order, classes: Path, out: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Connected components of the class labels in `classes`, plane by plane, into `out`."""
+    job = order.job
     with open_source(classes) as labels, open_sink(
-        out, job.shape, "uint32", provenance=made_by, overwrite=overwrite,
+        out, job.shape, "uint32", provenance=order.made_by, overwrite=overwrite,
         **_options(job, out, pyramid=True),
     ) as sink:  # fmt: skip
         for number in range(len(job.planes)):
             eight = job.settings.connectivity == 8
             found = label_bands(labels.page(number), sink.page(number), eight=eight)
-            say(f"{os.fsdecode(out)}: plane {number} holds {found} objects")
+            order.say(f"{os.fsdecode(out)}: plane {number} holds {found} objects")
+        order.check()
         sink.provenance["seams"] = labels.provenance["seams"]
 
 

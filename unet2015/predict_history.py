@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 from tiling import SeamRule, open_source
 from tiling.certificate import noted
 from tiling.disk import beside, real_target
-from tiling.faults import InputError
+from tiling.faults import InputChangedError, InputError
 from tiling.input_file import as_input_error
 from tiling.partial import unfinished_identity
 from unet2015.intensity import Scale
@@ -22,8 +24,8 @@ from unet2015.predict_job import Job
 from unet2015.provenance import versions
 
 __all__ = [
-    "certificate", "classes_file", "finished", "made_alike", "provenance", "seam_rule",
-    "tile_begun_with",
+    "certificate", "check_input", "classes_file", "finished", "last_change_ns", "made_alike",
+    "provenance", "seam_rule", "tile_begun_with",
 ]  # fmt: skip
 
 SAMPLED = 64 << 20  # files up to this size are hashed whole, larger ones at 66 places
@@ -123,6 +125,45 @@ def provenance(job: Job, scale: Scale) -> dict[str, Any]:
         "pyramid": job.pyramid or None,
     }
     return found | {name: value for name, value in optional.items() if value is not None}
+
+
+def last_change_ns(path: _StrPath) -> int | None:
+    """When an ordinary file or what is said of it last changed (ctime); None of anything else."""
+    with contextlib.suppress(OSError, ValueError):
+        found = Path(os.fsdecode(path)).stat()
+        return found.st_ctime_ns if stat.S_ISREG(found.st_mode) else None
+    return None
+
+
+def check_input(job: Job, made_by: Mapping[str, Any], changed_ns: int | None) -> None:
+    """Raise `InputChangedError` if the input has changed since it was opened.
+
+    A time of writing can be set back, the time of the last change cannot. It also moves with a
+    permission or a second name, so where it moved alone the content decides.
+
+    Parameters
+    ----------
+    job
+        The input.
+    made_by
+        What `provenance` said of it, with the hash of its content.
+    changed_ns
+        `last_change_ns` before it was opened.
+
+    Raises
+    ------
+    InputChangedError
+        It was written to, replaced or removed.
+    """
+    job.planes.source.check_unchanged()
+    if last_change_ns(job.image) == changed_ns:
+        return
+    with as_input_error(job.image):
+        content = _fingerprint(job.image)
+    if content != made_by["image_sha256"]:
+        raise InputChangedError(
+            job.image, "changed while it was being read; run again on a file at rest"
+        )
 
 
 def finished(out: _StrPath) -> dict[str, Any] | None:

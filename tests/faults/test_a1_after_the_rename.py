@@ -1,0 +1,267 @@
+"""A1, B5, B8, B12: what a run meets, or leaves, once its output or a part of it is published."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from tests.faults.killing import MAKE_MODEL, Command, content, count_calls, hidden
+from tests.faults.warm import Warm
+from tiling import replacing
+from tiling.faults import Fault, InputChangedError, LockedError, WriteError
+from tiling.lock import OutputLock, holding
+from tiling.zarr_sink import ZarrSink
+from unet2015 import predict_file as product
+from unet2015.cli_predict import load_model
+from unet2015.predict_file import Settings, predict_file
+
+Forked = Callable[[Callable[[], object], str], int]
+SMALL = Settings(output_tile=60, save="instances", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
+    """A tiny network."""
+    folder = tmp_path_factory.mktemp("after")
+    assert warm.run(folder / "model.safetensors", "1", code=MAKE_MODEL).code == 0
+    return folder
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(7).integers(0, 256, (150, 40), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "image.tif", pixels, photometric="minisblack", metadata=None)
+    return tmp_path / "image.tif"
+
+
+def command(place: Path, image: Path, name: str, *options: str) -> Command:
+    out = image.with_name(name)
+    words = ("predict", place / "model.safetensors", image, "--out", out, "--output-tile", "60")
+    return Command((*words, *options), out)
+
+
+def lay(folder: Path, value: str) -> None:
+    (folder / "0").mkdir(parents=True)
+    (folder / "zarr.json").write_text(value)
+    (folder / "0" / "zarr.json").write_text(value)
+
+
+def half(path: Path, **_: object) -> None:
+    """A deletion that stops half-way."""
+    if Path(path).is_dir():
+        shutil.rmtree(Path(path) / "0")
+
+
+def test_a1_a_predecessor_half_deleted_never_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "o.zarr"
+    lay(target, "old")
+    lay(replacing.new_folder(target), "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(replacing, "shutil", type("Stops", (), {"rmtree": staticmethod(half)}))
+        replacing.replace_folder(target)
+    assert hidden(tmp_path) == [".o.zarr.trash.zarr"]
+    target.rename(tmp_path / "kept.zarr")
+    replacing.put_back(target)
+    assert os.listdir(tmp_path) == ["kept.zarr"]
+
+
+def test_a1_killed_at_each_rename_of_a_folder_the_old_or_the_new_one_is_found(
+    tmp_path: Path, forked: Forked
+) -> None:
+    ended = -9
+    for n in range(1, 20):
+        folder = tmp_path / str(n)
+        target = folder / "o.zarr"
+        lay(target, "old")
+        lay(replacing.new_folder(target), "new")
+        ended = forked(lambda target=target: replacing.replace_folder(target), f"kill:{n}")
+        published = not replacing.new_folder(target).exists()
+        if target.exists() and published:  # the user takes the result away
+            target.rename(folder / "kept")
+            replacing.put_back(target)
+            assert not target.exists()
+            assert hidden(folder) == []
+        else:
+            replacing.put_back(target)
+            assert (target / "0" / "zarr.json").read_text() == "old"
+        if ended == 0:
+            break
+    assert (ended, n) == (0, 6)
+
+
+def test_b5_a_predecessor_that_could_not_be_deleted_goes_with_a_later_run(
+    place: Path, image: Path, warm: Warm
+) -> None:
+    run = command(place, image, "o.zarr")
+    assert run.run(warm).code == 0
+    lay(image.with_name(".o.zarr.old.zarr"), "old")
+    lay(image.with_name(".o.zarr.trash.zarr"), "older")
+    assert run.run(warm, "--resume").code == 0
+    assert hidden(image.parent) == []
+
+
+@pytest.mark.parametrize("name", ["o.tif", "o.zarr"])
+def test_a1_instances_killed_about_their_publication_are_complete_or_taken_up(
+    place: Path, image: Path, warm: Warm, shim: Any, name: str
+) -> None:
+    run = command(
+        place, image, name, "--save", "instances", "--overlay", str(image.with_name("p.png"))
+    )
+    calls = count_calls(warm, run, image.with_name("log"), shim.log_of)
+    whole = content(run.out)
+    last = max(n for n, (call, _) in enumerate(calls, 1) if call == "replace")  # the overlay
+    for n in range(last - 5, len(calls) + 1, 1 if name == "o.zarr" else 3):
+        for path in (run.out, image.with_name("p.png")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        assert run.run(warm, fault=f"kill:{n}").code == -9
+        again = run.run(warm, "--resume")
+        assert again.code == 0, (calls[n - 1], again.err)
+        assert content(run.out) == whole
+        assert image.with_name("p.png").exists()
+        assert hidden(image.parent) in ([], [p for p in hidden(image.parent) if "-tmp" in p])
+
+
+def test_b5_another_picture_is_kept_when_a_complete_run_is_repeated(
+    place: Path, image: Path, warm: Warm
+) -> None:
+    picture = image.with_name("p.png")
+    run = command(place, image, "o.tif", "--overlay", str(picture))
+    assert run.run(warm).code == 0
+    drawn = picture.read_bytes()
+    assert run.run(warm, "--resume").code == 0
+    assert picture.read_bytes() == drawn
+    picture.write_bytes(b"mine")
+    again = run.run(warm, "--resume")
+    assert again.code == 5
+    assert "p.png: already exists" in again.err
+    assert picture.read_bytes() == b"mine"
+
+
+def rewrite(image: Path) -> None:
+    """Other pixels in place, under the old time of writing."""
+    before = image.stat()
+    data = bytearray(image.read_bytes())
+    data[-500:] = bytes(500)
+    image.write_bytes(data)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("save", ["instances", "probability"])
+def test_b12_an_input_rewritten_under_its_old_time_is_noticed_before_publishing(
+    place: Path, image: Path, monkeypatch: pytest.MonkeyPatch, save: Any
+) -> None:
+    name = "label_bands" if save == "instances" else "stitch"
+    real = getattr(product, name)
+
+    def meanwhile(*args: Any, **keywords: Any) -> Any:
+        found = real(*args, **keywords)
+        rewrite(image)
+        return found
+
+    monkeypatch.setattr(product, name, meanwhile)
+    model, out = load_model(place / "model.safetensors"), image.with_name("o.tif")
+    with pytest.raises(InputChangedError, match="changed while it was being read"):
+        predict_file(model, image, out, Settings(output_tile=60, save=save, device="cpu"))
+    assert not out.exists()
+
+
+def test_b12_a_permission_or_a_second_name_is_no_change(
+    place: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = product.label_bands
+
+    def meanwhile(*args: Any, **keywords: Any) -> Any:
+        image.chmod(0o600)
+        os.link(image, image.with_name("second.tif"))
+        return real(*args, **keywords)
+
+    monkeypatch.setattr(product, "label_bands", meanwhile)
+    predict_file(load_model(place / "model.safetensors"), image, image.with_name("o.tif"), SMALL)
+    assert image.with_name("o.tif").exists()
+
+
+def test_b8_nobody_takes_the_classes_from_a_run_that_numbers_them(
+    place: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out, met = load_model(place / "model.safetensors"), image.with_name("o.tif"), []
+    real = product._label
+
+    def other() -> None:
+        for settings in (SMALL, Settings(output_tile=60, save="label", device="cpu")):
+            try:
+                predict_file(model, image, out, settings, resume=True)
+            except Fault as error:
+                met.append(type(error))
+
+    def meanwhile(*args: Any, **keywords: Any) -> Any:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        return real(*args, **keywords)
+
+    monkeypatch.setattr(product, "_label", meanwhile)
+    predict_file(model, image, out, SMALL)
+    assert met == [LockedError, LockedError]
+    assert out.exists()
+    assert hidden(image.parent) == []
+
+
+@pytest.mark.parametrize("name", ["o.tif", "o.zarr"])
+def test_b8_an_output_that_another_run_completed_meanwhile_stops_before_the_work(
+    place: Path, image: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model, out = load_model(place / "model.safetensors"), image.with_name(name)
+
+    def late(path: Path) -> Any:
+        monkeypatch.undo()
+        predict_file(model, image, out, SMALL)
+        return holding(path)
+
+    monkeypatch.setattr(product, "holding", late)
+    shown: list[object] = []
+    with pytest.raises(WriteError, match="already exists"):
+        predict_file(model, image, out, SMALL, progress=lambda *told: shown.append(told))
+    assert shown == []
+    assert hidden(image.parent) == []
+
+
+def test_b8_a_held_output_is_held_against_other_threads_until_the_end(tmp_path: Path) -> None:
+    met: list[str] = []
+
+    def other() -> None:
+        try:
+            with OutputLock(tmp_path / "o.tif"):
+                met.append("taken")
+        except LockedError:
+            met.append("refused")
+
+    with holding(tmp_path / "o.tif"):
+        with OutputLock(tmp_path / "o.tif"):
+            pass
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    other()
+    assert met == ["refused", "taken"]
+    assert hidden(tmp_path) == []
+
+
+def test_b1_a_full_disk_is_told_with_the_bytes_of_the_zarr_to_come(
+    tmp_path: Path, faulty: Any
+) -> None:
+    with (
+        pytest.raises(WriteError, match=r"\(up to 65536 bytes needed, \d+ bytes free\)"),
+        ZarrSink(tmp_path / "o.zarr", (200, 150), np.uint8) as sink,
+        faulty("full:1"),
+    ):
+        sink[..., 0:200, 0:150] = np.zeros((200, 150), np.uint8)
