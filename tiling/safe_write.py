@@ -223,18 +223,20 @@ def remove_stale(folder: StrPath) -> list[Path]:
 
 
 def remove_stale_beside(*outputs: StrPath) -> list[Path]:
-    """The same in every folder that one of these outputs will really lie in, links followed.
+    """Do that wherever one of these outputs will really lie; `check_output` tells of bad folders.
 
-    A folder that is missing or closed is passed over: `check_output` tells of it.
+    Returns
+    -------
+    list of Path
+        What was removed.
     """
-    folders: dict[Path, None] = {}
+    removed, done = [], set()
     for output in outputs:
-        with contextlib.suppress(WriteError):
-            folders[real_target(output).parent] = None
-    removed = []
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            removed += remove_stale(folder)
+        with contextlib.suppress(OSError, WriteError):
+            folder = real_target(output).parent
+            if folder not in done:
+                done.add(folder)
+                removed += remove_stale(folder)
     return removed
 
 
