@@ -15,6 +15,7 @@ import torch
 from tiling.apart import check_apart
 from tiling.command import tell
 from tiling.faults import InputError, UsageFault
+from tiling.input_file import as_input_error
 from unet2015.data import Stack, read_stack_pair, split, weigh
 from unet2015.device import choose_device, choose_precision, describe_device
 from unet2015.label_values import Meaning, parse_label_values
@@ -256,10 +257,9 @@ def run_training(
 def _files_of(inputs: Inputs) -> Iterator[Path]:
     """The files that training reads; in a folder, all but those a run writes into its own."""
     for path in filter(None, (inputs.images, inputs.labels, inputs.weights)):
-        if path.is_dir():
-            yield from (file for file in path.iterdir() if file.name not in WRITTEN)
-        else:
-            yield path
+        with as_input_error(path):
+            files = list(path.iterdir()) if path.is_dir() else [path]
+        yield from (file for file in files if file == path or file.name not in WRITTEN)
 
 
 def _introduce(
