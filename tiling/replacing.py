@@ -60,7 +60,10 @@ def put_back(target: Path) -> None:
     if old.is_dir() and new_folder(target).is_dir() and not os.path.lexists(target):
         os.replace(old, target)  # noqa: PTH105
         fsync_folder(target.parent)
-    _throw_away(target)
+    if os.path.lexists(target):
+        _throw_away(target)
+    else:  # somebody took the new folder away; a whole predecessor is not ours to delete here
+        shutil.rmtree(beside(target, _TRASH), ignore_errors=True)
 
 
 def clear_folders(target: Path) -> None:
