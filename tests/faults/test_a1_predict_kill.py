@@ -342,7 +342,7 @@ def test_a1_the_kernel_sees_the_calls_that_the_shim_counts_and_its_kill_is_survi
     assert done.returncode == 0, done.stderr
     assert content(command.out) == whole["tif"]
     assert names_in(tmp_path / "trace") == [name for name, _ in calls]
-    for point in ("fsync:signal=KILL:when=4", "ftruncate:signal=KILL:when=3"):
+    for point in ("fsync:signal=KILL:when=4", "ftruncate:signal=KILL:when=2"):
         _clear(tmp_path / "o")
         done = traced(command, tmp_path / "trace", "-e", f"inject={point}")
         assert done.returncode in (-9, 137), done.stderr
