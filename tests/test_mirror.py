@@ -90,6 +90,25 @@ def test_a_row_band_refuses_too_tall_windows_and_survives_a_failed_read():
     np.testing.assert_array_equal(band[..., 3:7, 0:2][0], source.array[3:7])
 
 
+@invariant("tiling", "rows read ahead in any steps are each read once, and no window changes")
+@given(
+    st.integers(20, 60), st.integers(4, 9), st.integers(1, 9),
+    st.lists(st.lists(st.integers(0, 70), max_size=4), max_size=9),
+)  # fmt: skip
+def test_rows_read_ahead_are_read_once_and_change_no_window(height, rows, step, ahead):
+    source = Counting(np.random.default_rng(0).integers(0, 255, (height, 3)))
+    band = RowBand(source, rows + step)
+    tops = range(0, max(1, height - rows), step)
+    for top, stops in zip(tops, [*ahead, *[[]] * len(tops)], strict=False):
+        window = slice(top, min(top + rows, height))
+        np.testing.assert_array_equal(band[..., window, 0:3][0], source.array[window])
+        for stop in stops:
+            band.read_on(stop, top + rows + step)
+            np.testing.assert_array_equal(band[..., window, 0:3][0], source.array[window])
+            assert band.bottom >= min(stop, top + rows + step, height)
+    assert source.reads.max() == 1
+
+
 def test_a_row_band_of_a_big_endian_source_is_native():
     band = RowBand(np.arange(4, dtype=">u2").reshape(2, 2), 2)
     assert band[..., 0:2, 0:2].dtype == np.dtype("=u2")

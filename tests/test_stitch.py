@@ -151,6 +151,19 @@ def test_each_row_is_read_once():
         assert (source.reads == 1).all(), height
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_rows_are_read_ahead_little_by_little_where_the_source_keeps_them(keeps):
+    source = Counting(image_of(98, 140))
+    source.keeps_rows = keeps
+    result = np.empty((2, 98, 140))
+    stitch(source, network, result, geometry(14), batch=2)
+    np.testing.assert_array_equal(result, one_shot(source.array))
+    assert (source.reads == 1).all()
+    # Twelve tiles in a row, two at a time: after each pair a sixth of the step of 12 rows. Else
+    # the first tile of a row waits for all of them, at first the probe and it for some each.
+    assert source.heights == [24, *([2] * 37 if keeps else [8, 4, 12, 12, 12, 12, 12, 2])]
+
+
 def test_batches_are_never_padded_nor_mixed_between_bands():
     sizes = []
 

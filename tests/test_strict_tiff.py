@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import tiling.codec_threads
 import tiling.rows
 from tests.faults.invariants import invariant
 from tiling.axes import page_axes
@@ -193,6 +194,33 @@ def test_each_segment_is_decoded_once_on_the_way_down(
             image.read_rows(0, start, min(200, start + 50))
     segments = 7 * 3 if tile else 7
     assert len(calls) == (segments if compression else 0)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzw"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_many_segments_are_decoded_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str, planar: str
+) -> None:
+    monkeypatch.setattr(tiling.codec_threads, "codec_threads", lambda: 4)
+    shape = (700, 500, 3) if planar == "contig" else (3, 700, 500)
+    pixels = picture("u2", shape)
+    path = written(
+        tmp_path / "a.tif", pixels, compression=compression, tile=(32, 48), predictor=2,
+        photometric="rgb", planarconfig=planar,
+    )  # fmt: skip
+    shared = []
+    on_threads = tiling.rows.on_threads
+
+    def counted(work: Any, items: Any) -> None:
+        shared.extend(items := list(items))
+        on_threads(work, items)
+
+    monkeypatch.setattr(tiling.rows, "on_threads", counted)
+    with open_tiff(path) as image:
+        found = image.read_rows(0, 11, 699)
+    whole = pixels.transpose(2, 0, 1) if planar == "contig" else pixels
+    np.testing.assert_array_equal(found, whole[:, 11:699])
+    assert len(shared) == 22 * 11 * (1 if planar == "contig" else 3)
 
 
 @pytest.mark.parametrize("predictor", [None, 2])

@@ -47,6 +47,11 @@ class RowBand:
         self._top = self._bottom = 0
 
     @property
+    def bottom(self) -> int:
+        """The row below the last one that is there."""
+        return self._bottom
+
+    @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
         return int(self._memory.nbytes)
@@ -62,6 +67,22 @@ class RowBand:
             columns.start - left : columns.stop - left,
         ]
 
+    def read_on(self, bottom: int, goal: int) -> None:
+        """Read rows down to `bottom` before a window asks for them.
+
+        Parameters
+        ----------
+        bottom
+            Where to stop now.
+        goal
+            How far later calls will go on. Old rows make room for all of it at once, so that the
+            rest is not moved by every call; the rows that windows still need must fit beside it.
+        """
+        goal = min(goal, self.shape[-2])
+        if self._bottom < min(bottom, goal):
+            keep = max(self._top, goal - self._memory.shape[1])
+            self._extend(min(keep, self._bottom), min(bottom, goal))
+
     def _slide(self, top: int, bottom: int) -> None:
         """Make rows [top, bottom) present, reading only those that are not."""
         if self._top <= top and bottom <= self._bottom:
@@ -69,13 +90,17 @@ class RowBand:
         capacity = self._memory.shape[1]
         if bottom - top > capacity:
             raise ValueError(f"{bottom - top} rows do not fit a band of {capacity}")
+        touching = self._top <= top <= self._bottom
+        # As many of the old rows as there is room for: a mirrored window may reach further up.
+        self._extend(max(self._top, bottom - capacity) if touching else top, bottom)
+
+    def _extend(self, top: int, bottom: int) -> None:
+        """Hold rows [top, bottom), of which those that are there already are moved, not read."""
         if self._top <= top <= self._bottom:
-            # Keep as many of the old rows as there is room for.
-            keep = max(self._top, bottom - capacity)
-            kept = self._bottom - keep
-            if keep > self._top:
-                self._memory[:, :kept] = self._memory[:, keep - self._top : keep - self._top + kept]
-            self._top = keep
+            kept = self._bottom - top
+            if top > self._top:
+                self._memory[:, :kept] = self._memory[:, top - self._top : top - self._top + kept]
+            self._top = top
         else:
             self._top = self._bottom = top
         have, self._bottom = self._bottom, self._top  # nothing is valid if the reading fails

@@ -16,7 +16,11 @@ __all__ = ["Source", "read_mirrored", "reflected"]
 
 
 class Source(Protocol):
-    """Anything to read pixels from: a numpy or zarr array, `tiling.open_source`, ..."""
+    """Anything to read pixels from: a numpy or zarr array, `tiling.open_source`, ...
+
+    A source that has an attribute `keeps_rows`, which is true, keeps what it had to decode below
+    the rows it was asked for. It is asked for a few rows at a time, in order, ahead of the tiles.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -290,10 +290,15 @@ def _batches(
 
     if tiles.rows == probe_row + 1:  # what it is compared with ends with this band
         yield from probing()
+    little_by_little = getattr(source, "keeps_rows", False)
     for row in range(probe_row, tiles.rows):
+        goal = tiles.tile(row + 1, 0).read[1] if row + 1 < tiles.rows else 0
         for column in range(0, tiles.columns, batch):
             end = min(column + batch, tiles.columns)
             group = [tiles.tile(row, i) for i in range(column, end)]
             yield _Batch(row, column, group, filled([tile.read for tile in group]))
+            if little_by_little:  # else the first tile of the next row would wait for all its rows
+                rest = max(0, goal - band.bottom)
+                band.read_on(goal - rest * (tiles.columns - end) // (tiles.columns - column), goal)
         if row == probe_row and tiles.rows > row + 1:
             yield from probing()

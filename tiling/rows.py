@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tiling.codec_threads import on_threads
 from tiling.decode import DeflateStream, decompress, is_deflate, to_pixels
 from tiling.faults import InputError
 from tiling.ifd import Limits
@@ -22,6 +24,7 @@ _STREAMED = 1 << 22  # a deflate strip above this is decoded row by row
 _STREAM_INPUT = 1 << 18
 _SKIP = 1 << 20  # decoded bytes that are passed over at a time
 _PIECE = 1 << 24
+_SHARED = 1 << 20  # decoded bytes from which more than one thread is worth its start
 
 
 def check_bytes(path: str, needed: int, limits: Limits) -> None:
@@ -127,17 +130,23 @@ class RowReader:
         )
         lists, order = self._lists(page), self._pages[page].order
         out = self._empty(last - first)
-        for down in range(first // layout.rows, -(-last // layout.rows)):
+
+        def place(where: tuple[int, int, int]) -> None:
+            plane, down, across = where
             rows, top = layout.segment_rows(down), down * layout.rows - first
-            for plane in range(layout.planes):
-                for across in range(layout.across):
-                    where = plane, down, across
-                    data = self._file.read(int(lists.offsets[where]), int(lists.counts[where]))
-                    data = decompress(
-                        self._file.path, page, layout.compression, data, rows * layout.row_bytes
-                    )
-                    pixels = to_pixels(data, layout, order, rows)
-                    _put(out[:, top : top + rows], pixels, layout, plane, across)
+            data = self._file.read(int(lists.offsets[where]), int(lists.counts[where]))
+            length = rows * layout.row_bytes
+            data = decompress(self._file.path, page, layout.compression, data, length)
+            pixels = to_pixels(data, layout, order, rows)
+            _put(out[:, top : top + rows], pixels, layout, plane, across)
+
+        down = range(first // layout.rows, -(-last // layout.rows))
+        every = product(range(layout.planes), down, range(layout.across))
+        if out.nbytes < _SHARED:
+            for where in every:
+                place(where)
+        else:
+            on_threads(place, every)
         return first, out
 
     def _streamed(self, page: int, start: int, stop: int) -> npt.NDArray[Any]:

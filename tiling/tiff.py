@@ -40,7 +40,11 @@ class TiffSource(Closing):
         Type of a pixel, native byte order.
     image : TiffImage
         The open file: `.axes`, `.page_shape`, `.resolution`, `.description`, `.sha256()`.
+    keeps_rows : bool
+        True: what was decoded below the rows asked for is there for the next call.
     """
+
+    keeps_rows = True
 
     def __init__(self, path: StrPath, *, page: int = 0, limits: Limits = _DEFAULT_LIMITS) -> None:
         self.image = open_tiff(path, limits=limits)
@@ -112,6 +116,8 @@ class TiffSource(Closing):
 class _Page:
     """One page of an open TIFF."""
 
+    keeps_rows = True
+
     def __init__(self, image: TiffImage, number: int) -> None:
         size = (image.height, image.width)
         self.shape = size if image.samples == 1 else (image.samples, *size)
@@ -127,6 +133,8 @@ class _Page:
 
 class _Channels:
     """Several pages, one behind the other along the channel axis."""
+
+    keeps_rows = True
 
     def __init__(self, pages: list[_Page]) -> None:
         self._pages = pages

@@ -27,6 +27,7 @@ from tiling.bigtiff import (
     header,
 )
 from tiling.codec import codec
+from tiling.codec_threads import codec_threads
 from tiling.disk import StrPath
 from tiling.faults import UsageFault
 from tiling.journal import numbered_records
@@ -194,8 +195,7 @@ class TiffSink(PagedSink):
         except BaseException as error:
             self._partial.__exit__(type(error), error, error.__traceback__)
             raise
-        workers = min(4, os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tiling compress")
+        self._pool = ThreadPoolExecutor(codec_threads(), thread_name_prefix="tiling compress")
         return self
 
     def _take_up(self) -> None:

@@ -56,12 +56,16 @@ class ZarrSource(Closing):
         Axes, resolution, distance of slices and names of the channels together.
     provenance : dict
         What made the image, where it is one of ours.
+    keeps_rows : bool
+        True: what was decoded below the rows asked for is there for the next call.
 
     Raises
     ------
     InputError
         The folder is no Zarr array or image, or its axes do not end in rows and columns.
     """
+
+    keeps_rows = True
 
     def __init__(self, path: StrPath, *, page: int = 0, limits: Limits = _DEFAULT_LIMITS) -> None:
         self.path = os.fsdecode(path)
@@ -202,6 +206,8 @@ class ZarrSource(Closing):
 
 class _ZarrPage:
     """One page of an open Zarr array."""
+
+    keeps_rows = True
 
     def __init__(self, whole: ZarrSource, number: int) -> None:
         self.shape, self.dtype = whole.shape, whole.dtype

@@ -75,6 +75,7 @@ class OneChannel:
     def __init__(self, source: Source, channel: int) -> None:
         self._source, self._channel = source, channel
         self.shape, self.dtype = source.shape[-2:], source.dtype
+        self.keeps_rows = getattr(source, "keeps_rows", False)
 
     def __getitem__(self, key: tuple[Any, slice, slice]) -> Any:
         return np.asarray(self._source[key])[self._channel]
