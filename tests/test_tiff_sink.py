@@ -7,7 +7,9 @@ import json
 import os
 import sys
 import tracemalloc
+import types
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -189,6 +191,22 @@ def test_zstd_without_imagecodecs_is_a_clear_refusal(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     with pytest.raises(UsageFault, match="imagecodecs"):
         open_sink(tmp_path / "a.tif", (4, 4), np.uint8, compression="zstd")
+
+
+@pytest.mark.parametrize("lacking", ["the package", "libdeflate in it"])
+def test_deflate_needs_nothing_but_python(tmp_path, monkeypatch, lacking):
+    array = (RNG.random((300, 500)) * 200).astype(np.uint8)
+    if lacking == "the package":
+        monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    else:
+        imagecodecs = pytest.importorskip("imagecodecs")
+        monkeypatch.setattr(imagecodecs, "DEFLATE", types.SimpleNamespace(available=False))
+    write(tmp_path / "a.tif", array)
+    np.testing.assert_array_equal(read_stack(tmp_path / "a.tif")[0], array)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        page = tif.pages[0]
+        stored = tif.filehandle.read_segments(page.dataoffsets, page.databytecounts)
+        assert next(stored)[0] == zlib.compress(array[:128, :128].tobytes(), 1)
 
 
 # --- interruption ---------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def to_pixels(data: bytes, layout: Layout, order: Literal["<", ">"], rows: int) 
             pixels = _undo_difference(pixels)
     if layout.photometric == "miniswhite":
         pixels = ~pixels  # the largest value minus the pixel, for bool and unsigned integers
-    return np.moveaxis(pixels, 2, 0)
+    return pixels.transpose(2, 0, 1)
 
 
 def _undo_difference(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:

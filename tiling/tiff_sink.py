@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,6 +43,7 @@ __all__ = ["TILE", "TiffSink"]
 
 TILE = 128
 """Side of a stored tile: it divides the steps of the usual output tiles (388, 516, 772, 1540)."""
+_TOGETHER = 8  # tiles handed to a thread at a time; each by itself costs an eighth more
 
 
 class TiffSink(PagedSink):
@@ -143,7 +145,8 @@ class TiffSink(PagedSink):
             ]
         digest, counts = hashlib.sha256(), []
         self._partial.file.seek(self._end)
-        for data in self._pool.map(self._encode, tiles):
+        parts = [tiles[i : i + _TOGETHER] for i in range(0, len(tiles), _TOGETHER)]
+        for data in chain.from_iterable(self._pool.map(self._encoded, parts)):
             self._partial.file.write(data)
             digest.update(data)
             counts.append(len(data))
@@ -152,6 +155,9 @@ class TiffSink(PagedSink):
         }  # fmt: skip
         self._partial.append(record)
         self._enter(record)
+
+    def _encoded(self, tiles: list[npt.NDArray[Any]]) -> list[bytes]:
+        return [self._encode(tile) for tile in tiles]
 
     def _places(self, number: int) -> Iterator[tuple[int, tuple[int, int]]]:
         """(level, (image, tile)) of each tile that is written with one row of tiles, in order."""
