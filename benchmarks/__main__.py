@@ -40,6 +40,7 @@ MINUTES: dict[str, list[str]] = {
     "score_speed": ["--slices", "2", "--side", "128", "--repeats", "1"],
     "tiling_memory": ["--small"],
     "tiling_throughput": ["--small"],
+    "tiling_pairs": ["--small"],
     "train_step": ["--size", "quick", "--steps", "1"],
 }
 # Script -> (arguments on a GPU, arguments of a small run); the shortest first.
@@ -49,6 +50,7 @@ GPU: dict[str, tuple[list[str], list[str]]] = {
         ["--size", "quick", "--steps", "1"],
     ),
     "tiling_throughput": (["--base", "64", "--side", "12292", "--repeat", "2"], ["--small"]),
+    "tiling_pairs": (["--base", "64", "--side", "12292", "--rounds", "4"], ["--small"]),
     "time_to_quality": (
         ["--recipe", "isbi2012-modern", "--workers", "4", "--steps", "1000", "2000", "4000"],
         ["--recipe", "quick", "--steps", "2", "--seeds", "0"],

@@ -15,7 +15,14 @@ import pytest
 import torch
 
 from benchmarks import __main__ as every
-from benchmarks import augmentation, record, throughput_rows, tiling_throughput, train_step
+from benchmarks import (
+    augmentation,
+    record,
+    throughput_rows,
+    tiling_pairs,
+    tiling_throughput,
+    train_step,
+)
 from unet2015.recipe import isbi2012
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +112,30 @@ def test_every_row_of_the_throughput_runs_as_on_a_gpu(row, gpu, monkeypatch, tmp
     saved = tmp_path / f"{row}.npy"
     assert saved.is_file() == (row not in ("network", "pipeline"))
     assert not saved.is_file() or np.load(saved).shape == (64, 64)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_network_and_prediction_take_turns(monkeypatch, tmp_path):
+    tiling_throughput.write_image(tmp_path / "in.tif", 230)
+    options = options_of(tmp_path, "ours", monkeypatch)
+    words = {k: v for k, v in vars(options).items() if k not in ("folder", "precision")}
+    found = tiling_pairs.measured(argparse.Namespace(**words, rounds=2), tmp_path, "fp32")
+    assert [sorted(one) for one in found["rounds"]] == [[
+        "network cpu_seconds", "network seconds", "ours cpu_seconds", "ours seconds",
+    ]] * 2  # fmt: skip
+    assert all(len(figures) == 2 for one in found["rounds"] for figures in one.values())
+    told = found["network_by_ours"]["seconds"]
+    assert 0 < told["from"] <= told["median"] <= told["to"]
+    assert 0 < found["added_up"]["network_by_both"] < 1
+    report = {"base_channels": 1, "measured": [found]}
+    assert len(tiling_pairs.table(report)["rows"][0]) == len(tiling_pairs.table(report)["columns"])
+
+
+def test_the_ratio_of_a_round_is_that_of_its_sums():
+    slow = {"network seconds": [2.0, 4.0], "ours seconds": [5.0, 3.0]}
+    assert tiling_pairs.ratios([slow], "seconds") == [0.75]
+    told = tiling_pairs.summary([0.9] * 7 + [0.5])
+    assert told == {"median": 0.9, "from": 0.9, "to": 0.9}
 
 
 @pytest.mark.usefixtures("gpu")
