@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from tiling.faults import NumericsError, UsageFault
 from unet2015.fitting import Fitting
@@ -210,8 +209,10 @@ def _probabilities(logits: Tensor) -> Tensor:
     spare = -(height * width) % _LANES
     if not spare or logits.device.type != "cpu":
         return logits.softmax(dim=1)
-    padded = pad(logits.flatten(2), (0, spare)).softmax(dim=1)
-    return padded[..., : height * width].reshape(logits.shape)
+    padded = logits.new_empty((*logits.shape[:2], height * width + spare))
+    padded[..., height * width :] = 0
+    padded[..., : height * width].view(logits.shape).copy_(logits)
+    return padded.softmax(dim=1)[..., : height * width].view(logits.shape)
 
 
 def _turned(image: Tensor, view: tuple[int, bool]) -> Tensor:
@@ -238,5 +239,6 @@ def _picked(mean: Tensor, wanted: Wanted) -> Tensor:
     values = mean if wanted.only is None else mean[:, wanted.only : wanted.only + 1]
     if wanted.dtype in _QUANTA:
         kind, full = _QUANTA[wanted.dtype]
-        return (values * full).round_().clamp_(0, full).to(torch.int32).to(kind)
+        levels = (values * full).round_()  # a mean above 1 by its rounding comes back to `full`
+        return (levels if full < 256 else levels.to(torch.int32)).to(kind)
     return values.to(torch.float16 if wanted.dtype == "float16" else torch.float32)
