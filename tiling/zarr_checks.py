@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tiling.disk import StrPath
@@ -32,31 +32,46 @@ def check_codecs(path: StrPath, metadata: Any) -> frozenset[str]:
     InputError
         One of them is not read; or shards lie within shards, or within another codec.
     """
-    codecs = _codecs(metadata)
-    names = [name for codec in codecs for name in _names(codec)]
+    if not hasattr(metadata, "codecs"):
+        filters = check_chain(path, [str(codec.codec_id) for codec in metadata.filters or ()])
+        last = [] if metadata.compressor is None else [str(metadata.compressor.codec_id)]
+        if last and COMPRESSED & filters:
+            raise _coded_again(path)
+        return filters | check_chain(path, last)
+    names = check_chain(path, metadata.codecs)
+    if "sharding_indexed" not in names:
+        return names
+    shard, inside = metadata.codecs[0], frozenset[str]()
+    if len(metadata.codecs) == 1:
+        inside = check_chain(path, shard.codecs) | check_chain(path, shard.index_codecs)
+    if len(metadata.codecs) > 1 or "sharding_indexed" in inside:
+        raise InputError(
+            path, "has shards within shards or within another codec; save it with plain shards"
+        )
+    return names | inside
+
+
+def check_chain(path: StrPath, chain: Iterable[Any]) -> frozenset[str]:
+    """Names of codecs that are applied one after the other.
+
+    Raises
+    ------
+    InputError
+        One is not read; or what one has compressed is coded again, and could not be bounded.
+    """
+    names = [codec if isinstance(codec, str) else str(codec.to_dict()["name"]) for codec in chain]
     odd = sorted(set(names) - PLAIN - COMPRESSED)
     if odd:
         known = ", ".join(sorted(COMPRESSED))
         raise InputError(path, f"is compressed with {odd[0][:40]!r}; {known} are read")
-    if names.count("sharding_indexed") > ("sharding_indexed" in names and len(codecs) == 1):
-        raise InputError(
-            path, "has shards within shards or within another codec; save it with plain shards"
-        )
+    compressed = [place for place, name in enumerate(names) if name in COMPRESSED]
+    if compressed and set(names[compressed[0] + 1 :]) - {"crc32c"}:
+        raise _coded_again(path)
     return frozenset(names)
 
 
-def _codecs(metadata: Any) -> list[dict[str, Any]]:
-    if hasattr(metadata, "codecs"):
-        return [codec.to_dict() for codec in metadata.codecs]
-    found = (metadata.compressor, *(metadata.filters or ()))
-    return [{"name": str(codec.codec_id)} for codec in found if codec is not None]
-
-
-def _names(codec: Any) -> Iterator[str]:
-    yield str(codec["name"])
-    options = codec.get("configuration") or {}
-    for inner in (*options.get("codecs", ()), *options.get("index_codecs", ())):
-        yield from _names(inner if isinstance(inner, dict) else inner.to_dict())
+def _coded_again(path: StrPath) -> InputError:
+    return InputError(path, "is coded again after it was compressed; save it with one compressor")
 
 
 def inner_chunks(path: StrPath, array: Any, limits: Limits) -> int:

@@ -25,7 +25,7 @@ from zarr.storage import LocalStore
 
 from tiling.faults import InputError
 from tiling.ifd import Limits
-from tiling.zarr_checks import METADATA, check_codecs, inner_chunks
+from tiling.zarr_checks import METADATA, check_chain, check_codecs, inner_chunks
 
 __all__ = ["StrictStore", "check_file"]
 
@@ -34,6 +34,8 @@ _SMALL = 1 << 24  # what inflates to no more is no bomb, whatever its ratio
 _LARGER = 4  # times the chunk that a stream may inflate to: filters may change the type
 _DEFLATE_RATIO = 1032  # of deflate at most
 _AGAIN = "copy the folder again from where it came"
+_BLOSC_HEADER = 16
+_ZSTD, _ZSTD_SKIPPED = 0xFD2FB528, range(0x184D2A50, 0x184D2A60)
 _NO_CHUNK = (1 << 64) - 1  # place and length of a chunk that a shard does not have
 
 
@@ -94,8 +96,10 @@ class StrictStore(LocalStore):
         self._limits = limits
         self._codecs: frozenset[str] = frozenset()
         self._ceiling = 0  # bytes; 0: no array is known yet
-        self._inner = 1  # chunks of a shard
+        self._pairs = 0  # bytes of places in the index of a shard; 0: there are no shards
+        self._index = 0  # the same with its checksum
         self._index_first = False
+        self._checksum = 0  # bytes behind each compressed chunk
         self._exact = 0  # bytes of a chunk that is stored as it is; 0: its size is not known
         self.asked = ""
 
@@ -121,12 +125,16 @@ class StrictStore(LocalStore):
         if chunk > _SMALL and chunk > _LARGER * whole:
             raise InputError(path, f"has chunks of {chunk} bytes in an array of {whole} bytes")
         self._ceiling = max(_SMALL, _LARGER * chunk)
-        self._inner = inner_chunks(path, array, self._limits)
-        if self._inner > 1 or "sharding_indexed" in self._codecs:
-            options = array.metadata.codecs[0].to_dict()["configuration"]
-            self._index_first = options.get("index_location") == "start"
+        inner = inner_chunks(path, array, self._limits)
+        chain: Any = getattr(array.metadata, "codecs", ())
+        if "sharding_indexed" in self._codecs:
+            shard, chain = chain[0], chain[0].codecs
+            self._pairs = 16 * inner
+            self._index = self._pairs + 4 * ("crc32c" in check_chain(path, shard.index_codecs))
+            self._index_first = shard.to_dict()["configuration"].get("index_location") == "start"
         elif self._codecs <= {"bytes", "transpose", "crc32c"}:
             self._exact = chunk + 4 * ("crc32c" in self._codecs)
+        self._checksum = 4 * ("crc32c" in check_chain(path, chain[-1:]))
 
     async def get(
         self,
@@ -181,35 +189,47 @@ class StrictStore(LocalStore):
         if wanted and len(data) != wanted:
             raise InputError(file, f"is damaged: {len(data)} bytes are there of {wanted}; {_AGAIN}")
         for stream in self._streams(file, data, part):
+            self._check_blosc(file, stream)
             size = max((_inflated(stream, name, self._ceiling) for name in self._codecs), default=0)
             if size > self._ceiling:
                 raise InputError(
                     file, f"inflates to more than {self._ceiling} bytes, far more than its chunk"
                 )
 
+    def _check_blosc(self, file: Path, data: bytes) -> None:
+        """Refuse what is not as long as its header says: the decoder would read beyond its end."""
+        there, said = len(data) - self._checksum, int.from_bytes(data[12:16], "little")
+        if "blosc" in self._codecs and (there < _BLOSC_HEADER or said != there):
+            raise InputError(
+                file, f"is damaged: {there} bytes of blosc are there of {said}; {_AGAIN}"
+            )
+
     def _streams(self, file: Path, data: bytes, part: ByteRequest | None) -> Iterator[bytes]:
         """The compressed streams in a file, or in a part of it that zarr asked for."""
-        if "sharding_indexed" not in self._codecs:
+        if not self._pairs:
             yield data
             return
-        pairs = 16 * self._inner
-        index = pairs + 4 * ("crc32c" in self._codecs)
-        if part is not None:  # one chunk of the shard, or the index
-            if len(data) not in (index, pairs):
-                yield data
+        at_start = isinstance(part, RangeByteRequest) and part.start == 0
+        index_only = at_start if self._index_first else isinstance(part, SuffixByteRequest)
+        if part is not None and not index_only:  # one chunk of the shard
+            yield data
             return
-        places = data[:pairs] if self._index_first else data[-index:][:pairs]
-        if len(places) < pairs:
+        size = len(data) if part is None else file.stat().st_size
+        places = data[: self._pairs] if self._index_first else data[-self._index :][: self._pairs]
+        if len(places) < self._pairs:
             raise InputError(file, f"is damaged: the index of its chunks is cut off; {_AGAIN}")
+        first = self._index if self._index_first else 0
+        stop = size if self._index_first else size - self._index
         for start, length in np.frombuffer(places, "<u8").reshape(-1, 2).tolist():
             if start == length == _NO_CHUNK:
                 continue
-            if not length or start + length > len(data):
+            if not length or start < first or start + length > stop:
                 raise InputError(
                     file, f"is damaged: it names a chunk of {length} bytes at {start}, "
-                    f"but ends at {len(data)}; {_AGAIN}",
+                    f"but its chunks lie from {first} to {stop}; {_AGAIN}",
                 )  # fmt: skip
-            yield data[start : start + length]
+            if part is None:
+                yield data[start : start + length]
 
 
 def _inflated(data: bytes, codec: str, ceiling: int) -> int:
@@ -243,16 +263,29 @@ def _deflated_size(data: bytes, ceiling: int) -> int:
 
 
 def _zstd_size(data: bytes, ceiling: int) -> int:
-    """Bytes that the header of a Zstandard frame announces."""
-    if data[:4] != b"\x28\xb5\x2f\xfd" or len(data) < 6:
-        return 0
-    flags = data[4]
-    single = flags >> 5 & 1
-    start = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
-    width = (single, 2, 4, 8)[flags >> 6]
-    if not width:  # the frame does not say: it is decoded once to know
-        return _zstd_counted(data, ceiling)
-    return int.from_bytes(data[start : start + width], "little") + 256 * (width == 2)
+    """Bytes that the frames of Zstandard announce, one behind the other; 0 for no such data."""
+    total = place = 0
+    while place < len(data):
+        magic = int.from_bytes(data[place : place + 4], "little")
+        if magic in _ZSTD_SKIPPED:
+            place += 8 + int.from_bytes(data[place + 4 : place + 8], "little")
+            continue
+        if magic != _ZSTD or len(data) < place + 6:
+            return total  # the decoder will say so
+        flags = data[place + 4]
+        single = flags >> 5 & 1
+        start = place + 5 + (not single) + (0, 1, 2, 4)[flags & 3]
+        width = (single, 2, 4, 8)[flags >> 6]
+        if not width:  # the frame does not say: all is decoded once to know
+            return _zstd_counted(data, ceiling)
+        total += int.from_bytes(data[start : start + width], "little") + 256 * (width == 2)
+        place, last = start + width, 0
+        while not last and place < len(data):
+            block = int.from_bytes(data[place : place + 3], "little")
+            last, stored = block & 1, 1 if block >> 1 & 3 == 1 else block >> 3
+            place += 3 + stored
+        place += 4 * (flags >> 2 & 1)
+    return total
 
 
 def _zstd_counted(data: bytes, ceiling: int) -> int:
