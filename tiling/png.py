@@ -33,6 +33,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
           (0, 1, 1, 2))  # fmt: skip
 _SMALL = 1 << 24
 _READ = 1 << 20
+_OTHER = 1 << 26  # bytes of a file that are no pixels: texts, colour profiles, thumbnails
 
 
 def is_png(path: StrPath) -> bool:
@@ -64,8 +65,8 @@ def read_png(path: StrPath, *, limits: Limits | None = None) -> npt.NDArray[Any]
     """
     limits = limits or Limits()
     with InputFile(path) as file, as_input_error(file.path):
-        header, pieces = _chunks(file)
-        size = _checked_size(file, header, sum(map(len, pieces)), limits)
+        header, pieces = _chunks(file, limits)
+        size = _checked_size(file, header, limits)
         stream = DeflateStream(file.path, 0, iter(pieces), size)
         left = size
         while left:  # only to know that all of it is there
@@ -89,8 +90,7 @@ def png_shape(path: StrPath) -> tuple[tuple[int, ...], np.dtype[Any]]:
         The file is cut off, its chunks are damaged, or it is of a kind that is not read.
     """
     with InputFile(path) as file, as_input_error(file.path):
-        header, pieces = _chunks(file)
-        _checked_size(file, header, sum(map(len, pieces)), Limits())
+        header, _ = _chunks(file, Limits())
     width, height, bits, colour = struct.unpack(">IIBB", header[:10])
     samples = {2: (3,), 6: (4,)}.get(colour, ())
     return (1, *samples, height, width), _dtype(bits)
@@ -100,23 +100,33 @@ def _dtype(bits: int) -> np.dtype[Any]:
     return np.dtype({1: np.bool_, 8: np.uint8, 16: np.uint16}[bits])
 
 
-def _chunks(file: InputFile) -> tuple[bytes, list[bytes]]:
+def _chunks(file: InputFile, limits: Limits) -> tuple[bytes, list[bytes]]:
     """The header's 13 bytes and the pieces of compressed pixels, every checksum verified."""
     if file.read(0, min(8, file.size)) != SIGNATURE:
         raise InputError(file.path, "is not a PNG file")
-    header, pieces = b"", []
+    header, pieces, size, before = b"", [], 0, b""
     for kind, data in _each_chunk(file):
         if (kind == b"IHDR") != (not header):
             raise InputError(file.path, "is damaged: its header is not the first chunk")
         if kind == b"IHDR":
             header = data
+            size = _checked_size(file, header, limits)
+            if file.size > 2 * size + _OTHER:  # what is read next is held in memory
+                raise InputError(
+                    file.path,
+                    f"has {file.size} bytes for {size} bytes of pixels; save it as a plain PNG",
+                )
         elif kind == b"IDAT":
+            if pieces and before != kind:
+                raise InputError(file.path, f"is damaged: chunk {before!r} parts its pixels")
             pieces.append(data)
         elif kind == b"IEND":
+            _check_ratio(file, size, sum(map(len, pieces)), limits)
             return header, pieces
         elif kind in (b"acTL", b"tRNS") or (kind[0] & 32 == 0 and kind != b"PLTE"):
             what = {b"acTL": "an animation", b"tRNS": "transparency"}.get(kind, f"chunk {kind!r}")
             raise InputError(file.path, f"holds {what}; save it as a plain PNG or TIFF")
+        before = kind
     raise InputError(file.path, "is cut off: it has no end")
 
 
@@ -124,6 +134,8 @@ def _each_chunk(file: InputFile) -> Iterator[tuple[bytes, bytes]]:
     place = len(SIGNATURE)
     while place < file.size:
         length, kind = struct.unpack(">I4s", file.read(place, 8))
+        if place == len(SIGNATURE) and length > _READ:
+            raise InputError(file.path, "is damaged: its header makes no sense")
         data = file.read(place + 8, length)
         (checksum,) = struct.unpack(">I", file.read(place + 8 + length, 4))
         if zlib.crc32(data, zlib.crc32(kind)) != checksum:
@@ -132,10 +144,10 @@ def _each_chunk(file: InputFile) -> Iterator[tuple[bytes, bytes]]:
         place += length + 12
 
 
-def _checked_size(file: InputFile, header: bytes, stored: int, limits: Limits) -> int:
+def _checked_size(file: InputFile, header: bytes, limits: Limits) -> int:
     """Decompressed bytes that the header asks for, within the limits."""
-    if len(header) != 13 or not stored:
-        raise InputError(file.path, "is damaged: no header or no pixels")
+    if len(header) != 13:
+        raise InputError(file.path, "is damaged: its header makes no sense")
     width, height, bits, colour, method, filtering, interlaced = struct.unpack(">IIBBBBB", header)
     samples = _SAMPLES.get((colour, bits))
     if samples is None:
@@ -155,12 +167,17 @@ def _checked_size(file: InputFile, header: bytes, stored: int, limits: Limits) -
         columns, rows = max(-(-(width - x) // dx), 0), max(-(-(height - y) // dy), 0)
         size += rows * (1 + -(-columns * samples * bits // 8)) if columns else 0
     check_bytes(file.path, 3 * size, limits)
+    return size
+
+
+def _check_ratio(file: InputFile, size: int, stored: int, limits: Limits) -> None:
+    if not stored:
+        raise InputError(file.path, "is damaged: no header or no pixels")
     if size > _SMALL and size > stored * limits.max_ratio:
         raise InputError(
             file.path,
             f"decodes to {size / stored:.0f} times its size, above max_ratio {limits.max_ratio:g}",
         )
-    return size
 
 
 def _by_pillow(path: str, header: bytes, pieces: list[bytes]) -> npt.NDArray[Any]:

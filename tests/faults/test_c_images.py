@@ -671,6 +671,9 @@ ROWS, END = (b"IDAT", zlib.compress(bytes(3 * 5))), (b"IEND", b"")
 PNG = {
     "no end": (png(header(), ROWS), "no end"),
     "no pixels": (png(header(), END), "no header or no pixels"),
+    "parted pixels": (
+        png(header(), (b"IDAT", ROWS[1][:5]), (b"tEXt", b"a\0b"), (b"IDAT", ROWS[1][5:]), END),
+        "parts its pixels"),
     "no header": (png(ROWS, END), "header is not the first"),
     "two headers": (png(header(), header(), ROWS, END), "header is not the first"),
     "too little": (png(header(height=4), ROWS, END), "too early"),
@@ -858,3 +861,21 @@ def test_mutated_files_give_an_image_or_an_input_error(tmp_path: Path) -> None:
     assert read > 30
     assert refusals > 300
     assert peak_bytes() - before < 256e6
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"IDAT", b"IHDR"])
+def test_c7_png_with_a_giant_chunk_is_refused_before_it_is_read(
+    tmp_path: Path, kind: bytes
+) -> None:
+    """Two sparse gigabytes: to hold them, and to sum them, would cost memory and time."""
+    path, length = tmp_path / "a.png", 2**31 - 1
+    whole = png(header(), ROWS, END) if kind != b"IHDR" else png(END)
+    before = whole[: len(whole) - 12]
+    with path.open("wb") as file:
+        file.write((before if kind != b"IHDR" else before[:8]) + struct.pack(">I4s", length, kind))
+        file.truncate(len(before) + length + 24)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"save it as a plain PNG|no sense"):
+        read_image(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
