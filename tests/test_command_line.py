@@ -268,3 +268,18 @@ def test_a8_every_verb_tidies_the_folders_it_writes(words, tmp_path, capsys):
     main(words)
     assert not stale.exists()
     assert "removed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "run", [lambda word: main(["info", word]), lambda word: weights_main([word])]
+)
+def test_a_command_in_a_folder_that_was_deleted_says_so(run, tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert run(str(tmp_path / "labels.tif")) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "has been deleted; change to one that exists" in said
+    assert main(["--help"]) == 0

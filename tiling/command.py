@@ -213,11 +213,22 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
                 raise
             raise UsageFault(f"{text()} (see {program} --help)") from error
         if callable(work):
+            _check_folder()
             work = work()
         if isinstance(work, int) and work:
             raise SystemExit(work)
 
     return finish(program, parse_and_run, show_traceback=show_traceback)
+
+
+def _check_folder() -> None:
+    """Refuse to work in a folder that is no longer there: libraries die of it with riddles."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageFault(
+            "the folder this was started in has been deleted; change to one that exists (cd)"
+        ) from error
 
 
 def _plainly_used(command: Any) -> Any:

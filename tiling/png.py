@@ -104,7 +104,8 @@ def _chunks(file: InputFile, limits: Limits) -> tuple[bytes, list[bytes]]:
     """The header's 13 bytes and the pieces of compressed pixels, every checksum verified."""
     if file.read(0, min(8, file.size)) != SIGNATURE:
         raise InputError(file.path, "is not a PNG file")
-    header, pieces, size, before = b"", [], 0, b""
+    header, before, size = b"", b"", 0
+    pieces: list[bytes] = []
     for kind, data in _each_chunk(file):
         if (kind == b"IHDR") != (not header):
             raise InputError(file.path, "is damaged: its header is not the first chunk")
