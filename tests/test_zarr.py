@@ -12,6 +12,7 @@ zarr = pytest.importorskip("zarr")
 from tests.valid_network import geometry, network, one_shot  # noqa: E402
 from tiling import open_sink, open_source, stitch  # noqa: E402
 from tiling.faults import InputChangedError, InputError, WriteError  # noqa: E402
+from tiling.zarr import ZarrSource  # noqa: E402
 
 RNG = np.random.default_rng(4)
 
@@ -135,7 +136,7 @@ def test_what_is_no_image_is_refused(tmp_path):
     for path, reason in [
         (tmp_path / "absent.zarr", "not a Zarr folder"),
         (tmp_path / "file.zarr", "not a Zarr folder"),
-        (tmp_path / "empty.zarr", "cannot be read"),
+        (tmp_path / "empty.zarr", "is no Zarr array or group"),
         (tmp_path / "group.zarr", "without an OME image"),
         (array("four", (2, 2, 4, 4)), "do not end in y, x"),
         (array("order", (4, 4), dimension_names=("x", "y")), "do not end in y, x"),
@@ -254,3 +255,74 @@ def test_an_incomplete_image_never_appears(tmp_path):
     ):
         sink[..., 0:200, 0:4] = np.zeros((200, 4))
     assert not list(tmp_path.glob(".b*"))
+
+
+def group_of(path, axes, scales, whole=()):
+    """An image of 4 x 5 px, with the scales of its level and of the whole image."""
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.create_array("0", shape=(4, 5), chunks=(4, 5), dtype="u1")
+    steps = [[{"type": "scale", "scale": scale} for scale in part] for part in (scales, whole)]
+    level = {"path": "0", "coordinateTransformations": steps[0]}
+    image = {"axes": axes, "datasets": [level], "coordinateTransformations": steps[1]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+    return path
+
+
+@pytest.mark.parametrize(
+    ("units", "scales", "whole", "expected"),
+    [
+        (("micrometer", "micrometer"), [[0.5, 0.25]], [], (4.0, 2.0, "um")),
+        (("micrometer", "micrometer"), [[0.5, 0.25]], [[10, 10]], (0.4, 0.2, "um")),
+        (("nanometer", "micrometer"), [[500, 0.25]], [], (4.0, 2.0, "um")),
+        (("micrometer", "micrometer"), [[1, 0.5, 0.25]], [], None),  # a scale too many
+        (("micrometer", "micrometer"), [["0.5", None]], [], None),
+        (("micrometer", "micrometer"), [[10**400, 1]], [], None),
+        (("furlong", "micrometer"), [[1, 1]], [], None),
+    ],
+)
+def test_pixel_size_is_that_of_level_and_image_in_one_unit(
+    tmp_path, units, scales, whole, expected
+):
+    axes = [{"name": name, "type": "space", "unit": u} for name, u in zip("yx", units, strict=True)]
+    with ZarrSource(group_of(tmp_path / "a.zarr", axes, scales, whole)) as source:
+        found = source.resolution
+    if expected is None:
+        assert found is None
+    else:
+        assert found[:2] == pytest.approx(expected[:2])
+        assert found[2] == expected[2]
+
+
+@pytest.mark.parametrize("names", [[None, None], None, ["y", "x"]])
+def test_axes_without_a_name_are_rows_and_columns(tmp_path, names):
+    zarr.create_array(tmp_path / "a.zarr", shape=(4, 5), dtype="u1", dimension_names=names)
+    with ZarrSource(tmp_path / "a.zarr") as source:
+        assert source.axes == "YX"
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ([{"axes": [{"type": "space"}] * 2, "datasets": [{"path": "0"}]}], "make no sense"),
+        ([{"axes": ["y", "x"], "datasets": [{}]}], "make no sense"),
+        ([{"axes": ["y", "x"], "datasets": [{"path": "7"}]}], "make no sense"),
+        ([3], "make no sense"),
+        ("abc", "make no sense"),
+        (None, "without an OME image"),
+    ],
+)
+def test_metadata_that_make_no_sense_come_with_a_remedy(tmp_path, changed, match):
+    path = group_of(tmp_path / "a.zarr", ["y", "x"], [[1, 1]])
+    zarr.open_group(path, mode="r+").attrs["ome"] = {"multiscales": changed}
+    with pytest.raises(InputError, match=rf"{match}.*; (copy|name)"):
+        ZarrSource(path)
+
+
+def test_a_folder_that_is_no_zarr_or_two_of_them(tmp_path):
+    (tmp_path / "a.zarr").mkdir()
+    with pytest.raises(InputError, match=r"is no Zarr array or group .*; name the folder"):
+        ZarrSource(tmp_path / "a.zarr")
+    for version in (2, 3):
+        zarr.create_array(tmp_path / "b.zarr", shape=(4, 5), dtype="u1", zarr_format=version)
+    with pytest.raises(InputError, match=r"zarr.json and .zarray, .*; remove one"):
+        ZarrSource(tmp_path / "b.zarr")

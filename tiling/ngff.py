@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tiling.meaning import Meaning
 
-__all__ = ["ORDER", "channel_labels", "ome_attributes"]
+__all__ = ["ORDER", "channel_labels", "ome_attributes", "pixel_sizes"]
 
 ORDER = "ITCZYX"
 """Order of the axes that OME-NGFF asks for; pages of unknown meaning come first."""
@@ -17,6 +17,7 @@ _UNITS = {"um": "micrometer", "nm": "nanometer", "mm": "millimeter", "cm": "cent
           "m": "meter", "inch": "inch"}  # fmt: skip
 _COLOURS = ("FFFFFF", "FF7F00", "0080FF", "00C060", "C000C0", "C0C000", "00C0C0")
 _LONGEST = 256
+_GIANT = 1e12  # a pixel of this many units has no meaning
 
 
 def ome_attributes(axes: str, count: int, meaning: Meaning, top: float) -> dict[str, Any]:
@@ -90,3 +91,30 @@ def channel_labels(ome: Mapping[str, Any], count: int) -> tuple[str, ...]:
     if not all(isinstance(name, str) and name for name in names):
         return ()
     return tuple(str(name)[:_LONGEST] for name in names)
+
+
+def pixel_sizes(levels: Iterable[Mapping[str, Any]], dimensions: int) -> list[float]:
+    """Size of a pixel along each axis, from the scales of a level and of the whole image.
+
+    [] where there is no scale, or one is not a list of a finite number for each axis.
+
+    Examples
+    --------
+    >>> level = {"coordinateTransformations": [{"type": "scale", "scale": [0.5, 0.25]}]}
+    >>> image = {"coordinateTransformations": [{"type": "scale", "scale": [10, 10]}]}
+    >>> pixel_sizes([level], 2), pixel_sizes([level, image], 2), pixel_sizes([{}, {}], 2)
+    ([0.5, 0.25], [5.0, 2.5], [])
+    """
+    found: list[float] = []
+    for level in levels:
+        steps = level.get("coordinateTransformations")
+        for step in steps if isinstance(steps, list) else ():
+            if not isinstance(step, Mapping) or step.get("type") != "scale":
+                continue
+            scale = step.get("scale")
+            if not isinstance(scale, list) or len(scale) != dimensions:
+                return []
+            if not all(type(side) in (int, float) and abs(side) < _GIANT for side in scale):
+                return []
+            found = [a * b for a, b in zip(found or [1.0] * dimensions, scale, strict=True)]
+    return found

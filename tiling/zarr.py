@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tiling.disk import StrPath
 from tiling.faults import Fault, InputChangedError, InputError
 from tiling.input_file import as_input_error
 from tiling.meaning import Meaning, in_unit
-from tiling.ngff import channel_labels
+from tiling.ngff import channel_labels, pixel_sizes
 from tiling.strict_tiff import Limits
 from tiling.zarr_checks import check_shape, folder_state, narrowed
 from tiling.zarr_store import StrictStore
@@ -76,7 +77,8 @@ class ZarrSource(Closing):
             self._array, self.meaning, self.provenance = _opened(self.path, store)
             if np.dtype(self._array.dtype).kind not in "buif":
                 raise InputError(path, f"has pixels of {self._array.dtype}; numbers are read")
-            store.expect(self._array)
+            with _understood(self.path):
+                store.expect(self._array)
             self.axes, self.resolution = self.meaning.axes, self.meaning.resolution
             check_shape(path, self._array, self.axes, limits)
             self._stamp = self._state()
@@ -219,43 +221,69 @@ class _ZarrPage:
 
 def _opened(path: str, store: StrictStore) -> tuple[Any, Meaning, dict[str, Any]]:
     """The array, what its pixels mean, and what made it."""
-    node: Any = zarr.open(store, mode="r")
+    old = [name for name in (".zarray", ".zgroup") if Path(path, name).is_file()]
+    if old and Path(path, "zarr.json").is_file():
+        raise InputError(
+            path, f"holds zarr.json and {old[0]}, two Zarrs in one; remove one of them"
+        )
+    with _understood(path):
+        try:
+            node: Any = zarr.open(store, mode="r")
+        except FileNotFoundError as error:
+            reason = "is no Zarr array or group (it has no zarr.json, .zarray or .zgroup)"
+            raise InputError(path, f"{reason}; name the folder that has it") from error
+        attributes = dict(node.attrs) if isinstance(node, zarr.Group) else {}
     if isinstance(node, zarr.Array):
         names = getattr(node.metadata, "dimension_names", None) or ()
-        return node, Meaning(axes=_letters(path, [str(name) for name in names], node.ndim)), {}
-    attributes = dict(node.attrs)
-    ome = attributes.get("ome", attributes)
-    images = ome.get("multiscales")
+        names = [str(name or "I") for name in names] if any(names) else []
+        return node, Meaning(axes=_letters(path, names, node.ndim)), {}
+    ome: Any = attributes.get("ome", attributes)
+    images = ome.get("multiscales") if isinstance(ome, dict) else None
     if not images:
         raise InputError(path, "is a Zarr group without an OME image; name one of its arrays")
-    finest = images[0]["datasets"][0]
-    array = node[finest["path"]]
-    if not isinstance(array, zarr.Array):
-        raise InputError(path, f"names the group {str(finest['path'])[:80]!r} as its pixels")
-    axes = images[0].get("axes", [])
-    names = [axis["name"] if isinstance(axis, dict) else str(axis) for axis in axes]
-    letters = _letters(path, names, array.ndim)
-    units = [
-        _UNITS.get(axis.get("unit", ""), "") if isinstance(axis, dict) else "" for axis in axes
-    ]
+    with _understood(path):
+        finest = images[0]["datasets"][0]
+        array = node[finest["path"]]
+        if not isinstance(array, zarr.Array):
+            raise InputError(path, f"names the group {str(finest['path'])[:80]!r} as its pixels")
+        axes = images[0].get("axes", [])
+        names = [str(axis["name"] if isinstance(axis, dict) else axis) for axis in axes]
+        letters = _letters(path, names, array.ndim)
+        told = [str(axis.get("unit", "")) if isinstance(axis, dict) else "" for axis in axes]
+        units = [_UNITS.get(unit, unit) for unit in told]
+        sizes = pixel_sizes((finest, images[0]), array.ndim)
+        channels = channel_labels(ome, array.shape[letters.index("C")] if "C" in letters else 1)
     made_by = attributes.get("unet2015")
-    scales = [
-        step["scale"]
-        for step in finest.get("coordinateTransformations", [])
-        if step.get("type") == "scale"
-    ]
-    channels = channel_labels(ome, array.shape[letters.index("C")] if "C" in letters else 1)
-    meaning = Meaning(axes=letters, channels=channels)
-    if scales and units and units[-1]:
-        y, x = (float(side) for side in scales[0][-2:])
-        z = letters.find("Z")
-        deep = in_unit(float(scales[0][z]), units[z], units[-1]) if z >= 0 else 0.0
-        if 1e-9 < x < 1e9 and 1e-9 < y < 1e9:
-            resolution = (1 / x, 1 / y, units[-1])
-            meaning = replace(
-                meaning, resolution=resolution, z_step=deep if 1e-9 < deep < 1e9 else 0.0
-            )
+    meaning = _with_size(Meaning(axes=letters, channels=channels), sizes, units)
     return array, meaning, made_by if isinstance(made_by, dict) else {}
+
+
+def _with_size(meaning: Meaning, sizes: list[float], units: list[str]) -> Meaning:
+    """The meaning with the size of a pixel, where it is told for rows and columns in lengths."""
+    if not sizes or not units or units[-1] not in _UNITS.values():
+        return meaning
+    unit, z = units[-1], meaning.axes.find("Z")
+    y, x = in_unit(sizes[-2], units[-2] or unit, unit), sizes[-1]
+    deep = in_unit(sizes[z], units[z], unit) if z >= 0 else 0.0
+    if not (1e-9 < x < 1e9 and 1e-9 < y < 1e9):
+        return meaning
+    step = deep if 1e-9 < deep < 1e9 else 0.0
+    return replace(meaning, resolution=(1 / x, 1 / y, unit), z_step=step)
+
+
+@contextlib.contextmanager
+def _understood(path: str) -> Iterator[None]:
+    """What zarr or we cannot make sense of in the metadata, told as such, with what to do."""
+    try:
+        yield
+    except (Fault, MemoryError, OSError):
+        raise
+    except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(
+            path, f"cannot be read: its metadata make no sense ({words}); copy the folder again "
+            "from where it came, or save the image anew",
+        ) from error  # fmt: skip
 
 
 def _letters(path: str, names: list[str], dimensions: int) -> str:
