@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
 from tiling.faults import InputError
@@ -33,16 +33,17 @@ _MAX_METADATA = 1 << 24
 _SMALL = 1 << 24  # what inflates to no more is no bomb, whatever its ratio
 _LARGER = 4  # times the chunk that a stream may inflate to: filters may change the type
 _DEFLATE_RATIO = 1032  # of deflate at most
+_AT_ONCE = 1 << 14  # a file so small is read faster than handed to another thread
 _AGAIN = "copy the folder again from where it came"
 _BLOSC_HEADER = 16
 _ZSTD, _ZSTD_SKIPPED = 0xFD2FB528, range(0x184D2A50, 0x184D2A60)
 _NO_CHUNK = (1 << 64) - 1  # place and length of a chunk that a shard does not have
 
 
-def check_file(root: Path, file: Path) -> None:
-    """Refuse a file of the folder `root` that is no ordinary one, lies elsewhere, or is too large.
+def check_file(root: Path, file: Path) -> int:
+    """Bytes of a file of the folder `root`, which must be an ordinary one and lie there.
 
-    A missing file is no fault: an absent chunk is empty.
+    A missing file is no fault but has 0 bytes: an absent chunk is empty.
 
     Raises
     ------
@@ -54,18 +55,19 @@ def check_file(root: Path, file: Path) -> None:
     except FileNotFoundError:
         if _leads_nowhere(root, file):
             raise InputError(file, f"is reached by a link to nothing; {_AGAIN}") from None
-        return
+        return 0
     except OSError as error:
         raise InputError(file, f"cannot be read: {error.strerror}; {_AGAIN}") from error
     if stat.S_ISDIR(found.st_mode):
         raise InputError(file, f"is a folder where a file of the Zarr belongs; {_AGAIN}")
     if not stat.S_ISREG(found.st_mode):
         raise InputError(file, "is a pipe or device, not an ordinary file of a Zarr folder")
-    real = os.path.realpath(file)
-    if os.path.commonpath((real, os.path.realpath(root))) != os.path.realpath(root):
+    real, inside = os.path.realpath(file), os.path.realpath(root)
+    if os.path.commonpath((real, inside)) != inside:
         raise InputError(file, f"is a link out of its Zarr folder, to {real}; copy the file here")
     if file.name in METADATA and found.st_size > _MAX_METADATA:
         raise InputError(file, f"is Zarr metadata of {found.st_size} bytes, above {_MAX_METADATA}")
+    return found.st_size
 
 
 def _leads_nowhere(root: Path, file: Path) -> bool:
@@ -143,14 +145,10 @@ class StrictStore(LocalStore):
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """The bytes of a file, or a part of them; None where there is no such file."""
-        file = self.root / key
-        await asyncio.to_thread(check_file, self.root, file)
-        try:
-            found = await super().get(key, prototype, byte_range)
-        except OSError as error:
-            raise InputError(file, f"cannot be read: {error.strerror}") from error
-        await asyncio.to_thread(self._check, key, found, byte_range)
-        return found
+        prototype = prototype or default_buffer_prototype()
+        if check_file(self.root, self.root / key) < _AT_ONCE:
+            return self._got(key, prototype, byte_range)
+        return await asyncio.to_thread(self._got, key, prototype, byte_range)
 
     def get_sync(
         self,
@@ -161,9 +159,19 @@ class StrictStore(LocalStore):
     ) -> Buffer | None:
         """As `get`, for versions of zarr that read without an event loop."""
         check_file(self.root, self.root / key)
-        found = super().get_sync(key, prototype=prototype, byte_range=byte_range)
-        self._check(key, found, byte_range)
-        return found
+        return self._got(key, prototype or default_buffer_prototype(), byte_range)
+
+    def _got(self, key: str, prototype: BufferPrototype, part: ByteRequest | None) -> Buffer | None:
+        """The bytes of a file, or a part of them, read and checked."""
+        file = self.root / key
+        try:
+            data = _read(file, part)
+        except (FileNotFoundError, NotADirectoryError):
+            data = None
+        except OSError as error:
+            raise InputError(file, f"cannot be read: {error.strerror}") from error
+        self._check(key, data, part)
+        return None if data is None else prototype.buffer.from_bytes(data)
 
     async def get_partial_values(
         self,
@@ -173,14 +181,13 @@ class StrictStore(LocalStore):
         """Several of them."""
         return [await self.get(key, prototype, part) for key, part in key_ranges]
 
-    def _check(self, key: str, found: Buffer | None, part: ByteRequest | None) -> None:
+    def _check(self, key: str, data: bytes | None, part: ByteRequest | None) -> None:
         file = self.root / key
         if not self._ceiling or file.name in METADATA:
             return
         self.asked = key
-        if found is None:
+        if data is None:
             return
-        data = found.to_bytes()
         wanted = self._exact
         if isinstance(part, RangeByteRequest):
             wanted = part.end - part.start
@@ -230,6 +237,19 @@ class StrictStore(LocalStore):
                 )  # fmt: skip
             if part is None:
                 yield data[start : start + length]
+
+
+def _read(file: Path, part: ByteRequest | None) -> bytes:
+    """The bytes of a file, or a part of them."""
+    with file.open("rb") as stream:
+        if isinstance(part, SuffixByteRequest):
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - part.suffix))
+        elif isinstance(part, RangeByteRequest):
+            stream.seek(part.start)
+            return stream.read(part.end - part.start)
+        elif isinstance(part, OffsetByteRequest):
+            stream.seek(part.offset)
+        return stream.read()
 
 
 def _inflated(data: bytes, codec: str, ceiling: int) -> int:
