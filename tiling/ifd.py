@@ -122,6 +122,12 @@ def integers(
     file: InputFile, ifd: Ifd, number: int, name: str, count: int
 ) -> npt.NDArray[np.uint64]:
     """The `count` values of integer tag `number`, uint64, shape (count,)."""
+    data, kind = _stored(file, ifd, number, name, count)
+    return np.frombuffer(data, ifd.order + kind).astype(np.uint64)
+
+
+def _stored(file: InputFile, ifd: Ifd, number: int, name: str, count: int) -> tuple[bytes, str]:
+    """The bytes of integer tag `number`, and numpy's name of their type."""
     tag = ifd.tags.get(number)
     if tag is None:
         raise InputError(file.path, f"has no {name} tag", page=ifd.page)
@@ -133,15 +139,15 @@ def integers(
             f"expected {count} unsigned integers",
             page=ifd.page,
         )
-    data = file.read(tag.start, count * _TYPE_BYTES[tag.kind])
-    return np.frombuffer(data, ifd.order + kind).astype(np.uint64)
+    return file.read(tag.start, count * _TYPE_BYTES[tag.kind]), kind
 
 
 def integer(file: InputFile, ifd: Ifd, number: int, name: str, default: int | None = None) -> int:
     """The single value of integer tag `number`, or `default` where the tag is absent."""
     if number not in ifd.tags and default is not None:
         return default
-    return int(integers(file, ifd, number, name, 1)[0])
+    data, _ = _stored(file, ifd, number, name, 1)
+    return int.from_bytes(data, "little" if ifd.order == "<" else "big")
 
 
 def texts(file: InputFile, ifd: Ifd, limit: int = 1 << 20) -> list[str]:

@@ -104,12 +104,15 @@ class InputFile(Closing):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _read_some(self, start: int, length: int) -> bytes:
-        with as_input_error(self.path):
+        try:  # the boundary only where something fails: a stack of pages reads a million values
             if hasattr(os, "pread"):
                 return os.pread(self._descriptor, length, start)
             with self._place:
                 os.lseek(self._descriptor, start, os.SEEK_SET)
                 return os.read(self._descriptor, length)
+        except Exception:
+            with as_input_error(self.path):
+                raise
 
     def sha256(self) -> str:
         """SHA-256 of the whole file, as hex digits."""

@@ -216,6 +216,8 @@ def _shared(file: InputFile, ifd: Ifd, number: int, name: str, samples: int, def
         return default
     if tag.count not in (1, samples):
         raise InputError(file.path, f"{name} has {tag.count} values", page=ifd.page)
+    if tag.count == 1:
+        return integer(file, ifd, number, name)
     values = integers(file, ifd, number, name, tag.count)
     if (values != values[0]).any():
         raise InputError(file.path, f"{name} differs between the samples", page=ifd.page)
