@@ -144,6 +144,14 @@ def test_check_14_scaling_the_weights_scales_the_sum_and_not_the_weighted_mean(f
         assert after == pytest.approx(before * expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@pytest.mark.parametrize("ignore", [None, -1, 1, 256])
+def test_labels_of_any_integer_type_are_the_same_labels(kind, ignore):
+    logits, labels, weights = sample()
+    wide = energy(logits, labels, weights, ignore_label=ignore)
+    assert energy(logits, labels.to(kind), weights, ignore_label=ignore) == wide
+
+
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("case", ["weights are 0", "all pixels ignored"])
 def test_check_15_nothing_to_count_is_0_with_gradient_0(case, normalisation):

@@ -67,7 +67,8 @@ def energy(
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     nothing = _NOTHING_IGNORED if ignore_label is None else ignore_label
-    minus_log_p = cross_entropy(logits, labels.long(), reduction="none", ignore_index=nothing)
+    labels = labels.long()  # in a narrower type `nothing` would wrap round to a class
+    minus_log_p = cross_entropy(logits, labels, reduction="none", ignore_index=nothing)
     counted = labels != nothing
     w = counted.to(logits.dtype)
     if weights is not None:
