@@ -196,6 +196,13 @@ def test_class_scores_from_the_summed_matrix():
 # --- the slow reference ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["bool", "uint8", "int16", "uint64"])
+def test_class_maps_of_any_integer_type_are_the_same(kind):
+    found, true = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])
+    matrix = score.confusion(found.astype(kind), true.astype(kind), 2)
+    np.testing.assert_array_equal(matrix, [[2, 1], [0, 1]])
+
+
 def test_simple_table_equals_counting_components_for_all_512_patches():
     for code in range(256):
         for centre in (False, True):

@@ -143,7 +143,7 @@ def confusion(
             raise ValueError(
                 f"{name} has the label {worst}; {classes} classes are 0..{classes - 1}"
             )
-    codes = true.astype(np.int64).reshape(-1) * classes + found.reshape(-1)
+    codes = true.reshape(-1).astype(np.int64) * classes + found.reshape(-1).astype(np.int64)
     return np.bincount(codes, minlength=classes**2).reshape(classes, classes)
 
 
