@@ -65,6 +65,12 @@ def test_ignored_pixels_are_not_counted():
     assert class_weights(labels, ignore_label=255).tolist() == [0.75, 1.5]
 
 
+def test_the_background_is_no_ignore_label():
+    for count in (class_counts, class_weights):
+        with pytest.raises(ValueError, match="ignore_label 0 is the background"):
+            count([[0, 0, 1]], ignore_label=0)
+
+
 def test_several_classes():
     classes = np.array([[0, 1], [2, 255]])
     found = class_map(classes, [1, 2, 3], ignore_label=255)

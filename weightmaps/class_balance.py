@@ -38,15 +38,20 @@ def class_counts(
     ndarray of int64
         Shape ``(2,)``: background, cells. Counts of several images may be added up.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As `WeightMapSpec` and `as_labels`.
+
     Examples
     --------
     >>> class_counts([[0, 0, 0, 5]])
     array([3, 1])
     """
-    if separate == "none":
+    line = WeightMapSpec(separate=separate, ignore_label=ignore_label).line
+    if line is None:
         array = as_labels(labels, ignore_label=ignore_label)
     else:
-        line = WeightMapSpec(separate=separate).line or ""
         array = separate_touching(labels, method=line, ignore_label=ignore_label)
     background = int(array.size) - int(np.count_nonzero(array))
     ignored = 0 if ignore_label is None else int(np.count_nonzero(array == ignore_label))
