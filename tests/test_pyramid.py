@@ -34,7 +34,9 @@ def halved_by_loop(image, method):
     return found
 
 
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 999), st.sampled_from(["u1", "i2"]))
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.integers(0, 999), st.sampled_from(["u1", "i2", "i8"])
+)
 @settings(max_examples=60)
 def test_halving_is_as_defined(height, width, seed, dtype):
     random = np.random.default_rng(seed)
@@ -44,10 +46,13 @@ def test_halving_is_as_defined(height, width, seed, dtype):
         np.testing.assert_array_equal(halve(image), halved_by_loop(image, method))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int16", "float16", "float32"])
-def test_the_mean_of_equal_pixels_is_the_pixel(dtype):
-    top = np.finfo(dtype).max if dtype[0] == "f" else np.iinfo(dtype).max
-    image = np.full((5, 4), top, dtype)
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "uint32", "uint64", "int16", "int64", "float16", "float32"]
+)
+@pytest.mark.parametrize("end", ["min", "max"])
+def test_the_mean_of_equal_pixels_is_the_pixel(dtype, end):
+    largest = getattr(np.finfo(dtype) if dtype[0] == "f" else np.iinfo(dtype), end)
+    image = np.full((5, 4), largest, dtype)
     np.testing.assert_array_equal(halved_mean(image), image[:3, :2])
     assert halved_mean(image).dtype == image.dtype
 

@@ -52,9 +52,13 @@ def halved_mean(image: Array) -> Array:
         a, b, c, d = (part.astype(wide) * wide.type(0.25) for part in _quads(image))
         mean: Array = (a + b) + (c + d)
         return mean.astype(image.dtype)
+    parts = _quads(image)
+    if image.dtype.itemsize == 8:  # no type is wider: of pixels 4 q + r, q and r are summed apart
+        quarters, rests = sum(part >> 2 for part in parts), sum(part & 3 for part in parts)
+        return np.asarray(quarters + ((rests + 2) >> 2))
     wider = {1: "4", 2: "4"}.get(image.dtype.itemsize, "8")
     total = np.full((), 2, image.dtype.kind + wider)
-    for part in _quads(image):
+    for part in parts:
         total = total + part
     return (total >> 2).astype(image.dtype)
 
