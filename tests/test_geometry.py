@@ -85,6 +85,7 @@ def test_nearest_legal_tiles(margin, period, wanted):
     below, above = smallest.nearest(wanted)
     assert below <= max(wanted, smallest.smallest) <= above < below + period + 1
     tile = smallest.resized(above)
+    assert tile.nearest(above) == (above, above)
     assert tile.step % period == 0
     assert 0 < tile.step <= tile.output < tile.step + period
 
