@@ -30,6 +30,15 @@ def test_equals_numpy_reflect_padding(height, width, before, after):
     np.testing.assert_array_equal(read, padded)
 
 
+@given(*[st.integers(1, 9)] * 2, *[st.integers(-30, 30)] * 2, *[st.integers(0, 20)] * 2)
+def test_any_window_is_one_of_the_padded_image(height, width, y0, x0, rows, columns):
+    image = np.arange(height * width).reshape(height, width)
+    padded = np.pad(image, 60, mode="reflect")
+    read = read_mirrored(image, y0, y0 + rows, x0, x0 + columns)
+    y, x = y0 + 60, x0 + 60
+    np.testing.assert_array_equal(read, padded[None, y : y + rows, x : x + columns])
+
+
 def test_one_pixel_and_one_row():
     assert (read_mirrored(np.full((1, 1), 7), -200, 300, -5, 5) == 7).all()
     block = read_mirrored(np.array([[1, 2]]), -1, 2, 0, 2)

@@ -74,6 +74,12 @@ def test_the_last_tile_keeps_its_whole_output():
     ]  # fmt: skip
 
 
+def test_a_region_begins_at_the_grid_at_or_before_its_corner():
+    unet, region = Geometry.for_unet(), (95, 1000, 388, 900)
+    assert plan((2000, 2000), unet, region=region).origin == (80, 384)  # multiples of 16
+    assert plan((2000, 2000), unet, region=region, step="paper").origin == (0, 388)
+
+
 def test_plans_of_huge_images_cost_nothing():
     tiles = plan((10**9, 10**9), Geometry.for_unet())
     assert len(tiles) == 2604167**2
