@@ -20,11 +20,12 @@ from PIL import Image
 import tiling.codec_threads
 import tiling.rows
 from tests.faults.invariants import invariant
+from tiling import open_source
 from tiling.axes import page_axes
 from tiling.decode import DeflateStream
 from tiling.faults import InputError
 from tiling.images import read_image
-from tiling.strict_tiff import Limits, open_tiff, read_stack
+from tiling.strict_tiff import Limits, TiffImage, open_tiff, read_stack
 
 DTYPES = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
 imagecodecs = pytest.importorskip("imagecodecs", reason="LZW, PackBits and zstd need imagecodecs")
@@ -395,6 +396,26 @@ def test_entities_in_ome_are_never_expanded() -> None:
         '<Pixels DimensionOrder="XYZCT" SizeZ="&a;" SizeC="2"/></OME>'
     )
     assert page_axes(bomb, 1).shape == (2,)
+
+
+def test_the_planes_of_a_hyperstack_share_one_open_file_for_each_channel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.arange(6 * 2 * 4 * 5, dtype=np.uint8).reshape(6, 2, 4, 5)
+    tifffile.imwrite(tmp_path / "a.tif", array, imagej=True, metadata={"axes": "ZCYX"})
+    opened: list[TiffImage] = []
+
+    def counted(path: Path, *, limits: Limits) -> TiffImage:
+        opened.append(open_tiff(path, limits=limits))
+        return opened[-1]
+
+    monkeypatch.setattr("tiling.tiff.open_tiff", counted)
+    with open_source(tmp_path / "a.tif") as source:
+        planes = [source.stack([2 * z, 2 * z + 1]) for z in range(6)]
+        for rows in (slice(0, 3), slice(3, 4)):
+            for plane, expected in zip(planes, array, strict=True):
+                np.testing.assert_array_equal(plane[..., rows, 0:5], expected[:, rows])
+    assert len(opened) == 3
 
 
 def test_rows_outside_the_image_are_a_value_error(tmp_path: Path) -> None:

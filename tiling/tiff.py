@@ -93,14 +93,13 @@ class TiffSource(Closing):
     def stack(self, numbers: list[int]) -> _Channels:
         """Several pages as the channels of one source (C, H, W).
 
-        Each page gets its own view of the file, so that each keeps its own place in it.
+        Each channel has a view of the file to itself, so that it keeps its own place in it; all
+        stacks share these views.
         """
-        views = []
-        for number in numbers:
-            image = open_tiff(self._path, limits=self._limits)
-            self._more.append(image)
-            views.append(_page_of(image, number))
-        return _Channels(views)
+        while len(self._more) < len(numbers):
+            self._more.append(open_tiff(self._path, limits=self._limits))
+        views = zip(self._more, numbers, strict=False)
+        return _Channels([_page_of(image, number) for image, number in views])
 
     def check_unchanged(self) -> None:
         """Raise `InputChangedError` if the file was touched since it was opened."""
