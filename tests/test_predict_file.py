@@ -58,9 +58,9 @@ def probability(pixels, who=None, **options):
 # --- what is written ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", ["tif", "ome.zarr"])
+@pytest.mark.parametrize("ending", ["tif", "ome.zarr", "zarr/"])
 def test_probabilities_equal_those_of_the_array(image, tmp_path, ending):
-    out = tmp_path / f"out.{ending}"
+    out = f"{tmp_path}/out.{ending}"
     (summary,) = predict_file(model(), image, out, SMALL)
     with open_source(out) as source:
         found = source[..., 0:90, 0:130]

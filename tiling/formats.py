@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tiling.zarr import ZarrSource
     from tiling.zarr_sink import ZarrSink
 
-__all__ = ["open_sink", "open_source"]
+__all__ = ["is_zarr_name", "open_sink", "open_source"]
 
 
 def open_source(path: StrPath, **options: Any) -> TiffSource | PngSource | ZarrSource:
@@ -45,7 +45,7 @@ def open_source(path: StrPath, **options: Any) -> TiffSource | PngSource | ZarrS
         If the file is absent, damaged, of a kind that is not read, beyond the limits, or has no
         such page.
     """
-    if _is_zarr(path):
+    if is_zarr_name(path):
         from tiling.zarr import ZarrSource
 
         return ZarrSource(path, **options)
@@ -106,12 +106,13 @@ def open_sink(
     }
     if axes or told:
         options["meaning"] = replace(options.pop("meaning", Meaning()), axes=axes, **told)
-    if _is_zarr(path):
+    if is_zarr_name(path):
         from tiling.zarr_sink import ZarrSink
 
         return ZarrSink(path, shape, dtype, **options)
     return TiffSink(path, shape, dtype, **options)
 
 
-def _is_zarr(path: StrPath) -> bool:
+def is_zarr_name(path: StrPath) -> bool:
+    """Whether an image of this name is a Zarr folder."""
     return Path(os.fsdecode(path)).name.lower().endswith(".zarr")

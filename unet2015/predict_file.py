@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tiling import Summary, label_bands, open_sink, open_source, stitch
 from tiling.disk import beside, real_target, remove, writing
 from tiling.faults import LockedError, UsageFault, WriteError
+from tiling.formats import is_zarr_name
 from tiling.lock import holding
 from tiling.ome import checked_for_ome, is_ome_name
 from tiling.partial import discard_partial, unfinished_identity
@@ -139,7 +140,7 @@ class _Order:
 def _complete(out: str | os.PathLike[str], made_by: Mapping[str, Any]) -> bool:
     """Whether `out` is there, made in this way, and nothing to replace it is begun."""
     target = real_target(out)
-    begun = new_folder(target) if _is_zarr(target) else beside(target, ".part")
+    begun = new_folder(target) if is_zarr_name(target) else beside(target, ".part")
     unfinished = begun.exists() and unfinished_identity(target) is not None
     return made_alike(finished(out), made_by) and not unfinished
 
@@ -152,7 +153,7 @@ def _clear_left(out: str | os.PathLike[str]) -> None:
         if any(os.path.lexists(beside(target, ending)) for ending in _LEFT):
             with holding(target):
                 discard_partial(target)
-                if _is_zarr(target):
+                if is_zarr_name(target):
                     clear_folders(target)
                 _forget_classes(classes_file(target))
 
@@ -246,7 +247,7 @@ def _label(order: _Order, classes: Path, out: str | os.PathLike[str], *, overwri
 def _options(job: Job, out: str | os.PathLike[str], *, pyramid: bool) -> dict[str, Any]:
     """How the file is written, beside its pixels."""
     found: dict[str, Any] = {"meaning": job.meaning, "pyramid": job.pyramid if pyramid else ""}
-    return found if _is_zarr(out) else found | {"compression": job.settings.compression}
+    return found if is_zarr_name(out) else found | {"compression": job.settings.compression}
 
 
 class _Watched:
@@ -268,7 +269,3 @@ class _Watched:
     def constant(self) -> float | None:
         """The one value, or None."""
         return None if self._varied else self._low
-
-
-def _is_zarr(path: str | os.PathLike[str]) -> bool:
-    return os.fsdecode(path).lower().endswith(".zarr")
