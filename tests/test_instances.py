@@ -63,6 +63,15 @@ def test_nothing_and_everything():
     assert label_bands(np.full((3, 4), 7), found, rows=2, background=7) == 0
 
 
+@pytest.mark.parametrize(
+    ("shape", "rows", "words"),
+    [((3, 4), 0, "rows 0"), ((3, 4), -2, "rows -2"), ((2, 3, 4), 5, r"\(2, 3, 4\).*one channel")],
+)
+def test_bad_requests_are_refused(shape, rows, words):
+    with pytest.raises(ValueError, match=words):
+        label_bands(np.zeros(shape, int), np.zeros((3, 4), np.uint32), rows=rows)
+
+
 def test_rows_are_read_twice_and_never_more_than_a_band():
     source = Counting(np.eye(90, 60, dtype=np.uint8))
     label_bands(source, np.zeros((90, 60), np.uint32), rows=16)

@@ -110,7 +110,7 @@ def label_bands(
     Raises
     ------
     ValueError
-        If `source` has more than one channel, or `rows` is 0.
+        If `source` has more than one channel, or `rows` is less than 1.
     OverflowError
         If there are more components than 32 bits can number.
 
@@ -126,6 +126,10 @@ def label_bands(
            [0, 0, 0],
            [2, 0, 3]], dtype=uint32)
     """
+    if rows < 1:
+        raise ValueError(f"a band of rows {rows} holds nothing; use 1 or more")
+    if len(source.shape) == 3 and source.shape[0] != 1:
+        raise ValueError(f"class labels of shape {tuple(source.shape)}; they have one channel")
     components = Components()
     above: _Runs | None = None
     first = 0
