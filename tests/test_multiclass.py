@@ -130,6 +130,21 @@ def test_bad_requests_are_refused(classes, options, words):
         multiclass_weight_map([[5, 0, 6]], classes, WeightMapSpec(**options))
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.complex64, np.longdouble, bool])
+def test_the_map_is_of_a_type_with_fractions(dtype):
+    with pytest.raises(TypeError, match="is not one of float16, float32, float64"):
+        multiclass_weight_map([[5, 0, 6]], [[1, 0, 2]], dtype=dtype)
+
+
+def test_the_spacing_of_an_image_is_two_numbers():
+    spec, image = WeightMapSpec(spacing=(2, 1, 1)), np.array([[1, 0, 2]])
+    with pytest.raises(ValueError, match="must be 2 numbers"):
+        multiclass_weight_map(image, image, spec)
+    for classes in (None, image):
+        with pytest.raises(ValueError, match="must be 2 numbers"):
+            list(weight_map_blocks(image, spec, classes=classes))
+
+
 def test_more_weights_than_two_are_for_more_classes():
     with pytest.raises(ValueError, match=r"3 class weights.*multiclass_weight_map"):
         weight_map([[0, 1]], class_weights=(1, 2, 3))

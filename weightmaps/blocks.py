@@ -82,6 +82,7 @@ def weight_map_blocks(
     """
     if len(labels.shape) != 2:
         raise ValueError(f"labels of shape {labels.shape} are not one image (H, W)")
+    spec.check_axes(2)
     width = labels.shape[1]
     rows = max(1, BLOCK_PX // max(1, width)) if block_rows is None else block_rows
     if rows < 1:

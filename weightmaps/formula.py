@@ -18,7 +18,7 @@ import numpy.typing as npt
 from weightmaps.class_balance import class_weights as balance
 from weightmaps.compiled import available
 from weightmaps.labels import as_labels
-from weightmaps.signed_term import Inner, cut, signed_border_term
+from weightmaps.signed_term import Inner, cut, signed_border_term, working_type
 from weightmaps.spec import (
     EPSILON,
     SIGMA_PX,
@@ -110,7 +110,7 @@ def map_of_slices(
 ) -> Map:
     """Return `weight_map` with the parameters of `spec`, or its inner rows and columns."""
     array = as_labels(labels, ignore_label=spec.ignore_label)
-    _check_spacing(spec, 2)
+    spec.check_axes(2)
     slices = array[None] if array.ndim == 2 else array
     found = _add_class_term(slices, spec, dtype, inner)
     return found.reshape(array.shape[:-2] + found.shape[-2:])
@@ -161,7 +161,7 @@ def map_of_volume(labels: npt.ArrayLike, spec: WeightMapSpec, dtype: npt.DTypeLi
     array = as_labels(labels, ignore_label=spec.ignore_label)
     if array.ndim != 3:
         raise ValueError(f"a volume has 3 axes (Z, Y, X), not {array.ndim}")
-    _check_spacing(spec, 3)
+    spec.check_axes(3)
     return _add_class_term(array[None], spec, dtype).reshape(array.shape)
 
 
@@ -197,15 +197,10 @@ def border_term(
         spacing=spacing,
     )  # fmt: skip
     array = as_labels(labels)
-    _check_spacing(spec, 2)
+    spec.check_axes(2)
     slices = array[None] if array.ndim == 2 else array
     term, _ = signed_border_term(slices, spec, np.dtype(np.float32))
     return np.abs(term, out=term).reshape(array.shape)
-
-
-def _check_spacing(spec: WeightMapSpec, axes: int) -> None:
-    if spec.spacing is not None and len(spec.spacing) != axes:
-        raise ValueError(f"spacing {spec.spacing} must be {axes} numbers, one per axis")
 
 
 def _add_class_term(
@@ -216,15 +211,13 @@ def _add_class_term(
 ) -> Map:
     """Return w for slices (S, H, W), or for volumes (1, Z, Y, X)."""
     final = np.dtype(dtype)
-    if final.kind != "f" or final.itemsize > 8:
-        raise TypeError(f"dtype {final} is not one of float16, float32, float64")
+    working = working_type(final)
     if not isinstance(spec.class_weights, str) and len(spec.class_weights) != 2:
         raise ValueError(
             f"{len(spec.class_weights)} class weights, but cells and background are two classes;"
             " multiclass_weight_map takes more"
         )
     spec.check_range(final)
-    working = np.dtype(np.float64) if final.itemsize == 8 else np.dtype(np.float32)
     falk = spec.class_weights == "falk2019"  # its class term reads the signs around each pixel
     term, counts = signed_border_term(slices, spec, working, None if falk else inner)
     if falk:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from weightmaps.class_balance import class_weights
 from weightmaps.labels import as_labels
-from weightmaps.signed_term import Inner, cut, signed_border_term
+from weightmaps.signed_term import Inner, cut, signed_border_term, working_type
 from weightmaps.spec import WeightMapSpec
 
 __all__ = [
@@ -64,7 +64,7 @@ def multiclass_weight_map(
         For images of two shapes, a negative class or one without a weight, or the two-class form
         ``"falk2019"``; and as `weight_map`.
     TypeError
-        For classes that are not integers.
+        For classes that are not integers, or another `dtype`.
 
     Examples
     --------
@@ -79,6 +79,7 @@ def multiclass_weight_map(
         )
     if kinds.dtype.kind not in "iu":
         raise TypeError(f"classes of dtype {kinds.dtype} are not integers")
+    spec.check_axes(2)
     ids = with_ignored(ids, kinds, spec.ignore_label)
     slices, shape = (ids[None], kinds[None]) if ids.ndim == 2 else (ids, kinds), ids.shape
     found = map_of_classes(*slices, spec, dtype)
@@ -98,7 +99,7 @@ def map_of_classes(
     """
     class_table(spec, 1)
     final = np.dtype(dtype)
-    working = np.dtype(np.float64) if final.itemsize == 8 else np.dtype(np.float32)
+    working = working_type(final)
     term: Any = signed_border_term(slices, spec, working, inner)[0]
     ignored = np.isnan(term)
     carved = ~np.signbit(term) & (cut(slices, inner) > 0)

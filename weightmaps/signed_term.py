@@ -17,11 +17,29 @@ from weightmaps.carving import separate_touching, separate_touching_volume
 from weightmaps.compiled import available
 from weightmaps.spec import WeightMapSpec
 
-__all__ = ["Inner", "cut", "signed_border_term", "sources"]
+__all__ = ["Inner", "cut", "signed_border_term", "sources", "working_type"]
 
 Labels: TypeAlias = npt.NDArray[Any]
 Term: TypeAlias = npt.NDArray[np.floating[Any]]
 Inner: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+
+
+def working_type(final: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which a map of type `final` is computed: float64, or float32.
+
+    Raises
+    ------
+    TypeError
+        For another type than float16, float32 and float64.
+
+    Examples
+    --------
+    >>> working_type(np.dtype("float16"))
+    dtype('float32')
+    """
+    if final.kind != "f" or final.itemsize > 8:
+        raise TypeError(f"dtype {final} is not one of float16, float32, float64")
+    return np.dtype(np.float64) if final.itemsize == 8 else np.dtype(np.float32)
 
 
 def signed_border_term(

@@ -205,6 +205,16 @@ class WeightMapSpec:
         reach = max(self.reach_px, self.class_reach_px) / finest
         return math.floor(reach) + self.line_reach_px
 
+    def check_axes(self, axes: int) -> None:
+        """Raise `ValueError` if `spacing` is given for another number of axes.
+
+        Examples
+        --------
+        >>> WeightMapSpec(spacing=(0.5, 0.5)).check_axes(2)
+        """
+        if self.spacing is not None and len(self.spacing) != axes:
+            raise ValueError(f"spacing {self.spacing} must be {axes} numbers, one per axis")
+
     def check_range(self, dtype: npt.DTypeLike) -> None:
         """Raise `ValueError` if weights of this map may be too large for `dtype`.
 
