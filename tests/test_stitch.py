@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import tracemalloc
 
 import numpy as np
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.counting_source import Counting
 from tests.valid_network import MARGIN, PERIOD, geometry, network, one_shot
-from tiling import Geometry, SeamError, SeamRule, stitch
-from tiling.certificate import noted
+from tiling import Geometry, SeamError, SeamRule, plan, stitch
+from tiling.certificate import SeamWatch, noted
 
 RNG = np.random.default_rng(1)
 SIZES = [
@@ -83,6 +84,9 @@ def test_a_paper_step_region_is_the_crop_of_the_whole():
     whole, _ = tiled(image, 18, step="paper")
     part, _ = tiled(image, 18, step="paper", region=(20, 45, 7, 60))
     np.testing.assert_array_equal(part, whole[:, 20:45, 7:60])
+    # A single column of tiles begins at 18; the probe, at a multiple of 4, reads further left.
+    part, _ = tiled(image, 18, step="paper", region=(0, 60, 18, 30))
+    np.testing.assert_array_equal(part, whole[:, :, 18:30])
 
 
 def test_a_delta_lands_on_its_pixel():
@@ -202,7 +206,8 @@ def test_certificate_sees_too_small_a_margin():
 
 
 @pytest.mark.parametrize(("height", "width"), [(50, 50), (14, 60), (60, 14)])
-def test_certificate_sees_a_grid_out_of_phase(height, width, monkeypatch):
+@pytest.mark.parametrize(("y", "x"), [(-2, -2), (-2, 0), (0, -2)])
+def test_certificate_sees_a_grid_out_of_phase(height, width, y, x, monkeypatch):
     """All strips agree when the whole grid is shifted; only the probe can tell."""
     import importlib
 
@@ -212,8 +217,8 @@ def test_certificate_sees_a_grid_out_of_phase(height, width, monkeypatch):
 
     def shifted(*args, **options):
         tiles = planned(*args, **options)
-        object.__setattr__(tiles._y, "start", -2)
-        object.__setattr__(tiles._x, "start", -2)
+        object.__setattr__(tiles._y, "start", y)
+        object.__setattr__(tiles._x, "start", x)
         return tiles
 
     monkeypatch.setattr(module, "plan", shifted)
@@ -227,7 +232,17 @@ def test_certificate_counts_every_strip():
     assert (summary.tiles, summary.step) == (4, 12)
     # two channels of: 2 columns x 14 rows in each band; 2 rows x (12 + 14) columns between them
     assert summary.seam_compared == 2 * (2 * 14 + 2 * 14 + 2 * 26) == 216
+    assert summary.pixels_computed == 5 * 14 * 14  # the probe's too
     assert tiled(image_of(26, 26), seams=SeamRule(probe=False))[1].probe_difference is None
+
+
+@pytest.mark.parametrize("output", [6, 14, 46])
+def test_the_probe_lies_across_a_corner_of_four_tiles(output):
+    tiles = plan((200, 200), geometry(output))
+    y0, y1, x0, x1 = SeamWatch(tiles, SeamRule()).probe_window
+    assert y0 < tiles.step < y1
+    assert x0 < tiles.columns // 2 * tiles.step < x1
+    assert (y0 % PERIOD, x0 % PERIOD) == (0, 0)
 
 
 def test_nan_in_one_of_two_tiles_fails_the_certificate():
@@ -313,20 +328,59 @@ def test_labels_may_differ_in_a_share_of_the_pixels():
     tiled(image_of(60, 60), function=labels(0.2), channels=1, seams=SeamRule(share=0.5))
 
 
+def one_band_with(flipped):
+    """Seam check of 14 x 60 labels in 5 tiles, so many pixels of the first strip made wrong."""
+    calls = []
+
+    def labels(x):
+        calls.append(1)
+        found = np.zeros((1, 1, 14, 14), np.uint8)
+        if len(calls) == 1:
+            strip = found[0, 0, :, 12:]
+            strip[np.unravel_index(range(flipped), strip.shape)] = 1
+        return found
+
+    return lambda share: tiled(
+        image_of(14, 60), function=labels, channels=1, seams=SeamRule(share=share, probe=False)
+    )[1]
+
+
+def test_one_label_may_always_differ_and_two_as_the_share_says():
+    assert one_band_with(1)(0.0).seam_differing == 1
+    with pytest.raises(SeamError, match="2 of 112 values"):
+        one_band_with(2)(0.0)
+
+
+def test_a_share_is_one_of_the_band_and_not_of_its_first_strip():
+    assert one_band_with(28)(0.3).seam_differing == 28  # of 4 strips of 2 x 14
+    with pytest.raises(SeamError, match="28 of 112 values"):
+        one_band_with(28)(0.2)
+
+
+class Noting(Kept):
+    """Keeps what is noted in `noted`."""
+
+    def note(self, name, value):
+        self.noted[f"0 {name}"] = value
+
+
 @pytest.mark.parametrize("size", [(60, 40), (14, 40), (40, 14), (10, 10)])
 def test_what_the_bands_note_adds_up_to_the_summary(size):
-    class Noting(np.ndarray):
-        def note(self, name, value):
-            noted_here[f"0 {name}"] = value
-
-    noted_here = {}
     sink = np.zeros((2, *size)).view(Noting)
+    sink.noted = noted_here = {}
     summary = stitch(image_of(*size), network, sink, geometry(14))
     seams, probe = noted(noted_here, "seams"), noted(noted_here, "probe")
     assert (seams.compared, seams.differing) == (summary.seam_compared, summary.seam_differing)
     assert seams.maximum == summary.seam_max_difference
     assert probe.maximum == summary.probe_difference
     assert noted({"0 seams 0": "nonsense", "x": 3, "1 seams": [1]}, "seams").compared == 0
+
+
+def test_a_resumed_run_notes_what_the_run_before_did_not():
+    sink = np.zeros((2, 60, 40)).view(Noting)
+    sink.noted, sink.rows_done = {}, 36  # three bands; the third runs once more
+    stitch(image_of(60, 40), network, sink, geometry(14))
+    assert set(sink.noted) == {"0 seams 3", "0 seams 4"}
 
 
 def threads():
@@ -378,6 +432,19 @@ def test_an_error_of_the_sink_ends_the_run_within_two_bands():
         )
     assert not threads()
     assert len(calls) < 100
+
+
+def test_a_sink_that_fails_late_ends_a_run_that_waits_for_it():
+    class Slow:
+        shape = (2, 90, 40)
+
+        def __setitem__(self, key, block):
+            time.sleep(0.2)  # meanwhile both bands are full, and the function's thread waits
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        stitch(image_of(90, 40), network, Slow(), geometry(14))
+    assert not threads()
 
 
 def test_wrong_shapes_are_named():

@@ -83,9 +83,8 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         self.rows_kept = int(getattr(self.sink, "rows_done", 0))
-        done = min(self.rows_kept, self.plan.region[1] - self.plan.region[0] - 1)
         # The last band that is kept runs once more, for the seam to the first new one.
-        self.first_row = max(0, self.plan.band_of(self.plan.region[0] + done) - 1)
+        self.first_row = max(0, self.plan.band_of(self.plan.region[0] + self.rows_kept) - 1)
         self._note: Callable[[str, Any], None] | None = getattr(self.sink, "note", None)
         self.watch = SeamWatch(self.plan, self.seams, self.first_row)
         self.batches: Channel[_Batch] = Channel(1)
@@ -190,7 +189,7 @@ class Pipeline:
     def _empty_band(self, result: Array) -> Array:
         """A band to fill; there are two, one is filled while the other is written."""
         start = perf_counter()
-        if self.bands_made < min(2, self.plan.rows - self.first_row):
+        if self.bands_made < 2:
             heights = [b - a for a, b in map(self.plan.band, range(self.first_row, self.plan.rows))]
             shape = (result.shape[1], max(heights), self.plan.region[3] - self.plan.region[2])
             band: Array = np.empty(shape, result.dtype)
