@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tiling.faults import LockedError, WriteError
-from tiling.journal import journal_lines, read_journal
+from tiling.journal import first_difference, journal_lines, numbered_records, read_journal
 from tiling.safe_write import (
     Partial,
     _machine,
@@ -224,6 +224,24 @@ def test_a7_a_flipped_bit_hides_its_line_and_all_after() -> None:
             assert found == records[: len(found)]
             assert len(found) < 4
             assert byte < first or found
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kept"),
+    [([0, 1, 2, 3], 3), ([0, 1, 1, 0], 1), ([0, -1, 1], 1), ([0, 2], 1), ([0, True], 1), ([], 0)],
+)
+def test_a7_records_are_taken_up_as_far_as_their_numbers_make_sense(
+    numbers: list[int], kept: int
+) -> None:
+    records = [{"n": number, "place": place} for place, number in enumerate(numbers)]
+    found = numbered_records(records, 3)
+    assert [record["n"] for record in found] == list(range(kept))
+    assert all(record["place"] == numbers.index(record["n"]) for record in found[1:])
+
+
+def test_a7_settings_that_only_one_run_has_are_a_difference() -> None:
+    assert first_difference({}, {"tile": 388}) == "tile: None, now 388"
+    assert first_difference({"tile": 388}, {}) == "tile: 388, now None"
 
 
 def test_a7_torn_journal_on_disk_is_taken_up_at_every_cut(tmp_path: Path) -> None:
