@@ -26,6 +26,7 @@ _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8"}
 _FIRST_PIXEL_BYTE = 8
 _MAX_TAGS = 4096
 _DESCRIPTION = 270
+_TEXT = 1 << 20  # bytes of it that are looked at
 _MANGLED = "a PNG image that a transfer in text mode has damaged (fetch it again in binary mode)"
 _LOOKS_LIKE = {
     b"\x89PNG\r\n\x1a\n": "a PNG image (convert it to TIFF)",
@@ -150,11 +151,11 @@ def integer(file: InputFile, ifd: Ifd, number: int, name: str, default: int | No
     return int.from_bytes(data, "little" if ifd.order == "<" else "big")
 
 
-def texts(file: InputFile, ifd: Ifd, limit: int = 1 << 20) -> list[str]:
-    """First `limit` bytes of each image description, without padding; mostly one or none."""
+def texts(file: InputFile, ifd: Ifd) -> list[str]:
+    """First megabyte of each image description, without padding; mostly one or none."""
     tags = [ifd.tags.get(_DESCRIPTION), ifd.second]
     return [
-        file.read(tag.start, min(tag.count, limit)).partition(b"\0")[0].decode("utf-8", "replace")
+        file.read(tag.start, min(tag.count, _TEXT)).partition(b"\0")[0].decode("utf-8", "replace")
         for tag in tags
         if tag is not None and tag.kind in (1, 2, 7)
     ]

@@ -23,13 +23,10 @@ from numpy.typing import ArrayLike
 from unet2015.report_colours import same_shape, unit_probability
 from unet2015.report_numbers import Value, column_texts, is_number, setting_text, text
 from unet2015.report_pictures import (
-    error_map,
     figure3_panel,
     learning_curves,
-    overlay,
     prediction_panel,
     seam_picture,
-    weight_picture,
 )
 
 if TYPE_CHECKING:
@@ -43,14 +40,11 @@ __all__ = [
     "SliceView",
     "Table",
     "best_and_worst",
-    "error_map",
     "figure3_panel",
     "learning_curves",
-    "overlay",
     "prediction_panel",
     "report_html",
     "seam_picture",
-    "weight_picture",
     "write_report",
 ]
 

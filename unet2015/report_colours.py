@@ -34,6 +34,7 @@ INSTANCE_COLOURS = np.array(
      (213, 94, 0), (120, 94, 240)],
     np.float32,
 )  # fmt: skip
+TINT = 0.55  # share of the colour in an instance's pixels
 
 
 def same_shape(**arrays: ArrayLike) -> tuple[NDArray[Any], ...]:
@@ -89,7 +90,7 @@ def grey_rgb(image: ArrayLike) -> Rgb:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def instances_rgb(image: ArrayLike, instances: ArrayLike, *, strength: float = 0.55) -> Rgb:
+def instances_rgb(image: ArrayLike, instances: ArrayLike) -> Rgb:
     """Grey picture (H, W, 3) with every instance tinted; neighbours differ in colour.
 
     Parameters
@@ -98,8 +99,6 @@ def instances_rgb(image: ArrayLike, instances: ArrayLike, *, strength: float = 0
         Slice (H, W) of any number type.
     instances
         Integers (H, W): 0 = background, else an instance id.
-    strength
-        Share of the colour, 0 .. 1.
 
     Examples
     --------
@@ -115,7 +114,7 @@ def instances_rgb(image: ArrayLike, instances: ArrayLike, *, strength: float = 0
     colour = INSTANCE_COLOURS[_colouring(compact)[compact]]
     grey = grey_rgb(image).astype(np.float32)
     # Keep the texture visible: tint in proportion to the brightness of the image.
-    tinted = (1 - strength) * grey + strength * colour * (0.35 + 0.65 * grey / 255)
+    tinted = (1 - TINT) * grey + TINT * colour * (0.35 + 0.65 * grey / 255)
     return np.where((compact > 0)[..., None], tinted, 0.8 * grey).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""The report's pictures as PNG bytes: Fig. 3 panel, curves, error maps, seams."""
+"""The report's pictures as PNG bytes: Fig. 3 panel, predictions, curves, seams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from unet2015.report_canvas import (
     QUIET,
     draw_curve,
     panel_row,
-    pixel_png,
     plot_row,
     rendered,
 )
@@ -31,13 +30,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "error_map",
     "figure3_panel",
     "learning_curves",
-    "overlay",
     "prediction_panel",
     "seam_picture",
-    "weight_picture",
 ]
 
 LIMIT_PX = 1100  # a larger slice is shown by every k-th pixel
@@ -95,18 +91,6 @@ def figure3_panel(
     return rendered(panel_row(panels, heat, "weight map")[0])
 
 
-def weight_picture(weights: ArrayLike, *, name: str = "weight map w(x)") -> bytes:
-    """PNG of one weight map `weights` (H, W) as a heat map with a colour bar and the title `name`.
-
-    Examples
-    --------
-    >>> weight_picture(np.ones((8, 8)))[1:4]
-    b'PNG'
-    """
-    (heat,) = same_shape(weights=np.asarray(weights, np.float32))
-    return rendered(panel_row([], shrunk(heat, LIMIT_PX), name)[0])
-
-
 def prediction_panel(image: ArrayLike, probability: ArrayLike, truth: ArrayLike) -> bytes:
     """PNG of a slice beside its predicted membranes and its wrong pixels.
 
@@ -135,38 +119,6 @@ def prediction_panel(image: ArrayLike, probability: ArrayLike, truth: ArrayLike)
         ("wrong pixels", error_rgb(image, probability, truth)),
     ]
     return rendered(panel_row(panels)[0])
-
-
-def overlay(image: ArrayLike, probability: ArrayLike) -> bytes:
-    """PNG, pixel for pixel, of a slice with its predicted membrane in orange.
-
-    Parameters
-    ----------
-    image, probability
-        (H, W); grey values, and the probability of cell interior.
-
-    Examples
-    --------
-    >>> overlay(np.eye(4), np.eye(4))[1:4]
-    b'PNG'
-    """
-    return pixel_png(overlay_rgb(image, probability))
-
-
-def error_map(image: ArrayLike, probability: ArrayLike, truth: ArrayLike) -> bytes:
-    """PNG, pixel for pixel, of the wrong pixels: vermilion merges, blue splits.
-
-    Parameters
-    ----------
-    image, probability, truth
-        (H, W); grey values, probability of cell interior, annotation (interior > 0).
-
-    Examples
-    --------
-    >>> error_map(np.eye(4), np.eye(4), np.ones((4, 4)))[1:4]
-    b'PNG'
-    """
-    return pixel_png(error_rgb(image, probability, truth))
 
 
 def learning_curves(

@@ -38,10 +38,8 @@ def _around(
             yield y + dy, x + dx
 
 
-def cells_reference(
-    mask: NDArray[np.bool_], steps: tuple[tuple[int, int], ...] = FOUR
-) -> NDArray[np.int32]:
-    """Connected components by breadth-first search, numbered row by row from 1.
+def cells_reference(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """4-connected components by breadth-first search, numbered row by row from 1.
 
     Examples
     --------
@@ -59,7 +57,7 @@ def cells_reference(
         queue = deque([start])
         while queue:
             y, x = queue.popleft()
-            for there in _around(mask.shape, y, x, steps):
+            for there in _around(mask.shape, y, x, FOUR):
                 if mask[there] and not labels[there]:
                     labels[there] = count
                     queue.append(there)

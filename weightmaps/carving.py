@@ -61,20 +61,18 @@ def separate_touching(
     _check_method(method)
     result = np.array(array, order="C")
     for one in result[None] if result.ndim == 2 else result:
-        one[_line(one, method, ignore_label)] = 0
+        one[_line(_cells(one, ignore_label), method)] = 0
     return result
 
 
-def separate_touching_volume(
-    labels: npt.ArrayLike, *, method: str = "authors", ignore_label: int | None = None
-) -> Labels:
+def separate_touching_volume(labels: npt.ArrayLike, *, method: str = "authors") -> Labels:
     """Return a true volume ``(Z, Y, X)`` carved (13 scanned neighbours, or eight passes)."""
-    array = as_labels(labels, ignore_label=ignore_label)
+    array = as_labels(labels)
     _check_method(method)
     if array.ndim != 3:
         raise ValueError(f"a volume has 3 axes (Z, Y, X), not {array.ndim}")
     result = np.array(array, order="C")
-    result[_line(result, method, ignore_label)] = 0
+    result[_line(result, method)] = 0
     return result
 
 
@@ -83,8 +81,7 @@ def _check_method(method: str) -> None:
         raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
 
 
-def _line(labels: Labels, method: str, ignore_label: int | None) -> npt.NDArray[np.bool_]:
-    cells = _cells(labels, ignore_label)
+def _line(cells: Labels, method: str) -> npt.NDArray[np.bool_]:
     return _authors_line(cells) if method == "authors" else dry_line(cells)
 
 
