@@ -23,7 +23,7 @@ from tiling.strict_tiff import open_tiff
 from weightmaps.blocks import weight_map_blocks
 from weightmaps.class_balance import class_weights
 from weightmaps.history import FORMAT
-from weightmaps.instance_source import instance_source
+from weightmaps.instance_source import InstanceSource
 from weightmaps.label_reader import LabelReader
 from weightmaps.map_file import Outcome, packed_strips, pixels_hash, write_maps
 from weightmaps.orders import Order
@@ -145,7 +145,7 @@ def _opened(order: Order) -> Iterator[LabelReader]:
 
 def _page_blocks(reader: LabelReader, page: int, order: Order) -> Iterator[npt.NDArray[Any]]:
     survey = order.survey
-    source = instance_source(reader, page, survey.kind, survey.rows)
+    source = InstanceSource(reader, page, survey.kind, survey.rows)
     dtype = survey.shape.dtype
     try:
         blocks = weight_map_blocks(

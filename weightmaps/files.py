@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tiling.faults import InputError
 from weightmaps.annotations import LabelFile, find_label_files
 from weightmaps.history import read_history
-from weightmaps.instance_source import instance_source
+from weightmaps.instance_source import InstanceSource
 from weightmaps.label_reader import LabelReader
 from weightmaps.label_rule import LabelRule
 from weightmaps.map_file import write_map
@@ -59,7 +59,7 @@ def read_labels(path: str | os.PathLike[str], rule: LabelRule = _AUTO) -> npt.ND
     with LabelReader(files[0], rule) as reader:
         kind = reader.kind()
         pages = [
-            instance_source(reader, page, kind)[..., 0 : reader.height, 0 : reader.width]
+            InstanceSource(reader, page, kind)[..., 0 : reader.height, 0 : reader.width]
             for page in range(reader.pages)
         ]
         reader.check_unchanged()

@@ -13,7 +13,7 @@ from weightmaps.label_reader import LabelReader
 from weightmaps.label_rule import ids_of
 from weightmaps.labels import as_labels
 
-__all__ = ["InstanceSource", "instance_source"]
+__all__ = ["InstanceSource"]
 
 
 class _Values:
@@ -52,9 +52,19 @@ class InstanceSource:
     """Source of the instance labels of one page, whatever they are made from.
 
     Slices as `[..., y0:y1, x0:x1]`; cheapest from top to bottom.
+
+    Parameters
+    ----------
+    reader, page, kind
+        The open annotation, which page of it, and what `LabelReader.kind` said.
+    block_rows
+        Rows in which a mask is labelled at a time; None: all of them. Changes no label.
     """
 
-    def __init__(self, reader: LabelReader, page: int, kind: str, block_rows: int) -> None:
+    def __init__(
+        self, reader: LabelReader, page: int, kind: str, block_rows: int | None = None
+    ) -> None:
+        block_rows = block_rows or reader.height
         self._values, self._reader, self._page = _Values(reader, page), reader, page
         self.shape: tuple[int, ...] = self._values.shape
         self._kind = kind
@@ -94,10 +104,3 @@ class InstanceSource:
             return as_labels(values, ignore_label=rule.ignore_label)
         except (TypeError, ValueError) as error:
             raise InputError(self._reader.file.path, str(error), page=self._page) from error
-
-
-def instance_source(
-    reader: LabelReader, page: int, kind: str, block_rows: int | None = None
-) -> InstanceSource:
-    """Return the instance labels of one page; a mask is labelled in bands of `block_rows` rows."""
-    return InstanceSource(reader, page, kind, block_rows or reader.height)

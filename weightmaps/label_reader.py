@@ -173,17 +173,19 @@ class LabelReader(Closing):
 
     def bands(self) -> Iterator[npt.NDArray[Any]]:
         """Every stored value, page after page, in bands of rows."""
-        step = band_rows(self.width, _BAND_PX // 4)
         for page in range(self.pages):
-            for top in range(0, self.height, step):
-                yield self.rows(page, top, min(self.height, top + step))
+            yield from self._bands_of(page)
+
+    def _bands_of(self, page: int) -> Iterator[npt.NDArray[Any]]:
+        step = band_rows(self.width, _BAND_PX // 4)
+        for top in range(0, self.height, step):
+            yield self.rows(page, top, min(self.height, top + step))
 
     def values(self, page: int) -> list[Any]:
         """The different values of a page, sorted."""
-        step = band_rows(self.width, _BAND_PX // 4)
         found: set[Any] = set()
-        for top in range(0, self.height, step):
-            found.update(np.unique(self.rows(page, top, min(self.height, top + step))).tolist())
+        for band in self._bands_of(page):
+            found.update(np.unique(band).tolist())
         return sorted(found)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -150,7 +150,7 @@ def write_maps(
     path: str | Path,
     shape: Shape,
     pages: Iterable[Iterable[bytes]],
-    finished: Any,
+    finished: Callable[[], dict[str, Any]],
     *,
     resolution: tuple[float, float, str] | None = None,
     overwrite: bool = False,

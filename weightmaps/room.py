@@ -74,7 +74,7 @@ def _packed_bytes(order: Order, reader: LabelReader, page: int, top: int, rows: 
         labels = instances_from_mask(reader.inside(page, y0, y1))
         spec = replace(spec, ignore_label=None)
     else:
-        source = InstanceSource(reader, page, order.survey.kind, shape.height)
+        source = InstanceSource(reader, page, order.survey.kind)
         labels = source[..., y0:y1, 0 : shape.width]
     spec = spec if spec.spacing is None else replace(spec, spacing=spec.spacing[-2:])
     if order.survey.kind == "classes":

@@ -16,7 +16,7 @@ from tiling.faults import InputError, WriteError
 from weightmaps.annotations import MAP_ENDING, PREVIEW_ENDING, LabelFile
 from weightmaps.blocks import Census, added_counts, census
 from weightmaps.history import FORMAT, complete
-from weightmaps.instance_source import InstanceSource, instance_source
+from weightmaps.instance_source import InstanceSource
 from weightmaps.label_reader import LabelReader, band_rows, identity
 from weightmaps.label_rule import LabelRule
 from weightmaps.map_file import Shape, intact
@@ -216,7 +216,7 @@ def _counted(reader: LabelReader, request: Request) -> Known:
         check_memory(reader.file.path, (reader.pages, reader.height, reader.width), request.spec)
         found = [volume_census(*volume_of(reader, kind), request.spec)]
     else:
-        sources = (instance_source(reader, page, kind, rows) for page in range(reader.pages))
+        sources = (InstanceSource(reader, page, kind, rows) for page in range(reader.pages))
         found = [_page_census(source, request, rows) for source in sources]
     counts = functools.reduce(added_counts, (one.counts for one in found))
     cells, pairs = sum(len(one.ids) for one in found), sum(len(one.pairs) for one in found)

@@ -18,7 +18,7 @@ from tiling.memory import free_memory
 from weightmaps.blocks import Census, added_counts, class_pixels
 from weightmaps.carving import separate_touching_volume
 from weightmaps.formula import map_of_volume
-from weightmaps.instance_source import instance_source
+from weightmaps.instance_source import InstanceSource
 from weightmaps.label_reader import LabelReader
 from weightmaps.label_rule import ids_of
 from weightmaps.multiclass import map_of_classes
@@ -42,7 +42,7 @@ def volume_of(reader: LabelReader, kind: str) -> tuple[Volume, Volume | None]:
     from scipy import ndimage
 
     if kind == "instances":
-        pages = [instance_source(reader, z, kind) for z in range(reader.pages)]
+        pages = [InstanceSource(reader, z, kind) for z in range(reader.pages)]
         return np.stack([p[..., 0 : reader.height, 0 : reader.width] for p in pages]), None
     values = np.stack([reader.rows(z, 0, reader.height) for z in range(reader.pages)])
     structure = ndimage.generate_binary_structure(3, 1 if reader.rule.connectivity == 4 else 3)
