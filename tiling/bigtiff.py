@@ -9,6 +9,7 @@ OME-TIFF has them. Source: TIFF 6.0; BigTIFF as in libtiff 4; OME-TIFF specifica
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ HEADER_BYTES = 16
 COMPRESSIONS = {"none": 1, "deflate": 8, "zstd": 50000}
 _SHORT, _LONG, _ASCII, _RATIONAL, _LONG8, _IFD8 = 3, 4, 2, 5, 16, 18
 _CODES = {_SHORT: "<u2", _LONG: "<u4", _LONG8: "<u8", _IFD8: "<u8"}
+_VALUE_BYTES = {_SHORT: 2, _LONG: 4, _ASCII: 1, _RATIONAL: 8, _LONG8: 8, _IFD8: 8}
 _SAMPLE_FORMATS = {"u": 1, "b": 1, "i": 2, "f": 3}
 _PER_CM = {"um": 1e4, "nm": 1e7, "mm": 10.0, "cm": 1.0, "m": 0.01}
 _MAX_DESCRIPTION = 60_000  # what our reader and others are sure to look at
@@ -56,7 +58,7 @@ class Layout:
     @property
     def images(self) -> int:
         """Number of directories."""
-        return int(np.prod(self.shape[:-2], dtype=np.int64))
+        return math.prod(self.shape[:-2])
 
     @property
     def down(self) -> int:
@@ -233,12 +235,9 @@ def _entries(tags: dict[int, tuple[int, Any]], blob: bytearray, start: int) -> b
     entries = bytearray()
     for number, (kind, values) in sorted(tags.items()):
         data = values if isinstance(values, bytes) else np.asarray(values, _CODES[kind]).tobytes()
-        count = (
-            len(data) // {_RATIONAL: 8, _SHORT: 2, _LONG: 4, _LONG8: 8, _IFD8: 8, _ASCII: 1}[kind]
-        )
         place = data.ljust(8, b"\0")
         if len(data) > 8:
             place = struct.pack("<Q", start + len(blob))
             blob += data + b"\0" * (-len(data) % 8)
-        entries += struct.pack("<HHQ", number, kind, count) + place
+        entries += struct.pack("<HHQ", number, kind, len(data) // _VALUE_BYTES[kind]) + place
     return bytes(entries)

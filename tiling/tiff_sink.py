@@ -8,6 +8,7 @@ again ends with the same file as one that was not.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -120,8 +121,8 @@ class TiffSink(PagedSink):
             for size in self._pyramid.sizes
         ]
         self._encode, self._decode = codec(compression)
-        self._text()
-        size = int(np.prod(self.shape, dtype=object)) * kind.itemsize
+        self._text()  # too long a history is refused now, not when all is computed
+        size = math.prod(self.shape) * kind.itemsize
         check_output(path, overwrite=overwrite, needed_bytes=size if compression == "none" else 0)
         identity = self._identity(compression=compression, tile=TILE)
         self._path, self._resume = path, resume
