@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from tiling.apart import check_apart
 from tiling.disk import (
     RawFile,
     StrPath,
@@ -148,22 +149,18 @@ def check_output(
     overwrite
         Whether an existing output may be replaced.
     inputs
-        Files that are read: none of them may be the output, by whatever name or link.
+        Files that are read: none of them may be the output, or lie in it, see `check_apart`.
     needed_bytes
         Size of the output, as far as known.
 
     Raises
     ------
     WriteError
-        The output exists, is an input, a folder or a pipe, its folder is missing or not
-        writable, or the disk is too small.
+        The output exists, is an input or holds one, is a folder or a pipe, its folder is missing
+        or not writable, or the disk is too small.
     """
     target = real_target(path)
-    for source in inputs:
-        if _same_file(source, target):
-            raise WriteError(
-                path, f"is also the input {os.fsdecode(source)}; choose another output name"
-            )
+    check_apart([path], inputs)
     if target.suffix.lower() == ".zarr":
         check_zarr_target(target, overwrite=overwrite)
     else:
@@ -271,15 +268,6 @@ def _checked_target(path: StrPath, *, overwrite: bool) -> Path:
     if not overwrite:
         raise WriteError(path, "already exists; use --overwrite to replace it, or another name")
     return target
-
-
-def _same_file(source: StrPath, target: Path) -> bool:
-    try:
-        return Path(os.fsdecode(source)).samefile(target)
-    except (OSError, ValueError):
-        with contextlib.suppress(WriteError):  # no name of a file: its reader says so
-            return real_target(source) == target
-        return False
 
 
 def _temporary_ending() -> str:

@@ -319,6 +319,16 @@ def test_b6_the_input_is_never_the_output(tmp_path: Path, link: str) -> None:
     assert source.read_bytes() == OLD
 
 
+def test_b7_a_zarr_that_holds_the_input_is_no_output(tmp_path: Path) -> None:
+    """It would be replaced as a whole, and the input with it."""
+    out, source = tmp_path / "out.zarr", tmp_path / "out.zarr" / "big.tif"
+    out.mkdir()
+    for file in (out / "zarr.json", source):
+        file.write_bytes(OLD)
+    with pytest.raises(WriteError, match="holds the input"):
+        check_output(out, overwrite=True, inputs=[source])
+
+
 def test_b7_a_symbolic_link_is_followed_and_stays(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     real, link = tmp_path / "far" / "x.bin", tmp_path / "x.bin"
