@@ -114,5 +114,11 @@ def open_sink(
 
 
 def is_zarr_name(path: StrPath) -> bool:
-    """Whether an image of this name is a Zarr folder."""
+    """Whether an image of this `path` is a Zarr folder.
+
+    Examples
+    --------
+    >>> is_zarr_name("out.ome.zarr/"), is_zarr_name("zarr.tif")
+    (True, False)
+    """
     return Path(os.fsdecode(path)).name.lower().endswith(".zarr")
