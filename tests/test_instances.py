@@ -61,6 +61,10 @@ def test_nothing_and_everything():
     assert not found.any()
     assert label_bands(np.full((3, 4), 7), found, rows=2) == 1
     assert label_bands(np.full((3, 4), 7), found, rows=2, background=7) == 0
+    assert (
+        label_bands(np.array([[7, 0, 7, 0], [0, 7, 7, 7], [7, 7, 7, 7]]), found, background=7) == 3
+    )
+    np.testing.assert_array_equal(found, [[0, 1, 0, 2], [3, 0, 0, 0], [0, 0, 0, 0]])
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_fused_update_is_the_plain_one(recipe):
     optimiser = make_optimiser(recipe, ours)
     arguments = {k: v for k, v in optimiser.defaults.items() if k in (
         "lr", "momentum", "weight_decay", "betas", "eps")}  # fmt: skip
+    assert arguments["weight_decay"] == recipe.weight_decay
     other = type(optimiser)(plain.parameters(), fused=False, foreach=False, **arguments)
     for step in range(20):
         for net, rule in ((ours, optimiser), (plain, other)):

@@ -78,6 +78,18 @@ def test_broken_text_is_refused(text, message):
         Recipe.from_json(text)
 
 
+def test_the_smallest_label_that_is_no_class_may_be_ignored():
+    assert Recipe(classes=2, ignore_label=2).ignore_label == 2
+    with pytest.raises(ValueError, match="ignore_label = 1 is one of the classes"):
+        Recipe(classes=2, ignore_label=1)
+
+
+@pytest.mark.parametrize("names", ["cell", "background,cell,border"])
+def test_each_class_has_its_name_or_none_has(names):
+    with pytest.raises(ValueError, match="are not 2"):
+        Recipe(classes=2, class_names=names)
+
+
 def test_every_numeric_field_has_a_range_and_every_choice_its_list():
     from unet2015 import recipe as module
 

@@ -23,8 +23,9 @@ def generator(seed: int, *counters: int) -> np.random.Generator:
 
     Examples
     --------
-    >>> a, b = generator(7, 3, 0), generator(7, 3, 0)
-    >>> bool((a.integers(0, 100, 5) == b.integers(0, 100, 5)).all())
-    True
+    The same numbers in every version: a run may be resumed by a later one.
+
+    >>> generator(7, 3, 0).integers(0, 1000, 4), generator(7, 0, 3).integers(0, 1000, 4)
+    (array([122, 413, 480, 182]), array([891, 962, 490, 919]))
     """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *counters))))

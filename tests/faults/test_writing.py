@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from tiling.faults import LockedError, WriteError
-from tiling.journal import first_difference, journal_lines, numbered_records, read_journal
+from tiling.journal import (
+    first_difference,
+    journal_lines,
+    notes_of,
+    numbered_records,
+    read_journal,
+)
 from tiling.safe_write import (
     Partial,
     _machine,
@@ -237,6 +243,11 @@ def test_a7_records_are_taken_up_as_far_as_their_numbers_make_sense(
     found = numbered_records(records, 3)
     assert [record["n"] for record in found] == list(range(kept))
     assert all(record["place"] == numbers.index(record["n"]) for record in found[1:])
+
+
+def test_a7_notes_without_a_name_are_passed_over() -> None:
+    records = [{"note": ["seams"], "value": 1}, {"note": None}, {"note": "seams", "value": 2}]
+    assert notes_of(records) == {"seams": 2}
 
 
 def test_a7_settings_that_only_one_run_has_are_a_difference() -> None:
