@@ -30,6 +30,7 @@ ALLOWED = {
     },
 }  # fmt: skip
 LARGEST_FILE = 320  # lines; about 300 is meant (CONTRIBUTING.md)
+LONGEST_FUNCTION = 55  # lines of code; about 50, a screen, are meant
 MOST_ARGUMENTS = 9  # besides self
 # Where a file is written without `tiling.safe_write`, and why that is right.
 WRITERS = {
@@ -189,6 +190,21 @@ def test_public_names_are_no_modules():
 def test_files_can_be_read_in_one_sitting():
     long = {name_of(p): len(p.read_text("utf-8").splitlines()) for p in MODULES}
     assert {name: lines for name, lines in long.items() if lines > LARGEST_FILE} == {}
+
+
+def test_functions_fit_on_a_screen():
+    """Counted without blank lines, comments and the docstring."""
+    long = {}
+    for path in MODULES:
+        lines = path.read_text("utf-8").splitlines()
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[bool(ast.get_docstring(node)) :][:1]
+                code = lines[first[0].lineno - 1 : node.end_lineno] if first else []
+                count = sum(bool(line.split("#")[0].strip()) for line in code)
+                if count > LONGEST_FUNCTION:
+                    long[f"{name_of(path)}: {node.name}"] = count
+    assert long == {}
 
 
 def test_functions_take_few_arguments():
