@@ -84,6 +84,7 @@ def test_several_classes():
         (lambda: class_weights({}), "one number"),
         (lambda: class_weights([3, -1]), "-1"),
         (lambda: class_map([[3]], [1, 2]), "class 3"),
+        (lambda: class_map([[1, 2]], [1, 2]), "class 2 .*classes 0 to 1"),
         (lambda: class_map([[-1]], [1, 2]), "class -1"),
     ],
 )

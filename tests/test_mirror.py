@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.counting_source import Counting
@@ -30,6 +30,10 @@ def test_equals_numpy_reflect_padding(height, width, before, after):
     np.testing.assert_array_equal(read, padded)
 
 
+@example(height=5, width=6, y0=-1, x0=0, rows=3, columns=2)
+@example(height=5, width=6, y0=0, x0=-1, rows=3, columns=2)
+@example(height=5, width=6, y0=3, x0=0, rows=3, columns=2)
+@example(height=5, width=6, y0=0, x0=5, rows=3, columns=2)
 @given(*[st.integers(1, 9)] * 2, *[st.integers(-30, 30)] * 2, *[st.integers(0, 20)] * 2)
 def test_any_window_is_one_of_the_padded_image(height, width, y0, x0, rows, columns):
     image = np.arange(height * width).reshape(height, width)

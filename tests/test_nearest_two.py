@@ -78,6 +78,16 @@ def test_the_named_instances_have_the_distances(labels):
             np.testing.assert_array_equal(d[here], transform(labels == label, None)[here])
 
 
+@pytest.mark.parametrize("between", [0, 3])
+def test_ids_beyond_32_bits_come_back_as_they_are(between):
+    labels = np.array([[2**31, between, 2**31 + 5]])
+    d1, d2, l1, l2 = two_nearest_distances(labels, return_labels=True)
+    assert d2[0, 0] == (1 if between else 2)
+    np.testing.assert_array_equal(l1[0, ::2], labels[0, ::2])
+    assert l2[0].tolist()[::2] == ([3, 3] if between else [2**31 + 5, 2**31])
+    assert d1[0].tolist() == [0, 0 if between else 1, 0]
+
+
 @some(25)
 @given(st.integers(0, 2**31), st.tuples(*[st.integers(1, 12)] * 3), st.booleans())
 def test_volumes_equal_one_transform_per_instance(seed, shape, cubic):

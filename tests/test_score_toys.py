@@ -203,6 +203,21 @@ def test_class_maps_of_any_integer_type_are_the_same(kind):
     np.testing.assert_array_equal(matrix, [[2, 1], [0, 1]])
 
 
+def test_a_threshold_between_those_of_a_sweep_has_no_value():
+    sweep = score.wrong_pixels(np.float32([[0.9, 0.1]]), np.array([[1, 0]]))
+    assert sweep.at(0.3) == sweep.at(0.3 + 1e-12) == 0
+    with pytest.raises(ValueError, match=r"threshold 0\.35 is not in the sweep"):
+        sweep.at(0.35)
+
+
+def test_rounding_may_step_over_the_ends_of_a_probability_and_no_more():
+    ends = np.array([-5e-7, 1 + 5e-7])
+    np.testing.assert_array_equal(score.as_probability(ends), ends.astype(np.float32))
+    for beyond in (-2e-6, 1 + 2e-6):
+        with pytest.raises(ValueError, match=r"outside 0\.\.1"):
+            score.as_probability(np.array([0.5, beyond]))
+
+
 def test_simple_table_equals_counting_components_for_all_512_patches():
     for code in range(256):
         for centre in (False, True):
