@@ -208,6 +208,13 @@ def test_a_threshold_between_those_of_a_sweep_has_no_value():
     assert sweep.at(0.3) == sweep.at(0.3 + 1e-12) == 0
     with pytest.raises(ValueError, match=r"threshold 0\.35 is not in the sweep"):
         sweep.at(0.35)
+    one = score.wrong_pixels(np.float32([[0.9, 0.1]]), np.array([[1, 0]]), thresholds=(0.2,))
+    assert one.to_dict()["per_slice"] == [{"best": 0.0, "threshold": 0.2}]
+
+
+def test_a_truth_with_a_negative_label_is_refused():
+    with pytest.raises(ValueError, match="negative label -1; 0 is membrane"):
+        score.wrong_pixels(np.float32([[0.9, 0.1]]), np.array([[1, -1]]))
 
 
 def test_rounding_may_step_over_the_ends_of_a_probability_and_no_more():
