@@ -19,6 +19,7 @@ from unet2015.augment import (
     dtype_range,
     warp_nearest,
 )
+from unet2015.deformation import DEFORMATION
 from unet2015.recipe import dic_hela, isbi2012, phc_u373, quick
 
 
@@ -82,6 +83,28 @@ def test_node_displacements_are_gaussian_of_10_px():
     assert vectors.std() == pytest.approx(10, abs=0.2)
     assert vectors.mean() == pytest.approx(0, abs=0.2)
     assert abs(np.corrcoef(vectors[:, 0, 1, 1], vectors[:, 1, 1, 1])[0, 1]) < 0.1
+
+
+def test_every_amplitude_is_drawn_to_both_sides_and_no_further():
+    recipe = isbi2012()
+    drawn = [draw_deformation(recipe, 0, step, 0) for step in range(300)]
+    for values, bound in (
+        ([d.rotation_deg for d in drawn], recipe.rotation_deg),
+        ([d.shift_px[0] for d in drawn], recipe.shift_px),
+        ([d.shift_px[1] for d in drawn], recipe.shift_px),
+        ([d.gain - 1 for d in drawn], recipe.grey_gain),
+        ([d.grey_shift for d in drawn], recipe.grey_shift),
+        ([np.log(d.gamma) for d in drawn], recipe.grey_gamma),
+    ):
+        assert -bound <= min(values) < -0.9 * bound
+        assert 0.9 * bound < max(values) <= bound
+        assert abs(np.mean(values)) < 0.15 * bound
+    assert 100 < sum(d.mirrored for d in drawn) < 200
+    assert not any(
+        draw_deformation(replace(recipe, mirror=False), 0, step, 0).mirrored for step in range(20)
+    )
+    assert len({d.noise_key for d in drawn}) == 300
+    assert not any(d.noise_key == (0, step, 0, DEFORMATION) for step, d in enumerate(drawn))
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 4, 7])
