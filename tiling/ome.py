@@ -14,7 +14,7 @@ import numpy as np
 
 from tiling.meaning import Meaning
 
-__all__ = ["channel_names", "checked_for_ome", "history", "is_ome_name", "ome_xml"]
+__all__ = ["PIXELS_END", "channel_names", "checked_for_ome", "history", "is_ome_name", "ome_xml"]
 
 _TYPES = {
     "uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "int8": "int8", "int16": "int16",
@@ -25,7 +25,7 @@ _MOST_CHANNELS = 1000
 _CHANNEL = re.compile(r"<(?:\w{1,20}:)?Channel\s([^<>]{0,4096})>")
 _NAME = re.compile(r"""\bName\s{0,8}=\s{0,8}(?:"([^"<>]{0,256})"|'([^'<>]{0,256})')""")
 _HISTORY = re.compile(r'Namespace="unet2015"[^<>]{0,80}>\s{0,8}<Value>([^<>]{0,100000})</Value>')
-_END = re.compile(r"</(?:\w{1,20}:)?Pixels>")
+PIXELS_END = re.compile(r"</(?:\w{1,20}:)?Pixels>")
 
 
 def is_ome_name(name: str) -> bool:
@@ -125,7 +125,7 @@ def channel_names(text: str, start: int) -> tuple[str, ...]:
     >>> channel_names('<Pixels ><Channel Name="DAPI"/><Channel Name="&#945;-tubulin"/></Pixels>', 0)
     ('DAPI', 'α-tubulin')
     """
-    end = _END.search(text, start)
+    end = PIXELS_END.search(text, start)
     found: list[str] = []
     for element in _CHANNEL.finditer(text, start, end.start() if end else len(text)):
         name = _NAME.search(element[1])

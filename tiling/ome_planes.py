@@ -11,9 +11,10 @@ import math
 import re
 from dataclasses import dataclass
 
+from tiling.ome import PIXELS_END
+
 __all__ = ["OmePlanes", "ome_planes"]
 
-_END = re.compile(r"</(?:\w{1,20}:)?Pixels>")
 _BLOCK = re.compile(r"<(?:\w{1,20}:)?TiffData\b([^<>]{0,1024})>(?:\s{0,80}<(?:\w{1,20}:)?(UUID)\b"
                     r"([^<>]{0,2048})>([^<>]{0,200}))?")  # fmt: skip
 _ELSEWHERE = re.compile(r"<(?:\w{1,20}:)?(?:MetadataOnly|BinData)\b")
@@ -147,7 +148,7 @@ def ome_planes(
         Samples per pixel: `FirstC` counts them.
     """
     empty = text[start - 2 : start] == "/>"
-    end = _END.search(text, start)
+    end = PIXELS_END.search(text, start)
     stop = start if empty else end.start() if end else len(text)
     blocks, names = [], set()
     for element in _BLOCK.finditer(text, start, stop):

@@ -112,7 +112,7 @@ def map_of_slices(
     array = as_labels(labels, ignore_label=spec.ignore_label)
     spec.check_axes(2)
     slices = array[None] if array.ndim == 2 else array
-    found = _add_class_term(slices, spec, dtype, inner)
+    found = _both_terms(slices, spec, dtype, inner)
     return found.reshape(array.shape[:-2] + found.shape[-2:])
 
 
@@ -162,7 +162,7 @@ def map_of_volume(labels: npt.ArrayLike, spec: WeightMapSpec, dtype: npt.DTypeLi
     if array.ndim != 3:
         raise ValueError(f"a volume has 3 axes (Z, Y, X), not {array.ndim}")
     spec.check_axes(3)
-    return _add_class_term(array[None], spec, dtype).reshape(array.shape)
+    return _both_terms(array[None], spec, dtype).reshape(array.shape)
 
 
 def border_term(
@@ -203,13 +203,13 @@ def border_term(
     return np.abs(term, out=term).reshape(array.shape)
 
 
-def _add_class_term(
+def _both_terms(
     slices: npt.NDArray[Any],
     spec: WeightMapSpec,
     dtype: npt.DTypeLike,
     inner: Inner | None = None,
 ) -> Map:
-    """Return w for slices (S, H, W), or for volumes (1, Z, Y, X)."""
+    """Return w = w_c + border term for slices (S, H, W), or for volumes (1, Z, Y, X)."""
     final = np.dtype(dtype)
     working = working_type(final)
     if not isinstance(spec.class_weights, str) and len(spec.class_weights) != 2:

@@ -97,7 +97,7 @@ def map_of_classes(
 
     `classes` has the shape of the result.
     """
-    class_table(spec, 1)
+    class_table(spec, 1)  # a form of two classes is refused before the work
     final = np.dtype(dtype)
     working = working_type(final)
     term: Any = signed_border_term(slices, spec, working, inner)[0]
