@@ -103,6 +103,9 @@ def test_every_amplitude_is_drawn_to_both_sides_and_no_further():
     assert not any(
         draw_deformation(replace(recipe, mirror=False), 0, step, 0).mirrored for step in range(20)
     )
+    other = replace(recipe, mirrored_weight=0.25, scale="none")
+    assert draw_deformation(other, 0, 0, 0).mirrored_weight == 0.25
+    assert draw_deformation(other, 0, 0, 0).divisor == 1
     assert len({d.noise_key for d in drawn}) == 300
     assert not any(d.noise_key == (0, step, 0, DEFORMATION) for step, d in enumerate(drawn))
 
