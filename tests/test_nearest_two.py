@@ -80,11 +80,11 @@ def test_the_named_instances_have_the_distances(labels):
 
 @pytest.mark.parametrize("between", [0, 3])
 def test_ids_beyond_32_bits_come_back_as_they_are(between):
-    labels = np.array([[2**31, between, 2**31 + 5]])
+    labels = np.array([[2**31 - 5, between, 2**31]])  # the last is the first of 32 bits
     d1, d2, l1, l2 = two_nearest_distances(labels, return_labels=True)
     assert d2[0, 0] == (1 if between else 2)
     np.testing.assert_array_equal(l1[0, ::2], labels[0, ::2])
-    assert l2[0].tolist()[::2] == ([3, 3] if between else [2**31 + 5, 2**31])
+    assert l2[0].tolist()[::2] == ([3, 3] if between else [2**31, 2**31 - 5])
     assert d1[0].tolist() == [0, 0 if between else 1, 0]
 
 

@@ -129,6 +129,15 @@ def test_each_class_of_topological_error(truth, proposal, kind):
     )
 
 
+def test_a_split_costs_as_much_as_a_merger():
+    bar = np.zeros((3, 5), np.float32)
+    bar[1] = 1
+    cut = bar.copy()
+    cut[1, 2] = 0
+    for prediction, truth in ((cut, bar), (bar, cut)):
+        assert score.warping_error(prediction, truth.astype(int)).at(0.5) == 1 / 15
+
+
 def test_a_shifted_border_costs_nothing_and_a_gap_one_pixel():
     truth = np.ones((7, 9), bool)
     truth[:, 4] = False
