@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.tiny_run import write_tiny
 from tiling.command import answer, finish, note, tell
-from tiling.safe_write import _machine
+from tiling.process import machine
 from unet2015.checkpoint import Checkpoint, describe_network, save
 from unet2015.cli import main
 from unet2015.info import describe
@@ -260,7 +260,7 @@ def test_a8_every_verb_tidies_the_folders_it_writes(words, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     for link in ("link", "link.png", "labels.weights.tif", "run/log.csv"):
         (tmp_path / link).symlink_to(tmp_path / "real" / f"{Path(link).name}.target")
-    stale = tmp_path / "real" / f".b.{os.getpid()}-1-{_machine()}-3.unet2015-tmp"
+    stale = tmp_path / "real" / f".b.{os.getpid()}-1-{machine()}-3.unet2015-tmp"
     stale.touch()
     words = [word.format(tmp_path) for word in words]
     if words[-2] == "--overlay":

@@ -30,8 +30,10 @@ __all__ = [
     "fsync_folder",
     "keep_mode",
     "let_go",
+    "names",
     "real_target",
     "remove",
+    "remove_folder",
     "writing",
 ]
 
@@ -96,10 +98,38 @@ def keep_mode(descriptor: int, target: Path) -> None:
             os.fchmod(descriptor, mode)
 
 
+def names(path: Path, descriptor: int) -> bool:
+    """Whether `path` is the name of the open file now."""
+    try:
+        named = path.lstat()
+    except OSError:
+        return False
+    opened = os.fstat(descriptor)
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
+
+
 def remove(path: Path) -> None:
     """Delete `path` if it is there."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108 - seen by the fault shim
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder with all that is in it, as far as the disk lets it.
+
+    `shutil.rmtree` would close a descriptor twice when Ctrl-C arrives at the wrong moment, and then
+    raise "bad file descriptor" instead of what it was told.
+    """
+    for place, folders, files in os.walk(folder, topdown=False):  # through no link
+        for name in files:
+            with contextlib.suppress(OSError):
+                remove(Path(place, name))
+        for name in folders:
+            with contextlib.suppress(OSError):
+                path = Path(place, name)
+                remove(path) if path.is_symlink() else path.rmdir()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager

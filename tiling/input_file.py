@@ -138,7 +138,8 @@ class InputFile(Closing):
         """Close the file; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # all that was wanted of it has been read
+                os.close(descriptor)
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError, AttributeError):

@@ -18,6 +18,7 @@ __all__ = [
     "journal_lines",
     "notes_of",
     "numbered_records",
+    "other_header",
     "read_journal",
 ]
 
@@ -95,6 +96,22 @@ def numbered_records(records: list[dict[str, Any]], count: int) -> list[dict[str
         del kept[number:]
         kept.append(record)
     return kept
+
+
+def other_header(found: Mapping[str, Any], header: Mapping[str, Any]) -> str:
+    """What sets the first line of a journal apart from the one that a run would write.
+
+    Examples
+    --------
+    >>> other_header({"format": JOURNAL_FORMAT, "identity": {"a": 1}}, {"identity": {"a": 2}})
+    'a: 1, now 2'
+    """
+    if found.get("format") != JOURNAL_FORMAT:
+        return f"journal format {str(found.get('format'))[:40]!r}"
+    theirs, ours = found.get("identity"), header["identity"]
+    if not isinstance(theirs, dict):
+        return "no identity"
+    return first_difference(theirs, ours) or "other keys"
 
 
 def first_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tiling.disk import StrPath, beside, real_target, writing
+from tiling.disk import StrPath, beside, names, real_target, writing
 from tiling.faults import LockedError, WriteError
 
 __all__ = ["OutputLock", "holding"]
@@ -91,7 +91,7 @@ class OutputLock:
                 descriptor = os.open(self.path, flags, 0o666)
             try:
                 self._take_or_tell(descriptor)
-                if not _is_still(descriptor, self.path):
+                if not names(self.path, descriptor):
                     continue  # its former holder removed the file between our open and lock
                 with writing(self.target):
                     os.ftruncate(descriptor, 0)
@@ -99,7 +99,7 @@ class OutputLock:
                 self._descriptor, descriptor = descriptor, -1
             finally:
                 if descriptor >= 0:
-                    os.close(descriptor)
+                    _let_go(descriptor)
         return self
 
     def _refuse_others(self) -> None:
@@ -130,11 +130,11 @@ class OutputLock:
         if descriptor < 0:
             return
         if sys.platform == "win32":
-            os.close(descriptor)
+            _let_go(descriptor)
         with contextlib.suppress(OSError):
             os.unlink(self.path)  # noqa: PTH108 - while held, so that nobody else's file goes
         if sys.platform != "win32":
-            os.close(descriptor)
+            _let_go(descriptor)
 
     def __enter__(self) -> Self:
         return self.acquire()
@@ -184,14 +184,10 @@ def holding(path: StrPath) -> Iterator[None]:
             _held_here.reset(token)
 
 
-def _is_still(descriptor: int, path: Path) -> bool:
-    """Whether the open file is the one that has the name now."""
-    try:
-        named = path.stat()
-    except OSError:
-        return False
-    opened = os.fstat(descriptor)
-    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
+def _let_go(descriptor: int) -> None:
+    """Close a lock file; the lock is gone, also where the disk then refuses the text in it."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def _holder(descriptor: int) -> str:

@@ -26,6 +26,7 @@ from tiling.disk import (
     fsync_folder,
     keep_mode,
     let_go,
+    names,
     real_target,
     remove,
     writing,
@@ -34,8 +35,8 @@ from tiling.faults import WriteError
 from tiling.journal import (
     JOURNAL_FORMAT,
     MAX_JOURNAL_BYTES,
-    first_difference,
     journal_lines,
+    other_header,
     read_journal,
 )
 from tiling.lock import OutputLock
@@ -226,16 +227,23 @@ class Partial:
     def publish(self) -> None:
         """Give the data its final name and forget the journal; closes this object."""
         self.file.flush()
-        self._check_target()
         with writing(self.target):
             keep_mode(self._data.descriptor, self.target)
         self._data.sync()
+        self.check_publishable()  # after the wait, in which much can happen
         let_go(self._data, self._journal)
         with writing(self.target):
             os.replace(self.path, self.target)  # noqa: PTH105 - seen by the fault shim
             fsync_folder(self.target.parent)
             remove(self.journal_path)
         self._close()
+
+    def check_publishable(self) -> None:
+        """`WriteError` if a file has come since, or the data were taken away or replaced."""
+        self._check_target()
+        if not names(self.path, self._data.descriptor):
+            reason = f"{self.path.name} was removed, moved or replaced meanwhile; run again"
+            raise WriteError(self.target, reason)
 
     def discard(self) -> None:
         """Delete the unfinished output; closes this object."""
@@ -262,20 +270,13 @@ class Partial:
         if not records:
             return False
         if records[0] != self._header:
+            other = other_header(records[0], self._header)
             raise WriteError(
                 self.target,
-                f"an unfinished output of other settings ({self._difference(records[0])}) lies "
-                f"in {self.path.name}; run without --resume to start afresh",
+                f"an unfinished output of other settings ({other}) lies in {self.path.name}; "
+                "run without --resume to start afresh",
             )
         return True
-
-    def _difference(self, found: dict[str, Any]) -> str:
-        if found.get("format") != JOURNAL_FORMAT:
-            return f"journal format {str(found.get('format'))[:40]!r}"
-        theirs, ours = found.get("identity"), self._header["identity"]
-        if not isinstance(theirs, dict):
-            return "no identity"
-        return first_difference(theirs, ours) or "other keys"
 
     def _start(self) -> None:
         """Read the journal back, cut its damaged tail off, or write its first line."""

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from pathlib import Path
 
-from tiling.disk import beside, fsync_folder
+from tiling.disk import beside, fsync_folder, remove_folder
 from tiling.faults import WriteError
 
 __all__ = ["clear_folders", "new_folder", "put_back", "replace_folder"]
@@ -63,13 +62,13 @@ def put_back(target: Path) -> None:
     if os.path.lexists(target):
         _throw_away(target)
     else:  # somebody took the new folder away; a whole predecessor is not ours to delete here
-        shutil.rmtree(beside(target, _TRASH), ignore_errors=True)
+        remove_folder(beside(target, _TRASH))
 
 
 def clear_folders(target: Path) -> None:
     """Delete what lies beside a complete `target`: its predecessor and a new folder begun."""
     put_back(target)
-    shutil.rmtree(new_folder(target), ignore_errors=True)
+    remove_folder(new_folder(target))
 
 
 def _places(target: Path) -> tuple[Path, ...]:
@@ -79,9 +78,9 @@ def _places(target: Path) -> tuple[Path, ...]:
 def _throw_away(target: Path) -> None:
     """Delete a predecessor that has been replaced, and what is left of an earlier one."""
     old, trash = beside(target, _OLD), beside(target, _TRASH)
-    shutil.rmtree(trash, ignore_errors=True)
+    remove_folder(trash)
     if old.is_dir() and not trash.exists():
         with contextlib.suppress(OSError):  # the new folder has its name; the next run tries again
             os.replace(old, trash)  # noqa: PTH105
             fsync_folder(target.parent)
-        shutil.rmtree(trash, ignore_errors=True)
+        remove_folder(trash)

@@ -13,8 +13,6 @@ import itertools
 import os
 import re
 import stat
-import sys
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -35,6 +33,7 @@ from tiling.faults import WriteError
 from tiling.journal import JOURNAL_FORMAT
 from tiling.lock import OutputLock
 from tiling.partial import Partial, discard_partial
+from tiling.process import lives, machine, start_time
 
 __all__ = [
     "OutputLock",
@@ -211,7 +210,7 @@ def remove_stale(folder: StrPath) -> list[Path]:
     removed = []
     for name in sorted(os.listdir(directory)):  # noqa: PTH208 - plain names, any bytes
         found = _TEMPORARY.search(name)
-        if found is None or found[3] != _machine() or _lives(int(found[1]), int(found[2])):
+        if found is None or found[3] != machine() or lives(int(found[1]), int(found[2])):
             continue
         with contextlib.suppress(OSError):
             remove(directory / name)
@@ -272,35 +271,4 @@ def _checked_target(path: StrPath, *, overwrite: bool) -> Path:
 
 def _temporary_ending() -> str:
     process = os.getpid()
-    return f".{process}-{_start_time(process)}-{_machine()}-{next(_counter)}.unet2015-tmp"
-
-
-def _machine() -> str:
-    """Eight hex digits for this host and its process numbering (a container has its own)."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no file, only its text
-    except OSError:
-        space = sys.platform
-    host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
-    return f"{zlib.crc32(f'{host} {space}'.encode('utf-8', 'surrogateescape')):08x}"
-
-
-def _start_time(process: int) -> int:
-    """Start of a process in clock ticks since boot; 0 where the system does not tell."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
-        return int(fields[19])
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-def _lives(process: int, start: int) -> bool:
-    if sys.platform == "win32":
-        return True  # cannot be asked: signal 0 would be Ctrl-C there
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass  # it exists but is not ours, or cannot be asked
-    return start == 0 or _start_time(process) in (0, start)
+    return f".{process}-{start_time(process)}-{machine()}-{next(_counter)}.unet2015-tmp"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from tiling.disk import StrPath, fsync_folder, real_target, writing
+from tiling.disk import StrPath, fsync_folder, real_target, remove_folder, writing
 from tiling.journal import numbered_records
 from tiling.lock import OutputLock
 from tiling.meaning import Meaning
@@ -139,7 +138,7 @@ class ZarrSink(PagedSink):
                     break
                 self._rows.done += 1
         else:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_folder(self._folder)
             group = zarr.create_group(str(self._folder), zarr_format=3)
             self._arrays = [self._created(group, level) for level in range(len(folders))]
         page, row = divmod(self._rows.done, self._rows.down)
@@ -165,17 +164,21 @@ class ZarrSink(PagedSink):
         )
 
     def _forget(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_folder(self._folder)
         super()._forget()
 
     def _finish(self) -> None:
         self._rows.check_complete()
-        check_zarr_target(self.target, overwrite=self._overwrite)
         with self._writing():
             group = zarr.open_group(str(self._folder), mode="r+")
             group.attrs.put({"ome": self._metadata(), "unet2015": self.provenance})
             for file in self._folder.glob("**/zarr.json"):
                 _fsync(file)
+            for place, _, _ in os.walk(self._folder, topdown=False):
+                fsync_folder(Path(place))  # the names of files and of folders made on the way
+        check_zarr_target(self.target, overwrite=self._overwrite)  # after the wait
+        self._partial.check_publishable()
+        with self._writing():
             replace_folder(self.target)
         self._partial.discard()
 

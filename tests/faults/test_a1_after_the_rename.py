@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -15,7 +16,8 @@ import tifffile
 
 from tests.faults.killing import MAKE_MODEL, Command, content, count_calls, hidden
 from tests.faults.warm import Warm
-from tiling import replacing
+from tiling import open_sink, replacing, zarr_sink
+from tiling.disk import remove_folder
 from tiling.faults import Fault, InputChangedError, LockedError, WriteError
 from tiling.lock import OutputLock, holding
 from tiling.zarr_sink import ZarrSink
@@ -54,7 +56,7 @@ def lay(folder: Path, value: str) -> None:
     (folder / "0" / "zarr.json").write_text(value)
 
 
-def half(path: Path, **_: object) -> None:
+def half(path: Path) -> None:
     """A deletion that stops half-way."""
     if Path(path).is_dir():
         shutil.rmtree(Path(path) / "0")
@@ -67,7 +69,7 @@ def test_a1_a_predecessor_half_deleted_never_comes_back(
     lay(target, "old")
     lay(replacing.new_folder(target), "new")
     with monkeypatch.context() as patch:
-        patch.setattr(replacing, "shutil", type("Stops", (), {"rmtree": staticmethod(half)}))
+        patch.setattr(replacing, "remove_folder", half)
         replacing.replace_folder(target)
     assert hidden(tmp_path) == [".o.zarr.trash.zarr"]
     target.rename(tmp_path / "kept.zarr")
@@ -114,6 +116,133 @@ def test_b5_a_predecessor_that_could_not_be_deleted_goes_with_a_later_run(
     lay(image.with_name(".o.zarr.trash.zarr"), "older")
     assert run.run(warm, "--resume").code == 0
     assert hidden(image.parent) == []
+
+
+@pytest.mark.parametrize("call", ["unlink", "rmdir"])
+def test_a9_ctrl_c_while_a_folder_is_deleted_is_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Whatever it meets; a deletion that could not go on is finished by the next run."""
+    target, real, calls = tmp_path / "o.zarr", getattr(os, call), 0
+
+    def interrupted(*words: Any, **options: Any) -> Any:
+        nonlocal calls
+        found = real(*words, **options)
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return found
+
+    lay(target, "old")
+    lay(replacing.new_folder(target), "new")
+    monkeypatch.setattr(os, call, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replacing.replace_folder(target)
+    assert (target / "0" / "zarr.json").read_text() == "new"
+    replacing.put_back(target)
+    assert os.listdir(tmp_path) == ["o.zarr"]
+
+
+def test_a9_no_signal_makes_a_deletion_close_a_file_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `shutil.rmtree` of Python 3.11 does, which then tells of a bad descriptor instead."""
+    lay(tmp_path / "o.zarr", "old")
+    real = os.close
+
+    def interrupted(descriptor: int) -> None:
+        real(descriptor)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(os, "close", interrupted)
+        remove_folder(tmp_path / "o.zarr")
+
+
+def test_b7_links_in_a_folder_are_deleted_and_not_followed(tmp_path: Path) -> None:
+    lay(tmp_path / "theirs", "kept")
+    lay(tmp_path / "ours", "old")
+    (tmp_path / "ours" / "link").symlink_to(tmp_path / "theirs", target_is_directory=True)
+    (tmp_path / "ours" / "nowhere").symlink_to(tmp_path / "nothing")
+    remove_folder(tmp_path / "ours")
+    remove_folder(tmp_path / "ours")  # there is none
+    assert os.listdir(tmp_path) == ["theirs"]
+    assert (tmp_path / "theirs" / "0" / "zarr.json").read_text() == "kept"
+
+
+def test_a6_folders_of_a_zarr_are_synced_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a folder's own file synced, its name in the folder above need not be."""
+    done: list[Path] = []
+    real_sync, real_replace = zarr_sink.fsync_folder, os.replace
+
+    def synced(folder: Path) -> None:
+        done.append(Path(folder))
+        real_sync(folder)
+
+    def renamed(source: Any, target: Any, **options: Any) -> None:
+        if str(target).endswith("o.zarr"):
+            folders = {Path(place) for place, _, _ in os.walk(source)}
+            assert folders <= set(done)
+        real_replace(source, target, **options)
+
+    monkeypatch.setattr(zarr_sink, "fsync_folder", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    with ZarrSink(tmp_path / "o.zarr", (300, 40), "uint8") as sink:
+        sink[:, 0:300, 0:40] = np.ones((1, 300, 40), np.uint8)
+    assert (tmp_path / "o.zarr" / "0" / "c" / "2" / "0").is_file()
+
+
+def begin_another(out: Path) -> None:
+    """Somebody takes the lock of a running run for a leftover, deletes it, and starts another."""
+    out.with_name(f".{out.name}.lock").unlink()
+    with contextlib.suppress(InterruptedError), open_sink(out, (300, 40), "uint8") as second:
+        second[:, 0:150, 0:40] = np.full((1, 150, 40), 2, np.uint8)
+        raise InterruptedError
+
+
+def take_away(out: Path) -> None:
+    """Somebody tidies up."""
+    out.with_name(f".{out.name}.part").unlink()
+
+
+@pytest.mark.parametrize("name", ["o.tif", "o.zarr"])
+@pytest.mark.parametrize("meanwhile", [begin_another, take_away])
+def test_b8_data_that_are_no_longer_ours_are_not_published(
+    tmp_path: Path, name: str, meanwhile: Callable[[Path], None]
+) -> None:
+    out, half = tmp_path / name, np.ones((1, 150, 40), np.uint8)
+
+    def write() -> None:
+        with open_sink(out, (300, 40), "uint8") as sink:
+            sink[:, 0:150, 0:40] = half
+            meanwhile(out)
+            sink[:, 150:300, 0:40] = half
+
+    with pytest.raises(WriteError, match="removed, moved or replaced"):
+        write()
+    assert not out.exists()
+
+
+def test_b5_a_file_that_came_while_the_disk_was_waited_for_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "o.tif", os.fsync
+    band = np.ones((1, 9, 9), np.uint8)
+
+    def slow(descriptor: int) -> None:
+        real(descriptor)
+        out.write_bytes(b"theirs")
+
+    def write() -> None:
+        with open_sink(out, (9, 9), "uint8") as sink:
+            sink[:, 0:9, 0:9] = band
+            monkeypatch.setattr(os, "fsync", slow)
+
+    with pytest.raises(WriteError, match="already exists"):
+        write()
+    assert out.read_bytes() == b"theirs"
 
 
 @pytest.mark.parametrize("name", ["o.tif", "o.zarr"])

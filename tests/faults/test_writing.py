@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tiling.faults import LockedError, WriteError
+from tiling.input_file import InputFile
 from tiling.journal import (
     first_difference,
     journal_lines,
@@ -20,9 +23,10 @@ from tiling.journal import (
     numbered_records,
     read_journal,
 )
+from tiling.process import machine
 from tiling.safe_write import (
+    OutputLock,
     Partial,
-    _machine,
     check_output,
     discard_partial,
     publish,
@@ -323,6 +327,43 @@ def test_a8_temporary_files_of_dead_runs_go_and_no_others(tmp_path: Path, forked
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(foreign)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_a8_a_dead_process_whose_parent_does_not_look_is_dead(tmp_path: Path) -> None:
+    """The first process of many containers never does."""
+    process = os.fork()
+    if not process:
+        with publish(tmp_path / "a.bin"):
+            os._exit(0)
+    while not Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].startswith("Z"):
+        time.sleep(0.01)
+    try:
+        assert len(remove_stale(tmp_path)) == 1
+    finally:
+        os.waitpid(process, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_b3_a_disk_that_refuses_at_closing_a_lock_or_an_input_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network disk may; neither holds anything that is needed."""
+    (tmp_path / "in.bin").write_bytes(b"abc")
+    real = os.close
+
+    def refused(descriptor: int) -> None:
+        real(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    lock, file = OutputLock(tmp_path / "x"), InputFile(tmp_path / "in.bin")
+    lock.acquire()
+    monkeypatch.setattr(os, "close", refused)
+    with pytest.raises(LockedError):
+        OutputLock(tmp_path / "x").acquire()
+    lock.release()
+    file.close()
+    assert hidden(tmp_path) == []
+
+
 def test_a8_a_file_being_written_is_not_stale(tmp_path: Path) -> None:
     with publish(tmp_path / "a.bin") as file:
         file.write(b"abc")
@@ -364,7 +405,7 @@ def test_a8_stale_files_go_where_the_output_really_lies(tmp_path: Path) -> None:
     """Behind a link, too; a folder that is missing is not ours to tell of."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real" / "a.bin")
-    stale = tmp_path / "real" / f".b.{os.getpid()}-1-{_machine()}-3.unet2015-tmp"
+    stale = tmp_path / "real" / f".b.{os.getpid()}-1-{machine()}-3.unet2015-tmp"
     stale.touch()
     outputs = tmp_path / "none" / "a.bin", tmp_path / "link", tmp_path / "real" / "a.bin"
     assert remove_stale_beside(*outputs) == [stale]
@@ -403,7 +444,7 @@ def test_on_windows_no_open_file_is_renamed_and_no_process_is_signalled(
 ) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("Ctrl-C to a stranger"))
-    (tmp_path / f".x.{os.getpid()}-0-{_machine()}-0.unet2015-tmp").touch()
+    (tmp_path / f".x.{os.getpid()}-0-{machine()}-0.unet2015-tmp").touch()
     assert remove_stale(tmp_path) == []
     real, opened = os.replace, []
     with Partial(tmp_path / "a.bin") as partial:
