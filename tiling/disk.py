@@ -56,6 +56,12 @@ def real_target(path: StrPath) -> Path:
             os.fsdecode(path),
             f"its name has {length} bytes, a disk takes {_NAME_MAX}; choose a shorter one",
         )
+    try:
+        target.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            reason = "its path, or a folder's name in it, is too long for a disk; shorten it"
+            raise WriteError(os.fsdecode(path), reason) from error
     return target
 
 
@@ -156,6 +162,8 @@ def _why(error: OSError, target: Path, needed_bytes: int, bound: str = "at least
         return f"{reason}{need}; raise the file size limit (ulimit -f)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{reason}; choose a folder that you may write to"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f"{reason}; its folder was moved or removed meanwhile: run again"
     return f"{reason}; the disk may be failing"
 
 

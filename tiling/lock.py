@@ -15,8 +15,9 @@ from typing import Self
 
 from tiling.disk import StrPath, beside, names, real_target, writing
 from tiling.faults import LockedError, WriteError
+from tiling.process import lives
 
-__all__ = ["OutputLock", "holding"]
+__all__ = ["OutputLock", "holding", "remove_dead_lock"]
 
 # Outputs held by `holding` in this thread; another thread starts with none, and is refused.
 _held_here: ContextVar[tuple[Path, ...]] = ContextVar("outputs held here", default=())
@@ -93,14 +94,22 @@ class OutputLock:
                 self._take_or_tell(descriptor)
                 if not names(self.path, descriptor):
                     continue  # its former holder removed the file between our open and lock
-                with writing(self.target):
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, f"{os.getpid()}\n".encode())
                 self._descriptor, descriptor = descriptor, -1
+                self._sign()
             finally:
                 if descriptor >= 0:
                     _let_go(descriptor)
         return self
+
+    def _sign(self) -> None:
+        """Write our process id into the lock, or give it back."""
+        try:
+            with writing(self.target):
+                os.ftruncate(self._descriptor, 0)
+                os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        except BaseException:
+            self.release()
+            raise
 
     def _refuse_others(self) -> None:
         """Refuse a pipe or link in the lock's place; its holder may remove the lock meanwhile."""
@@ -182,6 +191,24 @@ def holding(path: StrPath) -> Iterator[None]:
             yield
         finally:
             _held_here.reset(token)
+
+
+def remove_dead_lock(path: Path) -> bool:
+    """Delete a lock file that a killed run left; whether it was one."""
+    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    descriptor = os.open(path, flags)
+    try:
+        holder = _holder(descriptor)
+        if holder == "unknown" or lives(int(holder), 0):
+            return False
+        _take(descriptor)  # an error where another run has just taken it
+        if names(path, descriptor):
+            os.unlink(path)  # noqa: PTH108 - while held, as in `OutputLock.release`
+        return True
+    finally:
+        _let_go(descriptor)
 
 
 def _let_go(descriptor: int) -> None:

@@ -31,7 +31,7 @@ from tiling.disk import (
 )
 from tiling.faults import WriteError
 from tiling.journal import JOURNAL_FORMAT
-from tiling.lock import OutputLock
+from tiling.lock import OutputLock, remove_dead_lock
 from tiling.partial import Partial, discard_partial
 from tiling.process import lives, machine, start_time
 
@@ -215,7 +215,7 @@ def remove_stale(folder: StrPath) -> list[Path]:
         with contextlib.suppress(OSError):
             remove(directory / name)
             removed.append(directory / name)
-    return removed + _remove_orphan_journals(directory)
+    return removed + _remove_orphan_journals(directory) + _remove_dead_locks(directory)
 
 
 def remove_stale_beside(*outputs: StrPath) -> list[Path]:
@@ -248,6 +248,16 @@ def _remove_orphan_journals(directory: Path) -> list[Path]:
             if not data.exists() and JOURNAL_FORMAT.encode("ascii") in head:
                 remove(journal)
                 removed.append(journal)
+    return removed
+
+
+def _remove_dead_locks(directory: Path) -> list[Path]:
+    """Locks of runs that were killed, also just after their output had its name."""
+    removed = []
+    for lock in sorted(directory.glob(".*.lock")):
+        with contextlib.suppress(OSError):
+            if remove_dead_lock(lock):
+                removed.append(lock)
     return removed
 
 

@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tiling.disk import writing
 from tiling.faults import LockedError, WriteError
 from tiling.input_file import InputFile
 from tiling.journal import (
@@ -325,6 +327,45 @@ def test_a8_temporary_files_of_dead_runs_go_and_no_others(tmp_path: Path, forked
     removed = [path.name for path in remove_stale(tmp_path)]
     assert sorted(removed) == sorted([left, reused.name])
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(foreign)
+
+
+def test_a8_locks_of_dead_runs_go_and_no_others(tmp_path: Path, forked: Forked) -> None:
+    """Also that of an output which had its name already when its run was killed."""
+
+    def killed() -> None:
+        OutputLock(tmp_path / "dead").acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(killed, "") == -9
+    (tmp_path / ".theirs.lock").write_text("a lock of another program")
+    (tmp_path / ".link.lock").symlink_to(tmp_path / ".dead.lock")
+    (tmp_path / ".folder.lock").mkdir()
+    with OutputLock(tmp_path / "lives"):
+        assert remove_stale(tmp_path) == [tmp_path / ".dead.lock"]
+        assert hidden(tmp_path) == [".folder.lock", ".link.lock", ".lives.lock", ".theirs.lock"]
+
+
+def test_b1_a_lock_for_which_there_is_no_room_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(WriteError, match="No space"):
+        OutputLock(tmp_path / "x").acquire()
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", ["d/" * 2500 + "o.tif", "d" * 300 + "/o.tif"])
+def test_b9_a_path_that_no_disk_takes_is_refused(path: str, tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="too long"):
+        check_output(tmp_path / path)
+
+
+def test_b4_a_folder_that_goes_away_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="moved or removed"), writing(tmp_path / "f" / "x"):
+        os.replace(tmp_path / "f" / ".x.part", tmp_path / "f" / "x")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
