@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from tiling.disk import StrPath, fsync_folder, real_target, remove_folder, writing
+from tiling.disk import StrPath, fsync_folder, real_target, remove, remove_folder, writing
 from tiling.journal import numbered_records
 from tiling.lock import OutputLock
 from tiling.meaning import Meaning
@@ -32,6 +32,7 @@ __all__ = ["CHUNK", "ZarrSink"]
 
 CHUNK = 128
 _SHARD_COLUMNS = 4096
+_METADATA = "metadata"  # note with the hash of what the arrays say about themselves
 
 
 class ZarrSink(PagedSink):
@@ -69,16 +70,19 @@ class ZarrSink(PagedSink):
     def _write_shards(self, number: int, group: npt.NDArray[Any]) -> None:
         """Write one row of whole shards of each channel, and the smaller ones that are now due."""
         page, row = divmod(number, self._rows.down)
+        files = list(self._shards(number))
         with self._writing():
+            for file in files:
+                remove(file)  # what a killed run left may be torn, and zarr reads it at the edges
             for level, down, pixels in self._pyramid.add(row, group):
                 whole = pixels if "C" in self.axes else pixels[0]
                 self._arrays[level][self._where(page, level, down)] = whole
-            files = list(self._shards(number))
             for file in files:
                 _fsync(file)
             for folder in {file.parent for file in files}:
                 fsync_folder(folder)
-        self._partial.append({"n": number, "sha256": _hash(files)})
+            digest = _hash(files)
+        self._partial.append({"n": number, "sha256": digest})
 
     def _writing(self) -> AbstractContextManager[None]:
         """`writing`, with the bytes of the pixels that are still to come; packing needs fewer."""
@@ -127,9 +131,10 @@ class ZarrSink(PagedSink):
     def _take_up(self) -> None:
         """Open the unfinished array, or make a new one, and count the rows that are whole."""
         folders = [self._folder / str(level) for level in range(self._pyramid.levels + 1)]
+        said = [folder / "zarr.json" for folder in folders]
         total = self._rows.pages * self._rows.down
         latest = numbered_records([r for r in self._partial.records if "n" in r], total)
-        if latest and all((folder / "zarr.json").is_file() for folder in folders):
+        if latest and self.notes.get(_METADATA) == _hash(said):
             for torn in list(self._folder.rglob("*.partial")):
                 torn.unlink()  # zarr's temporary files of a run that was killed
             self._arrays = [zarr.open_array(str(folder), mode="r+") for folder in folders]
@@ -141,6 +146,9 @@ class ZarrSink(PagedSink):
             remove_folder(self._folder)
             group = zarr.create_group(str(self._folder), zarr_format=3)
             self._arrays = [self._created(group, level) for level in range(len(folders))]
+            for file in said:
+                _fsync(file)
+            self._partial.note(_METADATA, _hash(said))
         page, row = divmod(self._rows.done, self._rows.down)
         self._pyramid.take_up(row, lambda level, down: self._read_back(page, level, down))
 
@@ -170,8 +178,9 @@ class ZarrSink(PagedSink):
     def _finish(self) -> None:
         self._rows.check_complete()
         with self._writing():
-            group = zarr.open_group(str(self._folder), mode="r+")
-            group.attrs.put({"ome": self._metadata(), "unet2015": self.provenance})
+            remove(self._folder / "zarr.json")  # made anew: it may have been damaged since
+            attributes = {"ome": self._metadata(), "unet2015": self.provenance}
+            zarr.create_group(str(self._folder), zarr_format=3, attributes=attributes)
             for file in self._folder.glob("**/zarr.json"):
                 _fsync(file)
             for place, _, _ in os.walk(self._folder, topdown=False):
@@ -215,6 +224,6 @@ def _hash(files: Any) -> str:
     for file in files:
         try:
             found.update(file.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             found.update(b"missing")
     return found.hexdigest()

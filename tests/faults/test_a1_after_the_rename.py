@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import threading
@@ -192,6 +193,58 @@ def test_a6_folders_of_a_zarr_are_synced_before_it_gets_its_name(
     with ZarrSink(tmp_path / "o.zarr", (300, 40), "uint8") as sink:
         sink[:, 0:300, 0:40] = np.ones((1, 300, 40), np.uint8)
     assert (tmp_path / "o.zarr" / "0" / "c" / "2" / "0").is_file()
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "cut off", "longer", "changed"])
+@pytest.mark.parametrize(
+    "torn", ["0/c/2/0", "1/c/1/0", "0/zarr.json", "1/zarr.json", "zarr.json"]
+)  # fmt: skip
+def test_a6_what_a_power_cut_tore_in_a_zarr_is_made_again(
+    tmp_path: Path, torn: str, damage: str
+) -> None:
+    """Shards that the journal does not speak of, and what the arrays say about themselves."""
+    image = np.random.default_rng(1).integers(0, 256, (1, 290, 140), dtype=np.uint8)
+
+    def write(name: str, *, until: int = 290, resume: bool = False) -> str:
+        options: dict[str, Any] = {"pyramid": "mean", "resume": resume}
+        with contextlib.suppress(InterruptedError):  # noqa: SIM117
+            with open_sink(tmp_path / name, (290, 140), "uint8", **options) as sink:
+                for top in range(sink.rows_done, until, 128):
+                    sink[:, top : min(290, top + 128), 0:140] = image[:, top : top + 128]
+                if until < 290:
+                    raise InterruptedError
+        return content(tmp_path / name)
+
+    whole = write("whole.zarr")
+    write("o.zarr", until=256)
+    data = bytearray((tmp_path / "whole.zarr" / torn).read_bytes())
+    if damage == "zeroed":
+        data[5:] = bytes(len(data) - 5)
+    elif damage == "changed":
+        data[-40] ^= 4
+    elif damage == "cut off":
+        del data[len(data) // 2 :]
+    else:
+        data += b"more"
+    file = tmp_path / ".o.zarr.part.zarr" / torn
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    assert write("o.zarr", resume=True) == whole
+
+
+def test_b3_a_shard_that_cannot_be_read_back_is_a_failing_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    def write() -> None:
+        with ZarrSink(tmp_path / "o.zarr", (9, 9), "uint8") as sink:
+            monkeypatch.setattr(Path, "read_bytes", fails)
+            sink[:, 0:9, 0:9] = np.ones((1, 9, 9), np.uint8)
+
+    with pytest.raises(WriteError, match="disk may be failing"):
+        write()
 
 
 def begin_another(out: Path) -> None:
