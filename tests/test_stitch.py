@@ -8,6 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -185,7 +186,7 @@ def test_a_flat_sink_takes_one_channel():
     flat = np.empty((30, 30))
     stitch(image, lambda x: network(x)[:, :1], flat, geometry(14))
     np.testing.assert_array_equal(flat, one_shot(image)[0])
-    with pytest.raises(ValueError, match="2 channels, the sink holds one"):
+    with pytest.raises(ValueError, match="2 channel.*the sink holds 1"):
         stitch(image, network, flat, geometry(14))
 
 
@@ -458,6 +459,46 @@ def test_wrong_shapes_are_named():
     kinds = iter("fddd")
     with pytest.raises(ValueError, match="the same kind"):
         tiled(image_of(40, 14), function=lambda x: network(x).astype(next(kinds)))
+
+
+@pytest.mark.parametrize("change", [lambda x: x[:, :1], lambda x: x.astype("f4")])
+def test_results_of_two_kinds_in_one_band_are_refused(change):
+    """numpy would repeat the channel, or round, without a word."""
+    calls = []
+
+    def fickle(tiles):
+        calls.append(1)
+        return network(tiles) if len(calls) < 3 else change(network(tiles))
+
+    for options in ({}, {"seams": SeamRule(probe=False)}):
+        calls.clear()
+        with pytest.raises(ValueError, match="the same kind each time"):
+            tiled(image_of(10, 60), function=fickle, **options)
+
+
+def test_a_sink_of_another_number_of_channels_is_refused():
+    image = image_of(20, 20)
+    for channels in (1, 3):
+        with pytest.raises(ValueError, match=f"returns 2 .* holds {channels}; .* \\(2, H, W\\)"):
+            tiled(image, channels=channels)
+    with pytest.raises(ValueError, match="returns 1 .* holds 3"):
+        tiled(image, channels=3, function=lambda x: network(x)[:, :1])
+
+
+def test_any_array_like_is_a_source():
+    image = image_of(2, 20, 30)
+    expected = one_shot(image)
+    for source in (image.tolist(), torch.from_numpy(image), memoryview(image)):
+        np.testing.assert_array_equal(tiled_from(source, image), expected)
+    for wrong in (image[0, 0], image[None]):
+        with pytest.raises(ValueError, match=r"give one image, \(H, W\) or \(C, H, W\)"):
+            stitch(wrong, network, np.empty((2, 20, 30)), geometry(14))
+
+
+def tiled_from(source, image):
+    result = np.empty((2, *image.shape[-2:]))
+    stitch(source, network, result, geometry(14))
+    return result
 
 
 def test_progress_counts_every_tile():

@@ -92,6 +92,7 @@ class Pipeline:
         self.free: Channel[Array] = Channel(2)
         self.bands_made = 0
         self.band: Array | None = None
+        self.kind: tuple[int, np.dtype[Any]] | None = None
 
     def go(self) -> None:
         """Start the threads, run the function, join the threads whatever happens."""
@@ -184,7 +185,28 @@ class Pipeline:
                 f"the function made {made.shape} of {array.shape}; it must return "
                 f"(N, K, {side}, {side}): check the geometry's margin"
             )
+        kind = made.shape[1], made.dtype
+        if self.kind is None:
+            self._check_sink(made.shape[1])
+            self.kind = kind
+        if kind != self.kind:
+            raise ValueError(
+                f"the function returned {kind[0]} channels of {kind[1]} after {self.kind[0]} of "
+                f"{self.kind[1]}; it must return the same kind each time"
+            )
         return made
+
+    def _check_sink(self, channels: int) -> None:
+        """Refuse a sink of another number of channels: numpy would repeat one for all of it."""
+        shape = getattr(self.sink, "shape", None)
+        if shape is None:
+            return
+        holds = 1 if len(shape) == 2 else int(shape[-3])
+        if holds != channels:
+            raise ValueError(
+                f"the function returns {channels} channel(s), the sink holds {holds}; "
+                f"give a sink of shape ({channels}, H, W)"
+            )
 
     def _empty_band(self, result: Array) -> Array:
         """A band to fill; there are two, one is filled while the other is written."""
@@ -198,11 +220,6 @@ class Pipeline:
         else:
             band = self.free.get()
         self.tally.waiting_output += perf_counter() - start
-        if (band.shape[0], band.dtype) != (result.shape[1], result.dtype):
-            raise ValueError(
-                f"the function returned {result.shape[1]} channels of {result.dtype} after "
-                f"{band.shape[0]} of {band.dtype}; it must return the same kind each time"
-            )
         return band
 
     def _place(self, item: _Batch, result: Array, band: Array) -> None:
@@ -241,11 +258,6 @@ class Pipeline:
                 y0, y1 = self.plan.band(row)
                 kept = max(0, top + self.rows_kept - y0)
                 block = band[:, kept : y1 - y0]
-                if flat and band.shape[0] != 1:
-                    raise ValueError(
-                        f"the function returns {band.shape[0]} channels, the sink holds one; "
-                        "give a sink of shape (K, H, W)"
-                    )
                 if self._note is not None:
                     for name, value in notes.items():
                         self._note(name, value)  # with the band, not after it

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from tiling.certificate import SeamRule
@@ -103,7 +104,8 @@ def stitch(
     Parameters
     ----------
     source
-        (H, W) or (C, H, W), anything that slices like numpy on its last two axes.
+        (H, W) or (C, H, W), anything that slices like numpy on its last two axes; what has no
+        numpy dtype (a list, a tensor) is made an array first.
     function
         (N, C, input, input) of the source's dtype to (N, K, output, output), or to anything that
         `numpy.asarray` makes that of; N is at most `batch`. Called in the caller's thread. What is
@@ -127,7 +129,8 @@ def stitch(
     Raises
     ------
     ValueError
-        If the function returns another shape than announced, or the sink has another size.
+        If the source is no image, the function returns another shape or type than before or than
+        announced, or the sink has another size or number of channels.
     SeamError
         If neighbouring tiles disagree by more than the tolerance.
 
@@ -145,6 +148,7 @@ def stitch(
     """
     if batch < 1:
         raise ValueError(f"batch {batch} is not a number of tiles; use 1 or more")
+    source = _as_source(source)
     tiles = plan(source.shape, geometry, step=step, region=region)
     y0, y1, x0, x1 = tiles.region
     shape = getattr(sink, "shape", None)
@@ -156,6 +160,20 @@ def stitch(
     if run.rows_kept < y1 - y0:
         run.go()
     return _summary(run)
+
+
+def _as_source(source: Any) -> Source:
+    """The source as it is where it has a shape and a type of numpy's, else as an array."""
+    try:
+        np.dtype(source.dtype)
+    except (AttributeError, TypeError):
+        source = np.asarray(source)
+    if len(source.shape) not in (2, 3):
+        raise ValueError(
+            f"the source has shape {tuple(source.shape)}; give one image, (H, W) or (C, H, W)"
+        )
+    found: Source = source
+    return found
 
 
 def _summary(run: Pipeline) -> Summary:
