@@ -293,6 +293,40 @@ def test_statistics_hidden_in_a_forward_are_found_by_perturbation():
         measured_reach(Padded(Hidden()), in_channels=1, period=4)
 
 
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        lambda x: x / (x.std() + 1),
+        lambda x: nn.functional.batch_norm(x, None, None, training=True),
+        lambda x: nn.functional.interpolate(
+            nn.functional.max_pool2d(x, 2), size=x.shape[-2:], mode="bilinear", align_corners=True
+        ),
+        lambda x: x + torch.linspace(0, 1, x.shape[-1], dtype=x.dtype),
+        lambda x: x + torch.linspace(0, 1, x.shape[-2], dtype=x.dtype)[:, None],
+    ],
+    ids=["batch", "batch norm", "corners", "columns", "rows"],
+)
+def test_what_depends_on_the_tile_as_a_whole_is_found_by_showing_it_another(hidden):
+    class Hidden(nn.Module):
+        def forward(self, x):
+            return hidden(x)
+
+    with pytest.raises(UsageFault, match="still depends on pixels|changes by .* when the tile"):
+        trimmed(Padded(Hidden()), in_channels=1, period=4)
+
+
+def test_a_period_that_is_too_small_is_found():
+    class Pooled(nn.Module):
+        def forward(self, x):
+            return nn.functional.interpolate(
+                nn.functional.max_pool2d(x, 4, ceil_mode=True), scale_factor=4
+            )[..., : x.shape[-2], : x.shape[-1]]
+
+    assert measured_reach(Pooled(), in_channels=1, period=4) == 3
+    with pytest.raises(UsageFault, match="begins 2 px later"):
+        measured_reach(Pooled(), in_channels=1, period=2)
+
+
 # --- memory and numbers -------------------------------------------------------------------------
 
 

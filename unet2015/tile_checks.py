@@ -2,8 +2,8 @@
 
 A layer that looks at the whole tile at once (statistics over space, global pooling, attention,
 corner-aligned interpolation) gives each tile another function; no margin helps. Layers are known by
-their type; what hides in a `forward` is found by `measured_reach`, and in a run by the seam
-certificate.
+their type; what hides in a `forward` is found by `measured_reach`, which also shows the network the
+same pixels elsewhere in a tile of another size, and in a run by the seam certificate.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tiling.faults import UsageFault
 
 __all__ = ["Trimmed", "measured_reach", "refuse_tile_dependence", "trimmed"]
 
+_ROUNDING = 1e-9  # of the largest value, in float64; what depends on the tile is far above
 _LARGEST = 2048  # px; a network that reaches further than half of this is taken to see everything
 
 
@@ -77,7 +78,8 @@ def measured_reach(net: nn.Module, *, in_channels: int, period: int, seed: int =
 
     In a strip of noise one row (then one column) is replaced by much larger noise, at each phase of
     the period; the reach is the distance of the furthest output row that changes at all. Strips are
-    made longer until the change ends inside them.
+    made longer until the change ends inside them. Then the same noise is shown in a tile that
+    begins one period later and is one period shorter: beyond the reach nothing may differ.
 
     Parameters
     ----------
@@ -91,7 +93,8 @@ def measured_reach(net: nn.Module, *, in_channels: int, period: int, seed: int =
     Raises
     ------
     UsageFault
-        If the change never ends: the output depends on the whole tile.
+        If the change never ends: the output depends on the whole tile. If the answer changes with
+        the tile's place or size: it depends on positions, or on statistics over the tile or batch.
     ValueError
         If the output has another size than the input.
 
@@ -103,20 +106,59 @@ def measured_reach(net: nn.Module, *, in_channels: int, period: int, seed: int =
     """
     probe = copy.deepcopy(net).to("cpu", torch.float64).eval()
     random = torch.Generator().manual_seed(seed)
-    length = max(64, 4 * period)
+    length = -(-max(64, 4 * period) // period) * period
     while length <= _LARGEST:
         reaches = [
             _reach_in_strip(probe, in_channels, period, length, random, columns=columns)
             for columns in (False, True)
         ]
         if None not in reaches:
-            return max(reach for reach in reaches if reach is not None)
+            reach = max(reach for reach in reaches if reach is not None)
+            for columns in (False, True):
+                _check_shift(probe, in_channels, period, reach, random, columns=columns)
+            return reach
         length *= 2
     raise UsageFault(
         f"the output of {type(net).__name__} at one pixel still depends on pixels "
         f"{_LARGEST // 2} px away: statistics or attention over the tile; tiles would not fit "
         "together"
     )
+
+
+def _answer(net: nn.Module, image: Tensor, *, columns: bool) -> Tensor:
+    """What `net` makes of (C, length, width), the strip lying down if `columns`."""
+    with torch.inference_mode():
+        result: Tensor = net(image[None].transpose(-1, -2) if columns else image[None])[0]
+    return result.transpose(-1, -2) if columns else result
+
+
+def _check_shift(
+    net: nn.Module,
+    channels: int,
+    period: int,
+    reach: int,
+    random: torch.Generator,
+    *,
+    columns: bool,
+) -> None:
+    """Refuse a network that answers otherwise where a tile begins elsewhere, or is shorter."""
+    edge = -(-reach // period) * period
+    size = channels, 2 * edge + 4 * period, _width(period)
+    strip = torch.randn(size, generator=random, dtype=torch.float64)
+    whole = _answer(net, strip, columns=columns)[:, period + edge : size[1] - edge]
+    part = _answer(net, strip[:, period:], columns=columns)[:, edge : size[1] - period - edge]
+    apart = float((whole - part).abs().max())
+    if not apart <= _ROUNDING * float(whole.abs().max()):
+        raise UsageFault(
+            f"the output of {type(net).__name__} changes by {apart:.3g} when the tile begins "
+            f"{period} px later and is as much shorter: positions or statistics of the tile, or "
+            "another period; tiles would not fit together"
+        )
+
+
+def _width(period: int) -> int:
+    """Pixels across a strip."""
+    return -(-max(32, 2 * period) // period) * period
 
 
 def _reach_in_strip(
@@ -129,19 +171,18 @@ def _reach_in_strip(
     columns: bool,
 ) -> int | None:
     """Reach along a strip, or None where it goes to the strip's end."""
-    width = -(-max(32, 2 * period) // period) * period
+    width = _width(period)
     middle = length // 2 // period * period
     base = torch.randn((channels, length, width), generator=random, dtype=torch.float64)
     images = base.repeat(1 + period, 1, 1, 1)
     for phase in range(period):
         louder = torch.randn((channels, width), generator=random, dtype=torch.float64)
         images[1 + phase, :, middle + phase] = 10 * louder
-    with torch.inference_mode():
-        results: Tensor = net(images.transpose(-1, -2) if columns else images)
-    results = results.transpose(-1, -2) if columns else results
-    if results.shape[-2:] != images.shape[-2:]:
+    # One at a time: statistics over a batch would be the same for all of it.
+    results = [_answer(net, image, columns=columns) for image in images]
+    if results[0].shape[-2:] != images.shape[-2:]:
         raise ValueError(
-            f"the network makes {tuple(results.shape[-2:])} of {tuple(images.shape[-2:])} px; only "
+            f"the network makes {tuple(results[0].shape[-2:])} of {tuple(images.shape[-2:])} px; only "
             "networks that keep the size have a reach to measure"
         )
     reach = 0
