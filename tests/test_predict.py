@@ -293,6 +293,21 @@ def test_statistics_hidden_in_a_forward_are_found_by_perturbation():
         measured_reach(Padded(Hidden()), in_channels=1, period=4)
 
 
+@pytest.mark.parametrize("save", ["probability", "logits", "label"])
+def test_arrays_are_predicted_by_tiles_that_agree_or_not_at_all(save):
+    """A padded network leaves no strip between its tiles: the probe tile sees it."""
+    net = Padded().eval()
+    with torch.no_grad():
+        for layer in (*net.down, *net.up, net.score):
+            layer.weight *= 3
+    image = image_of(150, 170)
+    short = Trimmed(net, 4, 4)
+    with pytest.raises(SeamError, match="the probe tile"):
+        predict_array(short, image, save=save, output=40)
+    unseen = predict_array(short, image, save=save, output=40, seams=SeamRule(probe=False))
+    assert unseen.shape[-2:] == (150, 170)
+
+
 @pytest.mark.parametrize(
     "hidden",
     [
@@ -311,7 +326,7 @@ def test_what_depends_on_the_tile_as_a_whole_is_found_by_showing_it_another(hidd
         def forward(self, x):
             return hidden(x)
 
-    with pytest.raises(UsageFault, match="still depends on pixels|changes by .* when the tile"):
+    with pytest.raises(UsageFault, match=r"still depends on pixels|changes by .* when the tile"):
         trimmed(Padded(Hidden()), in_channels=1, period=4)
 
 

@@ -186,7 +186,7 @@ def test_a_flat_sink_takes_one_channel():
     flat = np.empty((30, 30))
     stitch(image, lambda x: network(x)[:, :1], flat, geometry(14))
     np.testing.assert_array_equal(flat, one_shot(image)[0])
-    with pytest.raises(ValueError, match="2 channel.*the sink holds 1"):
+    with pytest.raises(ValueError, match=r"2 channel.*the sink holds 1"):
         stitch(image, network, flat, geometry(14))
 
 
@@ -481,7 +481,7 @@ def test_a_sink_of_another_number_of_channels_is_refused():
     for channels in (1, 3):
         with pytest.raises(ValueError, match=f"returns 2 .* holds {channels}; .* \\(2, H, W\\)"):
             tiled(image, channels=channels)
-    with pytest.raises(ValueError, match="returns 1 .* holds 3"):
+    with pytest.raises(ValueError, match=r"returns 1 .* holds 3"):
         tiled(image, channels=3, function=lambda x: network(x)[:, :1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from unet2015.intensity import blocks_of, measure_scale
 from unet2015.tile_function import Wanted, as_tile_function
 
 __all__ = [
+    "accepted",
     "as_tile_function",
     "covering_output",
     "default_output",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 PAPER_OUTPUT = 388
+PROBE_OUTPUT = 132  # px
 LARGE_OUTPUT = 1540  # the least recomputed border that still fits most machines
 _HOLES = 2.5  # peak of a program by what its maps need: above all that was measured
 
@@ -173,6 +176,40 @@ def _legal(net: nn.Module, output: int) -> int:
     return smallest.nearest(output)[0]
 
 
+def accepted(
+    wanted: Wanted, geometry: Geometry, precision: str, given: float | None = None
+) -> SeamRule:
+    """What tiles may differ by, and a small probe tile: it costs a few percent of a large one.
+
+    Maps have a largest difference: 1e-4 in probability (0.05 in half precision, one grey level of 8
+    bits at least), 1e-2 in logits. Labels have a largest share of pixels that differ: 0.1 % (5 %).
+
+    Parameters
+    ----------
+    wanted, geometry, precision
+        What the tiles hold, their sizes, the number format of the network.
+    given
+        Another limit, from 0 to 1 for probabilities and for the share of labels.
+
+    Examples
+    --------
+    >>> accepted(Wanted(dtype="uint8"), Geometry.for_unet(output=388), "fp32")
+    SeamRule(tolerance=1.0, share=None, probe=True, probe_output=132)
+    """
+    probe = geometry.nearest(min(PROBE_OUTPUT, geometry.output))[0]
+    full_precision = precision == "fp32"
+    if wanted.save == "label":
+        share = given if given is not None else 1e-3 if full_precision else 0.05
+        return SeamRule(share=share, probe_output=probe)
+    if wanted.save == "logits":
+        limit = given if given is not None else 1e-2 if full_precision else None
+        return SeamRule(tolerance=limit, probe_output=probe)
+    loose = given if given is not None else 1e-4 if full_precision else 0.05
+    full = {"uint8": 255, "uint16": 65535}.get(wanted.dtype)
+    limit = loose if full is None else float(math.ceil(loose * full))
+    return SeamRule(tolerance=limit, probe_output=probe)
+
+
 def predict_array(
     net: nn.Module,
     image: NDArray[Any],
@@ -184,6 +221,7 @@ def predict_array(
     average: str = "none",
     save: str = "probability",
     batch: int = 1,
+    seams: SeamRule | None = None,
 ) -> NDArray[Any]:
     """Probabilities, labels or logits (K, H, W) of a whole image held in memory.
 
@@ -206,6 +244,8 @@ def predict_array(
         `probability`, `label` or `logits`.
     batch
         Tiles per call of the network.
+    seams
+        How seams are checked; by default as `unet2015 predict` does, see `accepted`.
 
     Returns
     -------
@@ -223,6 +263,8 @@ def predict_array(
         If not even the smallest tile fits into the memory.
     NumericsError
         If a weight of the network or what it answers is NaN or Inf.
+    SeamError
+        If tiles differ by more than is accepted where they were computed twice.
 
     Examples
     --------
@@ -239,9 +281,10 @@ def predict_array(
     else:
         geometry = geometry_of(net, output)
     labels = save == "label"
+    wanted = Wanted(save=save, dtype="uint8" if labels else "float32")
     function = as_tile_function(
         net,
-        Wanted(save=save, dtype="uint8" if labels else "float32"),
+        wanted,
         scale=measure_scale(scale, pixels.dtype, lambda: blocks_of([pixels])),
         device=home,
         precision=number_format,
@@ -249,5 +292,6 @@ def predict_array(
     )
     channels = 1 if labels else int(getattr(net, "classes", 2))
     result = np.empty((channels, *pixels.shape[-2:]), np.uint8 if labels else np.float32)
-    stitch(pixels, function, result, geometry, batch=batch, seams=SeamRule(probe=False))
+    rule = seams or accepted(wanted, geometry, number_format)
+    stitch(pixels, function, result, geometry, batch=batch, seams=rule)
     return result

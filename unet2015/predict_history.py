@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tiling import SeamRule, open_source
 from tiling.certificate import noted
 from tiling.disk import beside, real_target
@@ -20,6 +18,7 @@ from tiling.faults import InputChangedError, InputError
 from tiling.input_file import as_input_error
 from tiling.partial import unfinished_identity
 from unet2015.intensity import Scale
+from unet2015.predict import accepted
 from unet2015.predict_job import Job
 from unet2015.provenance import versions
 
@@ -29,31 +28,14 @@ __all__ = [
 ]  # fmt: skip
 
 SAMPLED = 64 << 20  # files up to this size are hashed whole, larger ones at 66 places
-PROBE_OUTPUT = 132  # px
 
 _StrPath = str | os.PathLike[str]
 
 
 def seam_rule(job: Job) -> SeamRule:
-    """Tolerance, and a small probe tile: it costs a few percent of a large one.
-
-    Maps have a largest difference: 1e-4 in probability (0.05 in half precision, one grey level of 8
-    bits at least), 1e-2 in logits. Labels have a largest share of pixels that differ: 0.1 % (5 %).
-    """
-    probe = job.geometry.nearest(min(PROBE_OUTPUT, job.geometry.output))[0]
-    given, full_precision = job.settings.seam_tolerance, job.precision == "fp32"
-    if job.settings.step == "paper":
-        return SeamRule(probe_output=probe)
-    if job.wanted.save == "label":
-        share = given if given is not None else 1e-3 if full_precision else 0.05
-        return SeamRule(share=share, probe_output=probe)
-    if job.wanted.save == "logits":
-        limit = given if given is not None else 1e-2 if full_precision else None
-        return SeamRule(tolerance=limit, probe_output=probe)
-    loose = given if given is not None else 1e-4 if full_precision else 0.05
-    full = {"uint8": 255, "uint16": 65535}.get(job.dtype)
-    limit = loose if full is None else float(np.ceil(loose * full))
-    return SeamRule(tolerance=limit, probe_output=probe)
+    """What tiles may differ by (`unet2015.predict.accepted`); anything at the paper's step."""
+    found = accepted(job.wanted, job.geometry, job.precision, job.settings.seam_tolerance)
+    return SeamRule(probe_output=found.probe_output) if job.settings.step == "paper" else found
 
 
 def certificate(job: Job, rule: SeamRule, notes: Mapping[str, Any]) -> dict[str, Any]:

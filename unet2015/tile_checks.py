@@ -182,8 +182,8 @@ def _reach_in_strip(
     results = [_answer(net, image, columns=columns) for image in images]
     if results[0].shape[-2:] != images.shape[-2:]:
         raise ValueError(
-            f"the network makes {tuple(results[0].shape[-2:])} of {tuple(images.shape[-2:])} px; only "
-            "networks that keep the size have a reach to measure"
+            f"the network makes {tuple(results[0].shape[-2:])} of {tuple(images.shape[-2:])} px; "
+            "only networks that keep the size have a reach to measure"
         )
     reach = 0
     for phase in range(period):
