@@ -89,6 +89,11 @@ def test_the_plan_writes_nothing(here, capsys):
     said = capsys.readouterr().out
     for words in ("tiles", "legal sizes", "memory", "time        about", "output      300 x 200"):
         assert words in said
+    assert "compared: none" in said  # a single tile
+    for step, compared in (("exact", "4 px along every seam"), ("paper", "none")):
+        assert predict("a.tif", "--out", "p.tif", "--plan", "--output-tile", "100",
+                       "--step", step) == 0  # fmt: skip
+        assert f"compared: {compared}" in capsys.readouterr().out
     assert names() == ["a.tif", "net.safetensors"]
     tifffile.imwrite("b.tif", np.zeros((40, 50), np.uint8))
     assert predict("a.tif", "b.tif", "--out", "new", "--plan") == 0

@@ -140,7 +140,7 @@ def test_what_the_axes_do_not_say_is_asked(tmp_path):
                      metadata=None)  # fmt: skip
     with pytest.raises(InputError, match="add --axes CYX"):
         predict_file(model(3), tmp_path / "in.tif", tmp_path / "out.tif", SMALL)
-    with pytest.raises(UsageFault, match="whose axes are"):
+    with pytest.raises(UsageFault, match=r"whose axes are .*; give one letter of ITZPRC for each"):
         predict_file(model(3), tmp_path / "in.tif", tmp_path / "out.tif",
                      replace(SMALL, axes="TCZYX"))  # fmt: skip
     tifffile.imwrite(tmp_path / "in.tif", image_of(2, 50, 61), metadata={"axes": "CYX"},
@@ -388,8 +388,11 @@ def test_outputs_are_not_replaced_and_inputs_are_safe(image, tmp_path):
         ({"save": "instances", "dtype": "uint8"}, "always uint32"),
         ({"threshold": 0.5}, "--save label"),
         ({"region": (0, 91, 0, 5)}, "not inside 90 x 130 pixels; give Y0 < Y1 of 0 to 90"),
-        ({"nan_to": float("nan")}, "--nan-to nan: give a number"),
-        ({"normalise": "fixed:0:1e-310"}, "normalisation 'fixed:0:1e-310' is unknown"),
+        ({"nan_to": float("nan")}, "--nan-to nan: give a number nearer to 0 than 1e30"),
+        (
+            {"normalise": "fixed:0:1e-310"},
+            "'fixed:0:1e-310': give LOW < HIGH .* more than 1e-30 apart",
+        ),
         ({"device": "cpu:7"}, "--device cpu:7: not available"),
         ({"device": "tpu"}, "--device tpu"),
         ({"precision": "fp16"}, "not on a CPU"),

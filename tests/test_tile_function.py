@@ -254,8 +254,20 @@ def test_c15_nan_is_refused_with_count_and_place_or_replaced():
     assert scale(planes[1][None])[0, 20, 4] == 0.5
 
 
-@pytest.mark.parametrize("text", ["max", "fixed", "fixed:3", "fixed:3:3", "fixed:1:nan", "median:1",
-                                  "percentile:5:101", "percentile:9:2", "", "none:"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("fixed:3:3", "-1e30 to 1e30"), ("fixed:1:nan", "-1e30 to 1e30"),
+        ("fixed:0:1e31", "-1e30 to 1e30"), ("percentile:5:101", "0 to 100"),
+        ("percentile:9:2", "0 to 100"),
+    ],
+)  # fmt: skip
+def test_limits_of_a_normalisation_that_make_no_sense_are_told(text, limits):
+    with pytest.raises(ValueError, match=f"{text}': give LOW < HIGH of {limits}"):
+        check_normalisation(text)
+
+
+@pytest.mark.parametrize("text", ["max", "fixed", "fixed:3", "fixed:a:b", "median:1", "", "none:"])
 def test_unknown_normalisations_are_refused(text):
     with pytest.raises(ValueError, match="use dtype-range"):
         check_normalisation(text)

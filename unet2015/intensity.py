@@ -128,6 +128,11 @@ def check_normalisation(text: str) -> tuple[str, float, float]:
         else:
             good &= numbers[0] >= 0 and numbers[1] <= 100
     if not good:
+        limits = {"fixed": "-1e30 to 1e30, more than 1e-30 apart", "percentile": "0 to 100"}.get(
+            kind
+        )
+        if limits and len(numbers) == 2:
+            raise ValueError(f"normalisation {text!r}: give LOW < HIGH of {limits}")
         raise ValueError(f"normalisation {text!r} is unknown; use {_RULE}")
     low, high = numbers or (0.0, 0.0)
     return kind, low, high

@@ -132,7 +132,9 @@ def planes_of(
         channel = names.index(channel)
     if channel is not None:
         if not 0 <= channel < found:
-            raise UsageFault(f"--channel {channel}: {path} has channels 0 to {found - 1}")
+            raise UsageFault(
+                f"--channel {channel}: {path} has channels 0 to {found - 1}; give one of them"
+            )
         if across > 1:
             numbers = numbers[..., channel : channel + 1]
         elif inside > 1:
@@ -177,7 +179,11 @@ def _leading(source: Any, path: str, axes: str) -> tuple[str, tuple[int, ...]]:
         if not wanted.endswith("YX") or len(set(axes)) != len(axes):
             raise UsageFault(f"--axes {axes}: give each axis once, ending in YX (or YXS)")
         if len(wanted) - 2 != len(letters) or not set(wanted[:-2]) <= set(_PAGE_AXES + "C"):
-            raise UsageFault(f"--axes {axes} does not fit {path}, whose axes are {said} {lengths}")
+            pages = f" with {' x '.join(map(str, lengths))} pages" if lengths else ""
+            raise UsageFault(
+                f"--axes {axes} does not fit {path}, whose axes are {said}{pages}; give one letter"
+                f" of {_PAGE_AXES}C for each axis before YX"
+            )
         letters = wanted[:-2]
     unknown = set(letters) - set(_PAGE_AXES + "C")
     if unknown:

@@ -167,7 +167,7 @@ def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
         If the run would need more memory than there is.
     """
     if settings.nan_to is not None and not abs(settings.nan_to) < 1e30:
-        raise UsageFault(f"--nan-to {settings.nan_to}: give a number, e.g. 0")
+        raise UsageFault(f"--nan-to {settings.nan_to}: give a number nearer to 0 than 1e30, e.g. 0")
     net = model.net
     channels = int(getattr(net, "in_channels", 1))
     planes = planes_of(source, image, channels, axes=settings.axes, channel=settings.channel)
@@ -274,7 +274,9 @@ def _wanted(model: Model, settings: Settings) -> tuple[Wanted, str]:
         only = 1
     only = None if only == -1 else only
     if only is not None and not 0 <= only < model.classes:
-        raise UsageFault(f"--class {only}: the network has classes 0 to {model.classes - 1}")
+        raise UsageFault(
+            f"--class {only}: the network has classes 0 to {model.classes - 1}; give one of them"
+        )
     labels = save in ("label", "instances")
     if labels and only is not None and threshold is None:
         raise UsageFault(f"--class {only}: labels of one class need --threshold, e.g. 0.5")
@@ -282,7 +284,7 @@ def _wanted(model: Model, settings: Settings) -> tuple[Wanted, str]:
         raise UsageFault(f"--threshold {threshold}: say which class with --class")
     written = {"instances": "uint32", "label": "uint8", "logits": "float32"}.get(save, "uint8")
     if save == "instances" and settings.dtype:
-        raise UsageFault(f"--dtype {settings.dtype}: instances are always uint32")
+        raise UsageFault(f"--dtype {settings.dtype}: instances are always uint32; leave it out")
     made = "uint8" if labels else settings.dtype or written
     wanted = Wanted(
         save="label" if labels else save,

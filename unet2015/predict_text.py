@@ -68,7 +68,8 @@ def plan_text(job: Job) -> str:
         geometry.nearest(geometry.output + 1)[1],
     )
     computed = len(tiles) * geometry.input**2 / 1e6
-    compared = f"{geometry.overlap} px along every seam" if geometry.overlap else "none"
+    shared = geometry.overlap if settings.step == "exact" and len(tiles) > 1 else 0
+    compared = f"{shared} px along every seam" if shared else "none"
     return (
         f"{tile_text(job)}\n"
         f"  tiles       {tiles.rows} x {tiles.columns} = {len(tiles)} per plane, {number} in all\n"
