@@ -4,7 +4,7 @@ Before zarr sees a byte of a file: it is an ordinary file inside the folder (no 
 device, no link to somewhere else or to nothing, no folder in its place, which zarr would read as an
 empty chunk), its size is sane, and what is compressed in it does not inflate to much more than the
 chunk that it says it is. Only codecs whose inflation can be bounded are read.
-Sources: Zarr v2 and v3 core specifications; RFC 1950, 1952 and 8878; the c-blosc 1 header.
+Sources: Zarr v2 and v3 core specifications; the c-blosc 1 header.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import asyncio
 import math
 import os
 import stat
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,16 @@ from zarr.storage import LocalStore
 from tiling.faults import InputError
 from tiling.ifd import Limits
 from tiling.zarr_checks import METADATA, check_chain, check_codecs, inner_chunks
+from tiling.zarr_streams import inflated
 
 __all__ = ["StrictStore", "check_file"]
 
 _MAX_METADATA = 1 << 24
 _SMALL = 1 << 24  # what inflates to no more is no bomb, whatever its ratio
 _LARGER = 4  # times the chunk that a stream may inflate to: filters may change the type
-_DEFLATE_RATIO = 1032  # of deflate at most
 _AT_ONCE = 1 << 14  # a file so small is read faster than handed to another thread
 _AGAIN = "copy the folder again from where it came"
 _BLOSC_HEADER = 16
-_ZSTD, _ZSTD_SKIPPED = 0xFD2FB528, range(0x184D2A50, 0x184D2A60)
 _NO_CHUNK = (1 << 64) - 1  # place and length of a chunk that a shard does not have
 
 
@@ -197,7 +195,7 @@ class StrictStore(LocalStore):
             raise InputError(file, f"is damaged: {len(data)} bytes are there of {wanted}; {_AGAIN}")
         for stream in self._streams(file, data, part):
             self._check_blosc(file, stream)
-            size = max((_inflated(stream, name, self._ceiling) for name in self._codecs), default=0)
+            size = max((inflated(stream, name, self._ceiling) for name in self._codecs), default=0)
             if size > self._ceiling:
                 raise InputError(
                     file, f"inflates to more than {self._ceiling} bytes, far more than its chunk"
@@ -250,70 +248,3 @@ def _read(file: Path, part: ByteRequest | None) -> bytes:
         elif isinstance(part, OffsetByteRequest):
             stream.seek(part.offset)
         return stream.read()
-
-
-def _inflated(data: bytes, codec: str, ceiling: int) -> int:
-    """Bytes that a stream inflates to, or any number above `ceiling`; 0 where it is no such one."""
-    if codec == "blosc":
-        return int.from_bytes(data[4:8], "little") if len(data) >= 16 else 0
-    if codec == "lz4":
-        return int.from_bytes(data[:4], "little")
-    if codec == "zstd":
-        return _zstd_size(data, ceiling)
-    if codec in ("gzip", "zlib") and len(data) * _DEFLATE_RATIO > ceiling:
-        return _deflated_size(data, ceiling)
-    return 0
-
-
-def _deflated_size(data: bytes, ceiling: int) -> int:
-    """Bytes of all deflate streams in `data`, counted without keeping them."""
-    size, rest = 0, data
-    while rest and size <= ceiling:
-        stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # with the header of zlib or of gzip
-        try:
-            while not stream.eof and size <= ceiling:
-                found = len(stream.decompress(rest, 1 << 20))
-                size, rest = size + found, stream.unconsumed_tail
-                if not found and not rest:
-                    break
-        except zlib.error:
-            return size  # zarr's decoder will say so
-        rest = stream.unused_data
-    return size
-
-
-def _zstd_size(data: bytes, ceiling: int) -> int:
-    """Bytes that the frames of Zstandard announce, one behind the other; 0 for no such data."""
-    total = place = 0
-    while place < len(data):
-        magic = int.from_bytes(data[place : place + 4], "little")
-        if magic in _ZSTD_SKIPPED:
-            place += 8 + int.from_bytes(data[place + 4 : place + 8], "little")
-            continue
-        if magic != _ZSTD or len(data) < place + 6:
-            return total  # the decoder will say so
-        flags = data[place + 4]
-        single = flags >> 5 & 1
-        start = place + 5 + (not single) + (0, 1, 2, 4)[flags & 3]
-        width = (single, 2, 4, 8)[flags >> 6]
-        if not width:  # the frame does not say: all is decoded once to know
-            return _zstd_counted(data, ceiling)
-        total += int.from_bytes(data[start : start + width], "little") + 256 * (width == 2)
-        place, last = start + width, 0
-        while not last and place < len(data):
-            block = int.from_bytes(data[place : place + 3], "little")
-            last, stored = block & 1, 1 if block >> 1 & 3 == 1 else block >> 3
-            place += 3 + stored
-        place += 4 * (flags >> 2 & 1)
-    return total
-
-
-def _zstd_counted(data: bytes, ceiling: int) -> int:
-    try:
-        from imagecodecs import zstd_decode
-    except ImportError:
-        return ceiling + 1
-    try:
-        return len(zstd_decode(data, out=ceiling))
-    except Exception:  # noqa: BLE001 - damaged, or too large: both are refused
-        return ceiling + 1
