@@ -189,6 +189,8 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
     """
     from typer.main import get_command
 
+    from tiling.disk import check_folder
+
     words = list(sys.argv[1:] if argv is None else argv)
     end = words.index("--") if "--" in words else len(words)
     show_traceback = "--traceback" in words[:end]
@@ -213,22 +215,12 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
                 raise
             raise UsageFault(f"{text()} (see {program} --help)") from error
         if callable(work):
-            _check_folder()
+            check_folder()
             work = work()
         if isinstance(work, int) and work:
             raise SystemExit(work)
 
     return finish(program, parse_and_run, show_traceback=show_traceback)
-
-
-def _check_folder() -> None:
-    """Refuse to work in a folder that is no longer there: libraries die of it with riddles."""
-    try:
-        os.getcwd()
-    except FileNotFoundError as error:
-        raise UsageFault(
-            "the folder this was started in has been deleted; change to one that exists (cd)"
-        ) from error
 
 
 def _plainly_used(command: Any) -> Any:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiling.faults import WriteError
+from tiling.faults import UsageFault, WriteError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -26,6 +26,7 @@ __all__ = [
     "RawFile",
     "StrPath",
     "beside",
+    "check_folder",
     "free_bytes",
     "fsync_folder",
     "keep_mode",
@@ -266,3 +267,19 @@ def let_go(*files: RawFile) -> None:
         for file in files:
             file.abandon()
             file.close()
+
+
+def check_folder() -> None:
+    """Refuse to work in a folder that is no longer there: libraries die of it with riddles.
+
+    Raises
+    ------
+    UsageFault
+        It has been deleted.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageFault(
+            "the folder this was started in has been deleted; change to one that exists (cd)"
+        ) from error
