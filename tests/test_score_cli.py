@@ -231,3 +231,32 @@ def test_scoring_out_of_memory_names_the_file_and_what_helps(files, capsys, monk
     assert code == 6
     assert f"{files['map']}: scoring needs more memory" in err
     assert "--slices" in err
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_d3_labels_stored_as_whole_floats_are_scored_as_integers(files, capsys, dtype):
+    truth = tifffile.imread(files["truth"])
+    path = write(files["folder"] / "floats.tif", truth.astype(dtype))
+    for words in ([], ["--measure", "seg", "--measure", "ap", "--measure", "iou"]):
+        prediction = path if words else files["map"]
+        answers = [run(capsys, prediction, file, "--json", *words) for file in (path, files["truth"])]
+        found, expected = (json.loads(out) for _, out, _ in answers)
+        assert found | {"prediction": "", "truth": ""} == expected | {"prediction": "", "truth": ""}
+    for value in (0.5, np.nan, np.inf):
+        bad = np.where(truth == 0, dtype(value), truth).astype(dtype)
+        path = write(files["folder"] / "odd.tif", bad)
+        for words in ([], ["--measure", "seg"], ["--measure", "iou"]):
+            code, out, err = run(capsys, files["map"], path, *words)
+            assert (code, out) == (3, "")
+            assert "not a whole number" in err
+
+
+def test_d4_ids_beyond_2_to_the_53_stay_apart_whatever_their_types(files, capsys):
+    truth = np.zeros((1, 6, 8), np.uint64)
+    truth[:, :3, :4], truth[:, 3:, 4:] = 2**60 + 1, 2**60 + 2
+    paths = [
+        write(files["folder"] / f"{dtype}.tif", truth.astype(dtype)) for dtype in ("u8", "i8")
+    ]
+    code, out, _ = run(capsys, *paths, "--measure", "iou", "--json")
+    assert code == 0
+    assert json.loads(out)["iou"]["labels"] == [0, 2**60 + 1, 2**60 + 2]

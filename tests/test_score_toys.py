@@ -415,7 +415,9 @@ def test_wrong_inputs_are_refused_in_one_sentence():
     with pytest.raises(TypeError, match="int64 has no known scale"):
         score.v_info(ones.astype(np.int64), ones)
     with pytest.raises(TypeError, match="labels must be integers"):
-        score.v_info(ones, ones.astype(np.float32))
+        score.v_info(ones, ones.astype(complex))
+    with pytest.raises(ValueError, match=r"label 0\.5 at \(0, 0\) is not a whole number"):
+        score.v_info(ones, ones * np.float32(0.5))
     with pytest.raises(ValueError, match="'macro' or 'micro'"):
         score.v_rand(ones, ones, average="weighted")
     with pytest.raises(ValueError, match="negative label -1"):

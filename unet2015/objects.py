@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from weightmaps.labels import whole_numbers
+
 __all__ = ["ctc_jaccards", "ctc_seg", "dsb_ap", "dsb_image_ap"]
 
 
@@ -29,7 +31,7 @@ class _Overlap(NamedTuple):
 
 
 def _label_stacks(prediction: ArrayLike, truth: ArrayLike) -> tuple[NDArray, NDArray]:  # type: ignore[type-arg]
-    found, true = np.asarray(prediction), np.asarray(truth)
+    found, true = (whole_numbers(np.asarray(labels)) for labels in (prediction, truth))
     if found.shape != true.shape:
         raise ValueError(f"prediction {found.shape} and truth {true.shape} must have equal shapes")
     if true.ndim not in (2, 3) or true.size == 0:
@@ -88,14 +90,15 @@ def ctc_seg(prediction: ArrayLike, truth: ArrayLike) -> float:
     Parameters
     ----------
     prediction, truth
-        (H, W) or (S, H, W) integer instance labels of equal shape, 0 = background.
+        (H, W) or (S, H, W) instance labels of equal shape, 0 = background: integers, or floats
+        that are whole numbers.
 
     Raises
     ------
     ValueError
-        If shapes differ, a label is negative, or the truth has no object.
+        If shapes differ, a label is negative or no whole number, or the truth has no object.
     TypeError
-        If labels are not integers.
+        If labels are not numbers.
 
     References
     ----------
@@ -142,14 +145,15 @@ def dsb_ap(prediction: ArrayLike, truth: ArrayLike) -> float:
     Parameters
     ----------
     prediction, truth
-        (H, W) or (S, H, W) integer instance labels of equal shape, 0 = background.
+        (H, W) or (S, H, W) instance labels of equal shape, 0 = background: integers, or floats
+        that are whole numbers.
 
     Raises
     ------
     ValueError
-        If shapes differ or a label is negative.
+        If shapes differ, or a label is negative or no whole number.
     TypeError
-        If labels are not integers.
+        If labels are not numbers.
 
     References
     ----------

@@ -147,16 +147,19 @@ def _class_scores(pair: ScoredPair, ignore: int | None) -> dict[str, Any]:
     import numpy as np
 
     from unet2015.score import ClassScores, confusion
+    from weightmaps.labels import whole_numbers
 
-    counted = np.ones(pair.truth.shape, bool) if ignore is None else pair.truth != ignore
-    found, true = pair.prediction[counted], pair.truth[counted]
+    found, true = whole_numbers(pair.prediction), whole_numbers(pair.truth)
+    if ignore is not None:
+        counted = true != ignore
+        found, true = found[counted], true[counted]
     if not true.size:
         raise ValueError(f"every pixel of the truth has the ignore label {ignore}")
-    for name, array in (("prediction", found), ("truth", true)):
-        if array.dtype.kind not in "biu":
-            raise TypeError(f"{name} of type {array.dtype}; class maps must be integers")
-    labels = np.union1d(found, true)
-    codes = np.searchsorted(labels, found), np.searchsorted(labels, true)
+    # As Python's integers: numpy knows no integer type for int64 and uint64 together.
+    apart = [np.unique(array, return_inverse=True) for array in (found, true)]
+    labels = sorted({value for values, _ in apart for value in values.tolist()})
+    place = {label: number for number, label in enumerate(labels)}
+    codes = (np.array([place[v] for v in values.tolist()])[at] for values, at in apart)
     scores = ClassScores(confusion(*codes, len(labels)))
     return {"labels": [int(label) for label in labels], **scores.to_dict()}
 

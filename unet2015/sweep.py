@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from weightmaps.labels import whole_numbers
 from weightmaps.threads import threads
 
 __all__ = ["SWEEP", "Sweep", "as_probability", "paired", "slice_by_slice"]
@@ -172,17 +173,17 @@ def paired(
     prediction
         (H, W) or (S, H, W) probability of cell interior, see `as_probability`.
     truth
-        Same shape, integer or bool; > 0 is cell interior.
+        Same shape; bool, integer, or floats that are whole numbers; > 0 is cell interior.
 
     Raises
     ------
     ValueError
-        If the shapes differ or are not of slices, a label is negative, or a slice of the truth has
-        no interior.
+        If the shapes differ or are not of slices, a label is negative or no whole number, or a slice
+        of the truth has no interior.
     TypeError
-        If the truth is neither integer nor bool.
+        If the truth is of another type.
     """
-    labels = np.asarray(truth)
+    labels = whole_numbers(np.asarray(truth))
     if labels.dtype.kind not in "biu":
         raise TypeError(f"truth of type {labels.dtype}; labels must be integers or bool")
     shape = np.shape(prediction)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from weightmaps.threads import LIGHT, in_parts
 
-__all__ = ["as_labels", "extreme", "instances_from_mask", "merge_instance_masks"]
+__all__ = ["as_labels", "extreme", "instances_from_mask", "merge_instance_masks", "whole_numbers"]
 
 Labels: TypeAlias = npt.NDArray[Any]
 _EXACT_FLOAT = np.float64(2.0**53)
@@ -71,8 +71,7 @@ def as_labels(labels: npt.ArrayLike, *, ignore_label: int | None = None) -> Labe
         raise TypeError(
             "a boolean mask carries no instances; pass it through instances_from_mask first"
         )
-    if array.dtype.kind == "f":
-        array = _whole_numbers(array)
+    array = whole_numbers(array)
     if array.dtype.kind not in "iu":
         raise TypeError(f"labels of dtype {array.dtype} are not integers")
     if array.dtype.kind == "i" and extreme(array, np.min) < 0:
@@ -80,7 +79,21 @@ def as_labels(labels: npt.ArrayLike, *, ignore_label: int | None = None) -> Labe
     return array
 
 
-def _whole_numbers(array: Labels) -> Labels:
+def whole_numbers(array: Labels) -> Labels:
+    """Return floating-point labels as int64, all other arrays as they are.
+
+    Raises
+    ------
+    ValueError
+        A value is not a whole number below 2**53.
+
+    Examples
+    --------
+    >>> whole_numbers(np.array([0.0, 7.0]))
+    array([0, 7])
+    """
+    if array.dtype.kind != "f":
+        return array
     bad = ~np.isfinite(array)
     np.logical_or(bad, array != np.trunc(array), out=bad, where=~bad)
     np.logical_or(bad, np.abs(array) >= _EXACT_FLOAT, out=bad, where=~bad)
