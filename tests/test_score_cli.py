@@ -239,7 +239,9 @@ def test_d3_labels_stored_as_whole_floats_are_scored_as_integers(files, capsys, 
     path = write(files["folder"] / "floats.tif", truth.astype(dtype))
     for words in ([], ["--measure", "seg", "--measure", "ap", "--measure", "iou"]):
         prediction = path if words else files["map"]
-        answers = [run(capsys, prediction, file, "--json", *words) for file in (path, files["truth"])]
+        answers = [
+            run(capsys, prediction, file, "--json", *words) for file in (path, files["truth"])
+        ]
         found, expected = (json.loads(out) for _, out, _ in answers)
         assert found | {"prediction": "", "truth": ""} == expected | {"prediction": "", "truth": ""}
     for value in (0.5, np.nan, np.inf):
@@ -254,9 +256,7 @@ def test_d3_labels_stored_as_whole_floats_are_scored_as_integers(files, capsys, 
 def test_d4_ids_beyond_2_to_the_53_stay_apart_whatever_their_types(files, capsys):
     truth = np.zeros((1, 6, 8), np.uint64)
     truth[:, :3, :4], truth[:, 3:, 4:] = 2**60 + 1, 2**60 + 2
-    paths = [
-        write(files["folder"] / f"{dtype}.tif", truth.astype(dtype)) for dtype in ("u8", "i8")
-    ]
+    paths = [write(files["folder"] / f"{dtype}.tif", truth.astype(dtype)) for dtype in ("u8", "i8")]
     code, out, _ = run(capsys, *paths, "--measure", "iou", "--json")
     assert code == 0
     assert json.loads(out)["iou"]["labels"] == [0, 2**60 + 1, 2**60 + 2]

@@ -373,10 +373,21 @@ def test_ome_axes_and_pixel_size(tmp_path: Path) -> None:
     agrees(tmp_path / "a.ome.tif", pixels.reshape(6, 1, 5, 6))
 
 
-def test_resolution_of_the_tags(tmp_path: Path) -> None:
-    written(tmp_path / "a.tif", picture("u1", (4, 4)), resolution=(300, 150), resolutionunit="INCH")
+@pytest.mark.parametrize(
+    ("told", "unit"),
+    [
+        ("NONE", ""),
+        ("INCH", "inch"),
+        ("CENTIMETER", "cm"),
+        ("MILLIMETER", "mm"),
+        ("MICROMETER", "um"),
+    ],
+)
+def test_resolution_of_the_tags(tmp_path: Path, told: str, unit: str) -> None:
+    """The last two are tifffile's own, beyond TIFF 6.0."""
+    written(tmp_path / "a.tif", picture("u1", (4, 4)), resolution=(300, 150), resolutionunit=told)
     with open_tiff(tmp_path / "a.tif") as image:
-        assert image.resolution == (300.0, 150.0, "inch")
+        assert image.resolution == (300.0, 150.0, unit)
 
 
 @invariant("loader", "any image description is understood or ignored")
@@ -396,6 +407,68 @@ def test_entities_in_ome_are_never_expanded() -> None:
         '<Pixels DimensionOrder="XYZCT" SizeZ="&a;" SizeC="2"/></OME>'
     )
     assert page_axes(bomb, 1).shape == (2,)
+
+
+PIXELS = '<Pixels DimensionOrder="XYCZT" SizeX="4" SizeY="3" SizeC="2" SizeZ="3" SizeT="1" {}>'
+OTHER = '<Pixels DimensionOrder="XYZTC" SizeC="1" SizeZ="6" SizeT="1" PhysicalSizeX="9"></Pixels>'
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        f"<![CDATA[{OTHER}]]>",
+        f"<!-- {OTHER} -->",
+        f"<?hint {OTHER}?>",
+        f"<!DOCTYPE OME [<!ENTITY a '{OTHER}'>]>",
+        f"<StructuredAnnotations><Value>{OTHER}</Value></StructuredAnnotations>",
+    ],
+)
+def test_ome_is_the_first_element_and_no_mention_of_it(before: str) -> None:
+    told = f"{PIXELS.format('')}<TiffData/></Pixels>"
+    found = page_axes(f'<?xml version="1.0"?>{before}<OME><Image>{told}</Image></OME>', 1)
+    assert (found.letters, found.shape) == ("ZC", (3, 2))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ('Name="a>b"', (2.0, 2.0)),
+        ('x:SizeZ="1" x:PhysicalSizeX="7"', (2.0, 2.0)),
+        ("Name=\"&amp; SizeZ='1' PhysicalSizeX='7' \"", (2.0, 2.0)),
+        ('PhysicalSizeXUnit="&#181;m"', (2.0, 2.0)),
+        ('PhysicalSizeXUnit="n&#109;"', None),  # rows and columns in two units
+        ('PhysicalSizeXUnit="Mm" PhysicalSizeYUnit="Mm"', None),  # megametres
+    ],
+)
+def test_ome_attributes_are_read_as_xml_means_them(
+    attributes: str, expected: tuple[float, float] | None
+) -> None:
+    told = PIXELS.format(f'PhysicalSizeX="0.5" PhysicalSizeY="0.5" {attributes}')
+    found = page_axes(f"<OME><Image>{told}</Pixels></Image></OME>", 1)
+    assert (found.letters, found.shape, found.per_unit) == ("ZC", (3, 2), expected)
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        ('SizeX="4" SizeY="3"', (2.0, 2.0, "um")),
+        ("", (2.0, 2.0, "um")),
+        ('SizeX="8" SizeY="6"', None),
+        ('SizeX="4" SizeY="6"', None),
+    ],
+)
+def test_the_pixel_size_of_another_image_is_not_believed(
+    tmp_path: Path, sides: str, expected: tuple[float, float, str] | None
+) -> None:
+    text = (
+        f'<OME><Image><Pixels DimensionOrder="XYCZT" {sides} PhysicalSizeX="0.5" '
+        'PhysicalSizeY="0.5" PhysicalSizeZ="2"></Pixels></Image></OME>'
+    )
+    options = {"resolution": (300, 300), "resolutionunit": "INCH"}
+    path = written(tmp_path / "a.tif", picture("u1", (3, 4)), description=text, **options)
+    with open_tiff(path) as image:
+        assert image.resolution == expected
+        assert image.meaning.z_step == (2.0 if expected else 0.0)
 
 
 def test_the_planes_of_a_hyperstack_share_one_open_file_for_each_channel(

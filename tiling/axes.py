@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tiling.ome import channel_names
+from tiling.ome import channel_names, first_pixels, spoken
 from tiling.ome_planes import OmePlanes, ome_planes
 
 __all__ = ["PageAxes", "chosen_description", "page_axes"]
@@ -21,14 +21,15 @@ __all__ = ["PageAxes", "chosen_description", "page_axes"]
 _MAX_JSON = 1 << 16
 _IMAGEJ, _OME = "ImageJ=", ("<?xml", "<OME", "<ome:")
 _PADDING = "\ufeff \t\r\n"
-_PIXELS = re.compile(r"<(?:\w{1,20}:)?Pixels\s([^<>]{1,8192})>")
-_ATTRIBUTE = re.compile(r"""(\w{1,40})\s{0,8}=\s{0,8}(?:"([^"&]{0,80})"|'([^'&]{0,80})')""")
 _IMAGEJ_LINE = re.compile(r"^(\w{1,20})=(.{0,80})$", re.MULTILINE)
 _AXIS = re.compile(r"[A-Z]{2,8}\Z")
 _UNITS = {
     "um": "um", "µm": "um", "μm": "um", "micron": "um", "microns": "um", "micrometer": "um",
     "\\u00b5m": "um", "nm": "nm", "mm": "mm", "cm": "cm", "m": "m", "inch": "inch", "in": "inch",
 }  # fmt: skip
+_OME_UNITS = {
+    name: _UNITS[name] for name in ("µm", "μm", "um", "nm", "mm", "cm", "m", "in", "inch")
+}  # as they are written: Mm is a megametre
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class PageAxes:
         Names of the channels, () where they have none.
     planes
         What OME-XML says of the page of each plane; None in other descriptions.
+    size
+        Height and width that OME-XML gives the image, 0 where it does not say.
     """
 
     letters: str = ""
@@ -61,6 +64,7 @@ class PageAxes:
     z_step: tuple[float, str] = (0.0, "")
     channels: tuple[str, ...] = ()
     planes: OmePlanes | None = None
+    size: tuple[int, int] = (0, 0)
 
 
 def page_axes(description: str, samples: int) -> PageAxes:
@@ -158,12 +162,11 @@ def _named(channel: object) -> tuple[str, ...]:
 
 
 def _ome(text: str, samples: int) -> PageAxes:
-    first, *others = text.split("<!--")
-    text = first + "".join(part.partition("-->")[2] for part in others)  # comments say nothing
-    element = _PIXELS.search(text)
-    if element is None:
+    text = spoken(text)
+    pixels = first_pixels(text)
+    if pixels is None:
         return PageAxes()
-    found = {name: a or b for name, a, b in _ATTRIBUTE.findall(element[1])}
+    found, content = pixels
     order = found.get("DimensionOrder", "")
     if sorted(order) != sorted("XYZCT") or order[:2] != "XY":
         return PageAxes()
@@ -173,18 +176,19 @@ def _ome(text: str, samples: int) -> PageAxes:
         length["C"] //= samples
     slow_first = order[:1:-1]
     letters, shape = _without_ones(slow_first, tuple(length[axis] for axis in slow_first))
-    unit = _UNITS.get(found.get("PhysicalSizeXUnit", "µm").lower(), "")
-    if found.get("PhysicalSizeYUnit", "µm").lower() != found.get("PhysicalSizeXUnit", "µm").lower():
-        unit = ""
+    unit, y_unit, z_unit = (
+        _OME_UNITS.get(found.get(f"PhysicalSize{axis}Unit", "µm"), "") for axis in "XYZ"
+    )
+    unit = unit if unit == y_unit else ""
     x, y = _length(found.get("PhysicalSizeX", "")), _length(found.get("PhysicalSizeY", ""))
     per_unit = (1 / x, 1 / y) if x and y and unit else None
-    z_unit = _UNITS.get(found.get("PhysicalSizeZUnit", "µm").lower(), "")
     z_step = _length(found.get("PhysicalSizeZ", "")), z_unit
     sizes = tuple(length[axis] for axis in order[2:])
-    planes = ome_planes(text, element.end(), order[2:], sizes, samples=samples)
+    planes = ome_planes(text, content, order[2:], sizes, samples=samples)
     return PageAxes(
-        letters, shape, 0, unit, per_unit, z_step, channel_names(text, element.end()),
+        letters, shape, 0, unit, per_unit, z_step, channel_names(text, content),
         planes if whole_pixels else None,
+        (_count(found.get("SizeY", "")), _count(found.get("SizeX", ""))),
     )  # fmt: skip
 
 

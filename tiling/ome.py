@@ -14,7 +14,10 @@ import numpy as np
 
 from tiling.meaning import Meaning
 
-__all__ = ["PIXELS_END", "channel_names", "checked_for_ome", "history", "is_ome_name", "ome_xml"]
+__all__ = [
+    "PIXELS_END", "attributes", "channel_names", "checked_for_ome", "first_pixels", "history",
+    "is_ome_name", "ome_xml", "spoken",
+]  # fmt: skip
 
 _TYPES = {
     "uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "int8": "int8", "int16": "int16",
@@ -26,6 +29,18 @@ _CHANNEL = re.compile(r"<(?:\w{1,20}:)?Channel\s([^<>]{0,4096})>")
 _NAME = re.compile(r"""\bName\s{0,8}=\s{0,8}(?:"([^"<>]{0,256})"|'([^'<>]{0,256})')""")
 _HISTORY = re.compile(r'Namespace="unet2015"[^<>]{0,80}>\s{0,8}<Value>([^<>]{0,100000})</Value>')
 PIXELS_END = re.compile(r"</(?:\w{1,20}:)?Pixels>")
+_PIXELS = re.compile(r"<(?:\w{1,20}:)?Pixels\b")
+_INSIDE = re.compile(r"""((?:[^<>"']|"[^"<]{0,1024}"|'[^'<]{0,1024}'){0,8192}+)>""")
+_ATTRIBUTE = re.compile(
+    r"""([\w:.-]{1,80})\s{0,8}=\s{0,8}(?:"([^"<]{0,1024})"|'([^'<]{0,1024})')"""
+)
+_SILENT = re.compile(
+    r"<!--.*?(?:-->|\Z)|<!\[CDATA\[.*?(?:\]\]>|\Z)|<\?.*?(?:\?>|\Z)"
+    r"|<!DOCTYPE[^<>\[]*(?:\[.*?(?:\]\s*>|\Z))?"
+    r"|<(?:\w{1,20}:)?StructuredAnnotations\b[^<>]*(?<!/)>.*?"
+    r"(?:</(?:\w{1,20}:)?StructuredAnnotations\s*>|\Z)",
+    re.DOTALL,
+)
 
 
 def is_ome_name(name: str) -> bool:
@@ -111,6 +126,41 @@ def _physical_size(meaning: Meaning) -> str:
         for axis, length in lengths.items()
         if length
     )
+
+
+def spoken(text: str) -> str:
+    """OME-XML without what says nothing about its image: comments, CDATA, annotations.
+
+    Examples
+    --------
+    >>> spoken("<?xml?><OME><!-- <Pixels> --><Image><![CDATA[<Pixels>]]></Image></OME>")
+    '<OME><Image></Image></OME>'
+    """
+    return _SILENT.sub("", text)
+
+
+def first_pixels(text: str) -> tuple[dict[str, str], int] | None:
+    """Attributes of the first `Pixels` element, and where its content begins; None without one.
+
+    Examples
+    --------
+    >>> first_pixels('<Pixels Name="a>b" SizeZ="3"><TiffData/></Pixels>')
+    ({'Name': 'a>b', 'SizeZ': '3'}, 29)
+    """
+    element = _PIXELS.search(text)
+    inside = element and _INSIDE.match(text, element.end())
+    return (attributes(inside[1]), inside.end()) if inside else None
+
+
+def attributes(text: str) -> dict[str, str]:
+    """Attributes of an element, their character references resolved but no entities of its own.
+
+    Examples
+    --------
+    >>> attributes("SizeZ='3' x:SizeZ='4' Unit='n&#109;' Name='&mine;'")
+    {'SizeZ': '3', 'x:SizeZ': '4', 'Unit': 'nm', 'Name': '&mine;'}
+    """
+    return {name: html.unescape(a or b) for name, a, b in _ATTRIBUTE.findall(text)}
 
 
 def _escaped(text: str) -> str:

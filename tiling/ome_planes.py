@@ -11,14 +11,15 @@ import math
 import re
 from dataclasses import dataclass
 
-from tiling.ome import PIXELS_END
+from tiling.ome import PIXELS_END, attributes
 
 __all__ = ["OmePlanes", "ome_planes"]
 
 _BLOCK = re.compile(r"<(?:\w{1,20}:)?TiffData\b([^<>]{0,1024})>(?:\s{0,80}<(?:\w{1,20}:)?(UUID)\b"
                     r"([^<>]{0,2048})>([^<>]{0,200}))?")  # fmt: skip
 _ELSEWHERE = re.compile(r"<(?:\w{1,20}:)?(?:MetadataOnly|BinData)\b")
-_NUMBER = re.compile(r"""\b(\w{1,20})\s{0,8}=\s{0,8}["']\s{0,8}([0-9]{1,9})\s{0,8}["']""")
+_NUMBER = re.compile(r"\s{0,8}[0-9]{1,9}\s{0,8}")
+_UNREADABLE = 1 << 40  # beyond all pages and planes, so that it is refused
 _FILE = re.compile(r"""\bFileName\s{0,8}=\s{0,8}(?:"([^"<>]{0,1024})"|'([^'<>]{0,1024})')""")
 _MOST_SHOWN = 3
 
@@ -152,7 +153,10 @@ def ome_planes(
     stop = start if empty else end.start() if end else len(text)
     blocks, names = [], set()
     for element in _BLOCK.finditer(text, start, stop):
-        told = {name: int(number) for name, number in _NUMBER.findall(element[1])}
+        told = {
+            name: int(value) if _NUMBER.fullmatch(value) else _UNREADABLE
+            for name, value in attributes(element[1]).items()
+        }
         places = {axis: told.get(f"First{axis}", 0) for axis in axes}
         places["C"] = places.get("C", 0) // samples
         count = told.get("PlaneCount", told.get("NumPlanes"))

@@ -167,7 +167,7 @@ class TiffImage(Closing):
         if order is None or math.prod(self.page_shape) != self.pages:
             letters, self.page_shape = ("I", (self.pages,)) if self.pages > 1 else ("", ())
         self.axes = f"{letters}YX{'S' if self.samples > 1 else ''}"
-        self.resolution = _resolution(file, first, meaning)
+        self.resolution = _resolution(file, first, meaning, (self.height, self.width))
         names = meaning.channels or _labelled(letters, self.page_shape, slice_labels(file, first))
         self.meaning = Meaning(
             axes=self.axes, resolution=self.resolution, channels=names,
@@ -256,12 +256,22 @@ def _labelled(letters: str, shape: tuple[int, ...], labels: tuple[str, ...]) -> 
     return tuple(names) if all(names) and len(set(names)) == len(names) else ()
 
 
-def _resolution(file: InputFile, ifd: Ifd, meaning: PageAxes) -> tuple[float, float, str] | None:
-    """Pixels per unit: from OME where it says so, else from the tags with ImageJ's unit."""
+def _resolution(
+    file: InputFile, ifd: Ifd, meaning: PageAxes, size: tuple[int, int]
+) -> tuple[float, float, str] | None:
+    """Pixels per unit: from OME where it says so, else from the tags with ImageJ's unit.
+
+    Not where OME-XML tells of an image of another size: it was cut or resized since, and the pixels
+    may be of any size.
+    """
+    if any(said and said != side for said, side in zip(meaning.size, size, strict=True)):
+        return None
     if meaning.per_unit is not None:
         return (*meaning.per_unit, meaning.unit)
     x, y = rational(file, ifd, 282), rational(file, ifd, 283)
     if x is None or y is None:
         return None
-    unit = {2: "inch", 3: "cm"}.get(integer(file, ifd, 296, "ResolutionUnit", 2), "")
+    unit = {2: "inch", 3: "cm", 4: "mm", 5: "um"}.get(
+        integer(file, ifd, 296, "ResolutionUnit", 2), ""
+    )
     return x, y, meaning.unit or unit

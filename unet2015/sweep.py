@@ -178,8 +178,8 @@ def paired(
     Raises
     ------
     ValueError
-        If the shapes differ or are not of slices, a label is negative or no whole number, or a slice
-        of the truth has no interior.
+        If the shapes differ or are not of slices, a label is negative or no whole number, or a
+        slice of the truth has no interior.
     TypeError
         If the truth is of another type.
     """
