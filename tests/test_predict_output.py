@@ -292,7 +292,10 @@ def test_resuming_a_complete_output_does_nothing(stack, tmp_path, monkeypatch, n
     assert predict_file(model(), stack, out, free, resume=True, say=told.append) == []
     assert "is complete, made with these settings" in told[-1]
     assert not leftover.exists()
-    for changes in ({"threshold": 0.4, "save": "label"}, {"compression": "none"}, {"channel": 0}):
+    other = [{"threshold": 0.4, "save": "label"}, {"channel": 0}]
+    if name != "out.zarr":  # which no setting packs in another way
+        other.append({"compression": "none"})
+    for changes in other:
         with pytest.raises(WriteError, match="already exists"):
             predict_file(model(), stack, out, replace(settings, **changes), resume=True)
     with pytest.raises(WriteError, match="already exists"):
@@ -319,3 +322,20 @@ def test_a_damaged_history_is_no_bug(tmp_path, name, odd):
     assert not made_alike(finished(path), {"output_tile": 40})
     assert tile_begun_with(path, instances=False) in (0, 40)
     print_description(describe(path), as_json=False)
+
+
+@pytest.mark.parametrize("save", ["probability", "instances"])
+def test_a_zarr_names_its_own_codec_and_is_taken_up_whatever_it_named(stack, tmp_path, save):
+    settings = replace(SMALL, save=save, classes=None)
+    predict_file(model(), stack, tmp_path / "out.tif", settings)
+    assert made(tmp_path / "out.tif")["compression"] == "deflate"
+    out = tmp_path / "out.zarr"
+    predict_file(model(), stack, out, settings)
+    told = zarr.open_group(out, mode="r")["0"].compressors
+    assert [codec.to_dict()["name"] for codec in told] == [made(out)["compression"]] == ["zstd"]
+    metadata = out / "zarr.json"
+    for named in ("zstd", "deflate"):  # the latter by versions before
+        document = json.loads(metadata.read_text())
+        document["attributes"]["unet2015"]["compression"] = named
+        metadata.write_text(json.dumps(document))
+        assert predict_file(model(), stack, out, settings, resume=True) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_what_is_no_image_is_refused(tmp_path):
         (tmp_path / "file.zarr", "not a Zarr folder"),
         (tmp_path / "empty.zarr", "is no Zarr array or group"),
         (tmp_path / "group.zarr", "without an OME image"),
-        (array("four", (2, 2, 4, 4)), "do not end in y, x"),
+        (array("four", (2, 2, 4, 4)), "4 axes and no names"),
         (array("order", (4, 4), dimension_names=("x", "y")), "do not end in y, x"),
         (array("complex", (4, 4), dtype="c8"), "numbers are read"),
         (array("none", (0, 4)), "must be 1 at least"),
@@ -326,3 +327,65 @@ def test_a_folder_that_is_no_zarr_or_two_of_them(tmp_path):
         zarr.create_array(tmp_path / "b.zarr", shape=(4, 5), dtype="u1", zarr_format=version)
     with pytest.raises(InputError, match=r"zarr.json and .zarray, .*; remove one"):
         ZarrSource(tmp_path / "b.zarr")
+
+
+def test_the_axes_that_xarray_names_are_read(tmp_path):
+    def array(name, shape, dimensions):
+        path = tmp_path / f"{name}.zarr"
+        made = zarr.create_array(path, shape=shape, dtype="u1", zarr_format=2)
+        made.attrs["_ARRAY_DIMENSIONS"] = dimensions
+        return path
+
+    for dimensions, axes in [
+        (["time", "y", "x"], "TYX"),
+        (["c", "y", "x"], "CYX"),
+        (["dim_0", "dim_1", "dim_2"], "IYX"),  # xarray's names of axes without one
+        ([], "IYX"),
+    ]:
+        with ZarrSource(array("_".join(dimensions), (2, 4, 5), dimensions)) as source:
+            assert source.axes == axes
+    wrong = [
+        (["x", "y"], "do not end in y, x; reorder the array"),
+        (["y"], "names 1 of 2 axes"),
+        ({"y": 0, "x": 1}, "is not a list of names"),
+        ([["y"], ["x"]], "is not a list of names"),
+        ("yx", "is not a list of names"),
+    ]
+    for number, (dimensions, match) in enumerate(wrong):
+        with pytest.raises(InputError, match=match):
+            ZarrSource(array(f"{number}", (4, 5), dimensions))
+
+
+@pytest.mark.parametrize("version", ["0.1", "0.2"])
+def test_the_five_axes_of_the_first_ome_zarr_have_no_names(tmp_path, version):
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
+    for name, shape in (("0", (2, 3, 1, 4, 5)), ("1", (3, 1, 4, 5))):
+        group.create_array(name, shape=shape, dtype="u1")
+        levels = [{"version": version, "datasets": [{"path": name}]}]
+        group.attrs["multiscales"] = levels
+        if len(shape) == 5:
+            with ZarrSource(tmp_path / "a.zarr") as source:
+                assert (source.axes, source.pages, source.shape) == ("TCZYX", 2, (3, 4, 5))
+        else:
+            with pytest.raises(InputError, match=r"4 axes and no names .*; write their names"):
+                ZarrSource(tmp_path / "a.zarr")
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize("version", [2, 3])
+def test_what_an_array_says_of_itself_counts_not_what_a_group_gathered(tmp_path, version):
+    path = tmp_path / "a.zarr"
+    image = {"axes": ["y", "x"], "datasets": [{"path": "0"}]}
+    told = {"multiscales": [image]}
+    group = zarr.create_group(
+        path, zarr_format=version, attributes=told if version == 2 else {"ome": told}
+    )
+    pixels = RNG.integers(0, 255, (4, 6)).astype(np.uint8)
+    group.create_array("0", shape=(4, 6), chunks=(4, 6), dtype="u1")[...] = pixels
+    zarr.consolidate_metadata(path)
+    gathered = path / (".zmetadata" if version == 2 else "zarr.json")
+    text = re.sub(r"4,\s*6", "6, 4", gathered.read_text())
+    assert text != gathered.read_text()
+    gathered.write_text(text)
+    with ZarrSource(path) as source:
+        np.testing.assert_array_equal(source.whole(), pixels[None])

@@ -1,13 +1,14 @@
-"""OME-NGFF 0.5: what a Zarr group says about the levels, axes and channels of its image."""
+"""What a Zarr says about the levels, axes and channels of its image: OME-NGFF 0.5, xarray."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tiling.meaning import Meaning
 
-__all__ = ["ORDER", "channel_labels", "ome_attributes", "pixel_sizes"]
+__all__ = ["ORDER", "channel_labels", "dimension_names", "ome_attributes", "pixel_sizes"]
 
 ORDER = "ITCZYX"
 """Order of the axes that OME-NGFF asks for; pages of unknown meaning come first."""
@@ -17,6 +18,7 @@ _UNITS = {"um": "micrometer", "nm": "nanometer", "mm": "millimeter", "cm": "cent
           "m": "meter", "inch": "inch"}  # fmt: skip
 _COLOURS = ("FFFFFF", "FF7F00", "0080FF", "00C060", "C000C0", "C0C000", "00C0C0")
 _LONGEST = 256
+_UNNAMED = re.compile(r"dim_[0-9]{1,9}")
 _GIANT = 1e12  # a pixel of this many units has no meaning
 
 
@@ -91,6 +93,33 @@ def channel_labels(ome: Mapping[str, Any], count: int) -> tuple[str, ...]:
     if not all(isinstance(name, str) and name for name in names):
         return ()
     return tuple(str(name)[:_LONGEST] for name in names)
+
+
+def dimension_names(array: Any) -> list[str]:
+    """Names of the axes of a Zarr array, "I" for one without; [] where none has a name.
+
+    In Zarr v3 they are part of the metadata; xarray writes them into an attribute of v2, and calls
+    axes without a name dim_0, dim_1, ...
+
+    Parameters
+    ----------
+    array
+        Array of the package zarr.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The attribute of xarray is not a list of a name for each axis.
+    """
+    names = getattr(array.metadata, "dimension_names", None)
+    if not names:
+        names = array.attrs.get("_ARRAY_DIMENSIONS") or ()
+        if (not isinstance(names, list) and names) or any(not isinstance(n, str) for n in names):
+            raise TypeError(f"_ARRAY_DIMENSIONS {str(names)[:80]} is not a list of names")
+        if names and len(names) != array.ndim:
+            raise ValueError(f"_ARRAY_DIMENSIONS names {len(names)} of {array.ndim} axes")
+    named = [None if name is None or _UNNAMED.fullmatch(name) else name for name in names]
+    return [name or "I" for name in named] if any(named) else []
 
 
 def pixel_sizes(levels: Iterable[Mapping[str, Any]], dimensions: int) -> list[float]:

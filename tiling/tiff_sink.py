@@ -120,6 +120,7 @@ class TiffSink(PagedSink):
             Level.empty(Layout((*self.shape[:-2], *size), kind, compression, TILE))
             for size in self._pyramid.sizes
         ]
+        self.compression = compression
         self._encode, self._decode = codec(compression)
         self._text()  # too long a history is refused now, not when all is computed
         size = math.prod(self.shape) * kind.itemsize

@@ -19,7 +19,7 @@ from tiling.disk import StrPath
 from tiling.faults import Fault, InputChangedError, InputError
 from tiling.input_file import as_input_error
 from tiling.meaning import Meaning, in_unit
-from tiling.ngff import channel_labels, pixel_sizes
+from tiling.ngff import channel_labels, dimension_names, pixel_sizes
 from tiling.strict_tiff import Limits
 from tiling.zarr_checks import check_shape, folder_state, narrowed
 from tiling.zarr_store import StrictStore
@@ -29,6 +29,7 @@ __all__ = ["ZarrSource"]
 _UNITS = {"micrometer": "um", "nanometer": "nm", "millimeter": "mm", "centimeter": "cm",
           "meter": "m", "inch": "inch"}  # fmt: skip
 _DEFAULT_LIMITS = Limits()
+_FIVE = "TCZYX"  # the axes of OME-Zarr 0.1 and 0.2, which do not name them
 
 
 class ZarrSource(Closing):
@@ -228,14 +229,15 @@ def _opened(path: str, store: StrictStore) -> tuple[Any, Meaning, dict[str, Any]
         )
     with _understood(path):
         try:
-            node: Any = zarr.open(store, mode="r")
+            # What a group has gathered from its arrays may be older than they are.
+            node: Any = zarr.open(store, mode="r", use_consolidated=False)
         except FileNotFoundError as error:
             reason = "is no Zarr array or group (it has no zarr.json, .zarray or .zgroup)"
             raise InputError(path, f"{reason}; name the folder that has it") from error
         attributes = dict(node.attrs) if isinstance(node, zarr.Group) else {}
     if isinstance(node, zarr.Array):
-        names = getattr(node.metadata, "dimension_names", None) or ()
-        names = [str(name or "I") for name in names] if any(names) else []
+        with _understood(path):
+            names = dimension_names(node)
         return node, Meaning(axes=_letters(path, names, node.ndim)), {}
     ome: Any = attributes.get("ome", attributes)
     images = ome.get("multiscales") if isinstance(ome, dict) else None
@@ -246,7 +248,7 @@ def _opened(path: str, store: StrictStore) -> tuple[Any, Meaning, dict[str, Any]
         array = node[finest["path"]]
         if not isinstance(array, zarr.Array):
             raise InputError(path, f"names the group {str(finest['path'])[:80]!r} as its pixels")
-        axes = images[0].get("axes", [])
+        axes = images[0].get("axes") or (_FIVE if array.ndim == len(_FIVE) else "")
         names = [str(axis["name"] if isinstance(axis, dict) else axis) for axis in axes]
         letters = _letters(path, names, array.ndim)
         told = [str(axis.get("unit", "")) if isinstance(axis, dict) else "" for axis in axes]
@@ -291,9 +293,12 @@ def _letters(path: str, names: list[str], dimensions: int) -> str:
     letters = "".join(name[:1].upper() for name in names)
     if not names and dimensions in (2, 3):
         letters = "IYX"[-dimensions:]
+    elif not names:
+        raise InputError(
+            path, f"has {dimensions} axes and no names for them, which is read of 2 (y, x) and 3 "
+            "(pages, y, x); write their names into its metadata",
+        )  # fmt: skip
     usable = len(letters) == dimensions and letters.endswith("YX")
     if not usable or len(set(letters)) != len(letters):
-        raise InputError(
-            path, f"has axes {names or dimensions} that do not end in y, x; reorder the array"
-        )
+        raise InputError(path, f"has axes {names} that do not end in y, x; reorder the array")
     return letters

@@ -16,7 +16,10 @@ from tiling.disk import StrPath
 from tiling.faults import InputError
 from tiling.ifd import Limits
 
-__all__ = ["METADATA", "check_codecs", "check_shape", "folder_state", "inner_chunks", "narrowed"]
+__all__ = [
+    "COMPRESSED", "METADATA", "check_codecs", "check_shape", "folder_state", "inner_chunks",
+    "narrowed",
+]  # fmt: skip
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 PLAIN = frozenset({"bytes", "transpose", "crc32c", "sharding_indexed", "shuffle", "delta", "crc32"})

@@ -27,6 +27,7 @@ from tiling.paged_sink import PagedSink
 from tiling.partial import Partial, discard_partial
 from tiling.replacing import new_folder, put_back, replace_folder
 from tiling.safe_write import check_zarr_target
+from tiling.zarr_checks import COMPRESSED, check_codecs
 
 __all__ = ["CHUNK", "ZarrSink"]
 
@@ -66,6 +67,11 @@ class ZarrSink(PagedSink):
         self._folder = new_folder(self.target)
         check_zarr_target(self.target, overwrite=overwrite)
         self._partial = Partial(path, identity=self._identity(chunk=CHUNK), overwrite=overwrite)
+
+    @property
+    def compression(self) -> str:
+        """Name of the codec that packs the chunks, zarr's own choice; known once it is entered."""
+        return "".join(sorted(check_codecs(self.target, self._arrays[0].metadata) & COMPRESSED))
 
     def _write_shards(self, number: int, group: npt.NDArray[Any]) -> None:
         """Write one row of whole shards of each channel, and the smaller ones that are now due."""

@@ -142,7 +142,10 @@ def _complete(out: str | os.PathLike[str], made_by: Mapping[str, Any]) -> bool:
     target = real_target(out)
     begun = new_folder(target) if is_zarr_name(target) else beside(target, ".part")
     unfinished = begun.exists() and unfinished_identity(target) is not None
-    return made_alike(finished(out), made_by) and not unfinished
+    found = finished(out)
+    if found is not None and is_zarr_name(target):  # no setting decides how it is packed
+        found["compression"] = made_by["compression"]
+    return made_alike(found, made_by) and not unfinished
 
 
 def _clear_left(out: str | os.PathLike[str]) -> None:
@@ -211,6 +214,7 @@ def _write(
         order.check()
         # Written only now: a file that exists is one whose seams were compared and held.
         sink.provenance["seams"] = certificate(job, rule, sink.notes)
+        sink.provenance["compression"] = sink.compression  # a Zarr has its own
     if watched.constant is not None:
         order.say(f"{job.image}: every pixel is {watched.constant:g}; the result means little")
     return summaries
@@ -242,6 +246,7 @@ def _label(order: _Order, classes: Path, out: str | os.PathLike[str], *, overwri
             order.say(f"{os.fsdecode(out)}: plane {number} holds {found} objects")
         order.check()
         sink.provenance["seams"] = labels.provenance["seams"]
+        sink.provenance["compression"] = sink.compression
 
 
 def _options(job: Job, out: str | os.PathLike[str], *, pyramid: bool) -> dict[str, Any]:
