@@ -159,8 +159,8 @@ def _class_scores(pair: ScoredPair, ignore: int | None) -> dict[str, Any]:
     apart = [np.unique(array, return_inverse=True) for array in (found, true)]
     labels = sorted({value for values, _ in apart for value in values.tolist()})
     place = {label: number for number, label in enumerate(labels)}
-    codes = (np.array([place[v] for v in values.tolist()])[at] for values, at in apart)
-    scores = ClassScores(confusion(*codes, len(labels)))
+    found, true = (np.array([place[v] for v in values.tolist()])[at] for values, at in apart)
+    scores = ClassScores(confusion(found, true, len(labels)))
     return {"labels": [int(label) for label in labels], **scores.to_dict()}
 
 
