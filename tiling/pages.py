@@ -153,6 +153,11 @@ def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:
     _check_plain(file, ifd)
     compression, predictor = _coding(file, ifd, kind, bits)
     tiled = 322 in ifd.tags or 323 in ifd.tags or 324 in ifd.tags
+    if 273 in ifd.tags and 324 in ifd.tags:
+        raise refuse(
+            "says where its strips lie and where its tiles lie, and programs read the one or the "
+            "other; save it again in tiles or strips"
+        )
     if tiled:
         columns, rows = one(322, "TileWidth"), one(323, "TileLength")
     else:

@@ -136,7 +136,9 @@ class RowReader:
             rows, top = layout.segment_rows(down), down * layout.rows - first
             data = self._file.read(int(lists.offsets[where]), int(lists.counts[where]))
             length = rows * layout.row_bytes
-            data = decompress(self._file.path, page, layout.compression, data, length)
+            data = decompress(
+                self._file.path, self._pages[page].ifd_page, layout.compression, data, length
+            )
             pixels = to_pixels(data, layout, order, rows)
             _put(out[:, top : top + rows], pixels, layout, plane, across)
 
@@ -177,7 +179,8 @@ class RowReader:
                 int(lists.offsets[plane, down, 0]), int(lists.counts[plane, down, 0])
             )
             length = layout.segment_rows(down) * layout.row_bytes
-            stream = DeflateStream(self._file.path, page, blocks, length)
+            number = self._pages[page].ifd_page
+            stream = DeflateStream(self._file.path, number, blocks, length)
             skip = (row - down * layout.rows) * layout.row_bytes
             while skip:
                 skip -= len(stream.read(min(skip, _SKIP)))

@@ -21,14 +21,15 @@ def tiff(
     """A TIFF with the tags of `GREY` (8 x 6, uint8, one strip), changed by each of `pages`.
 
     A value is (field type, number or numbers); None removes the tag. The pixels lie at byte 16,
-    and strip offset and size fit them unless a page says otherwise. `next_page` is what the last
-    page points to.
+    and strip offset and size fit them unless a page says otherwise or has tiles. `next_page` is
+    what the last page points to.
     """
     pages = pages or ({},)
     out = bytearray(16) + bytearray(data)
     links = [4 if not big else 8]
     for page in pages:
-        tags: dict[int, Any] = {**GREY, 273: (4, 16), 279: (4, len(data)), **page}
+        strips = {} if 324 in page else {273: (4, 16), 279: (4, len(data))}
+        tags: dict[int, Any] = {**GREY, **strips, **page}
         entries = sorted((n, v) for n, v in tags.items() if v is not None)
         packed = []
         for number, (kind, values) in entries:

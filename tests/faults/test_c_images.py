@@ -612,6 +612,21 @@ def test_c1_ome_that_promises_more_planes_than_pages(tmp_path: Path, tiff_data: 
     refused(tmp_path / "a.ome.tif", content, r"cut off.*10 planes \(C 2 x Z 5 x T 1\).*7 pages")
 
 
+def test_c2_damage_is_told_with_the_page_of_the_file_not_of_the_plane(tmp_path: Path) -> None:
+    xml = '<OME><Pixels DimensionOrder="XYCZT" SizeC="2">{}</Pixels></OME>'
+    text = xml.format(SWAPPED.format("", "")).encode() + b"\0"
+    good, bad = zlib.compress(bytes(48)), zlib.compress(bytes(48))[:-1] + b"x"
+    places = [{259: (3, 8), 273: (4, 16 + len(good) * i), 279: (4, len(good))} for i in range(2)]
+    content = tiff(places[0] | {270: (2, text)}, places[1], data=good + bad)
+    refused(tmp_path / "a.tif", content, "page 1: is damaged")
+
+
+def test_c2_strips_and_tiles_in_one_page(tmp_path: Path) -> None:
+    """libtiff reads the strips of such a file, tifffile its tiles."""
+    tiles = {322: (4, 16), 323: (4, 16), 324: (4, 64), 325: (4, 256), 273: (4, 16), 279: (4, 48)}
+    refused(tmp_path / "a.tif", tiff(tiles, data=bytes(range(48)) + bytes(256)), "strips lie and")
+
+
 def test_c24_the_planes_of_a_metamorph_stack_are_not_overlooked(tmp_path: Path) -> None:
     def stk(planes: int) -> dict[int, Any]:
         return {
