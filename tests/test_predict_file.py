@@ -15,7 +15,14 @@ from PIL import Image
 from scipy import ndimage
 
 from tiling import open_source
-from tiling.faults import InputChangedError, InputError, MemoryFault, UsageFault, WriteError
+from tiling.faults import (
+    InputChangedError,
+    InputError,
+    MemoryFault,
+    ModelFileError,
+    UsageFault,
+    WriteError,
+)
 from unet2015.net import UNet, init_paper_weights
 from unet2015.overlay import write_overlay
 from unet2015.predict import predict_array
@@ -214,6 +221,8 @@ def test_normalisation_is_of_the_whole_image_and_as_the_checkpoint_says(tmp_path
     assert said(tmp_path / "a.tif")["gain"] == [pytest.approx(1 / (high - low))]
     whole = predict_array(who.net, pixels, scale="percentile:2:98")[1][0:40, 8:70]
     np.testing.assert_array_equal(a, np.rint(whole * np.float32(255)))
+    with pytest.raises(ModelFileError, match=r"'x{80}' is unknown; .*; give --normalise"):
+        predict_file(model(scale="x" * 10**6), tmp_path / "in.tif", tmp_path / "d.tif", SMALL)
     with pytest.raises(UsageFault, match="--normalise: normalisation 'best' is unknown"):
         predict_file(who, tmp_path / "in.tif", tmp_path / "d.tif",
                      replace(SMALL, normalise="best"))  # fmt: skip

@@ -132,8 +132,8 @@ def check_normalisation(text: str) -> tuple[str, float, float]:
             kind
         )
         if limits and len(numbers) == 2:
-            raise ValueError(f"normalisation {text!r}: give LOW < HIGH of {limits}")
-        raise ValueError(f"normalisation {text!r} is unknown; use {_RULE}")
+            raise ValueError(f"normalisation {text[:80]!r}: give LOW < HIGH of {limits}")
+        raise ValueError(f"normalisation {text[:80]!r} is unknown; use {_RULE}")
     low, high = numbers or (0.0, 0.0)
     return kind, low, high
 

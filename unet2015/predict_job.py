@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tiling import Geometry
-from tiling.faults import InputError, MemoryFault, UsageFault
+from tiling.faults import InputError, MemoryFault, ModelFileError, UsageFault
 from tiling.meaning import Meaning
 from unet2015.device import choose_device, choose_precision, memory_at_hand
 from unet2015.intensity import Scale, blocks_of, check_normalisation, measure_scale
@@ -163,6 +163,8 @@ def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
     ------
     InputError, UsageFault
         If the image does not fit the network, or a setting does not fit the image.
+    ModelFileError
+        If the model names a normalisation that there is not.
     MemoryFault
         If the run would need more memory than there is.
     """
@@ -176,7 +178,9 @@ def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
     try:
         check_normalisation(normalise)
     except ValueError as error:
-        raise UsageFault(f"--normalise: {error}") from error
+        if settings.normalise:
+            raise UsageFault(f"--normalise: {error}") from error
+        raise ModelFileError(model.path, f"was trained with {error}; give --normalise") from error
     wanted, dtype = _wanted(model, settings)
     maps = model.classes if wanted.only is None and wanted.save != "label" else 1
     device = choose_device(settings.device)
