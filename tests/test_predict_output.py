@@ -302,6 +302,18 @@ def test_resuming_a_complete_output_does_nothing(stack, tmp_path, monkeypatch, n
         predict_file(replace(model(), sha256="x"), stack, out, settings, resume=True)
 
 
+@pytest.mark.parametrize("tile", [5, 2**70, -4, True, "100"])
+def test_a_file_of_others_does_not_choose_the_tile(stack, tmp_path, tile):
+    out = tmp_path / "out.zarr"
+    predict_file(model(), stack, out, SMALL)
+    metadata = out / "zarr.json"
+    document = json.loads(metadata.read_text())
+    document["attributes"]["unet2015"] = {"seams": {}, "output_tile": tile}
+    metadata.write_text(json.dumps(document))
+    with pytest.raises(WriteError, match="already exists"):
+        predict_file(model(), stack, out, replace(SMALL, output_tile=0), resume=True)
+
+
 def test_a_file_of_others_is_not_complete(stack, tmp_path):
     tifffile.imwrite(tmp_path / "out.tif", image_of(9, 9))
     with pytest.raises(WriteError, match="already exists"):

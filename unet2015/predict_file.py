@@ -22,6 +22,7 @@ from tiling.ome import checked_for_ome, is_ome_name
 from tiling.partial import discard_partial, unfinished_identity
 from tiling.replacing import clear_folders, new_folder
 from tiling.safe_write import check_output
+from unet2015.predict import geometry_of
 from unet2015.predict_history import (
     certificate,
     check_input,
@@ -102,7 +103,7 @@ def predict_file(
         check_output(out, overwrite=overwrite, inputs=inputs)
     if resume and not settings.output_tile:
         tile = tile_begun_with(out, instances=settings.save == "instances")
-        settings = replace(settings, output_tile=tile)
+        settings = replace(settings, output_tile=tile if _is_legal(model, tile) else 0)
     changed_ns = last_change_ns(name)
     with open_source(image) as source:
         job = prepare(model, source, name, settings)
@@ -168,6 +169,14 @@ def _forget_classes(classes: Path) -> None:
         discard_partial(classes)
         with writing(classes):
             remove(classes)
+
+
+def _is_legal(model: Model, tile: int) -> bool:
+    """Whether a tile that some file names is one of this network."""
+    with contextlib.suppress(ValueError):
+        geometry_of(model.net, tile)
+        return True
+    return False
 
 
 def _check_name(out: str | os.PathLike[str]) -> None:

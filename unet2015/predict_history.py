@@ -27,6 +27,7 @@ __all__ = [
     "provenance", "seam_rule", "tile_begun_with",
 ]  # fmt: skip
 
+_LARGEST_TILE = 1 << 15  # larger ones fit no memory: others wrote that
 SAMPLED = 64 << 20  # files up to this size are hashed whole, larger ones at 66 places
 
 _StrPath = str | os.PathLike[str]
@@ -176,7 +177,7 @@ def tile_begun_with(out: _StrPath, *, instances: bool) -> int:
     begun = unfinished_identity(classes_file(out) if instances else out)
     made_by = begun.get("provenance") if begun else finished(out)
     tile = made_by.get("output_tile") if isinstance(made_by, dict) else None
-    return tile if isinstance(tile, int) and tile > 0 else 0
+    return tile if type(tile) is int and 0 < tile <= _LARGEST_TILE else 0
 
 
 def _fingerprint(path: str) -> str:
