@@ -153,11 +153,6 @@ def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:
     _check_plain(file, ifd)
     compression, predictor = _coding(file, ifd, kind, bits)
     tiled = 322 in ifd.tags or 323 in ifd.tags or 324 in ifd.tags
-    if 273 in ifd.tags and 324 in ifd.tags:
-        raise refuse(
-            "says where its strips lie and where its tiles lie, and programs read the one or the "
-            "other; save it again in tiles or strips"
-        )
     if tiled:
         columns, rows = one(322, "TileWidth"), one(323, "TileLength")
     else:
@@ -181,7 +176,14 @@ def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:
 
 
 def _check_plain(file: InputFile, ifd: Ifd) -> None:
-    """Refuse the rare tags that change what the pixels mean."""
+    """Refuse the rare tags that change what the pixels mean, or which they are."""
+    if 273 in ifd.tags and 324 in ifd.tags:
+        raise InputError(
+            file.path,
+            "says where its strips lie and where its tiles lie, and programs read the one or the "
+            "other; save it again in tiles or strips",
+            page=ifd.page,
+        )
     for number, name, allowed in (
         (274, "orientation", (1,)),
         (266, "fill order", (1,)),

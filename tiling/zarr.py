@@ -169,7 +169,9 @@ class ZarrSource(Closing):
 
     def _decoded(self, where: tuple[Any, ...]) -> npt.NDArray[Any]:
         try:
-            return np.asarray(self._array[where])
+            found = np.asarray(self._array[where])
+            # A stored bool may be any byte; numpy and torch count on 0 and 1.
+            return found.view(np.uint8) != 0 if found.dtype == np.bool_ else found
         except (Fault, MemoryError):
             raise
         except Exception as error:

@@ -310,6 +310,14 @@ def test_the_one_damaged_chunk_among_many_is_found(tmp_path: Path) -> None:
         image[..., slice(0, 90), slice(0, 130)]
 
 
+def test_c12_any_byte_but_zero_is_true(tmp_path: Path) -> None:
+    stored = bytes(range(64)) * 64
+    path = version_3(tmp_path, stored, data_type="bool", fill_value=False)
+    with ZarrSource(path) as source:
+        pixels = source.whole()
+    assert pixels.tobytes() == bytes(byte != 0 for byte in stored)
+
+
 def test_a_missing_chunk_is_the_fill_value(tmp_path: Path) -> None:
     path = version_2(tmp_path, bytes(4096), fill_value=9)
     (path / "0.0").unlink()
