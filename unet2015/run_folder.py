@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tiling.faults import InputError, ModelFileError, NumericsError, UsageFault, WriteError
-from tiling.safe_write import OutputLock, remove_stale_beside, write_text
+from tiling.lock import holding
+from tiling.safe_write import remove_stale_beside, write_text
 from unet2015 import checkpoint as checkpoints
 from unet2015.data import Stack
 from unet2015.optimiser import optimiser_tensors, restore_optimiser
@@ -31,6 +32,7 @@ from unet2015.training_log import Log
 
 __all__ = [
     "Run",
+    "held",
     "keep_step",
     "kept",
     "opened",
@@ -106,6 +108,25 @@ class Run:
 
 
 @contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold the folder of a run, made if absent; training into it in the block is part of this.
+
+    Raises
+    ------
+    WriteError
+        If the folder cannot be made or written.
+    LockedError
+        If another process trains into it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(out, f"cannot be made a folder ({error.strerror})") from error
+    with holding(out / "run"):
+        yield
+
+
+@contextmanager
 def opened(run: Run, *, resume: bool) -> Iterator[None]:
     """The run in its folder, locked; a stopped one is put back exactly as it was.
 
@@ -123,11 +144,7 @@ def opened(run: Run, *, resume: bool) -> Iterator[None]:
         _resume(run, last, resume=resume)
         yield
         return
-    try:
-        run.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(run.out, f"cannot be made a folder ({error.strerror})") from error
-    with OutputLock(run.out / "run"):
+    with held(run.out):
         stale = remove_stale_beside(*(run.out / name for name in WRITTEN))
         if stale:
             run.warn(f"{len(stale)} unfinished file(s) of a killed run were removed")
