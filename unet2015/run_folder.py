@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tiling.faults import InputError, ModelFileError, NumericsError, UsageFault, WriteError
+from tiling.faults import Fault, InputError, ModelFileError, NumericsError, UsageFault, WriteError
 from tiling.lock import holding
 from tiling.safe_write import remove_stale_beside, write_text
 from unet2015 import checkpoint as checkpoints
@@ -27,7 +27,7 @@ from unet2015.optimiser import optimiser_tensors, restore_optimiser
 from unet2015.provenance import versions
 from unet2015.ranks import Ranks
 from unet2015.recipe import Recipe
-from unet2015.run_names import LAST, WRITTEN, early_checkpoints, refuse_a_run
+from unet2015.run_names import BEST, LAST, WRITTEN, early_checkpoints, refuse_a_run
 from unet2015.training_log import Log
 
 __all__ = [
@@ -185,9 +185,22 @@ def _resume(run: Run, last: Path, *, resume: bool) -> None:
     run.best = float(progress.get("best", math.inf))
     run.constant_evaluations = int(progress.get("constant_evaluations", 0))
     run.skipped = int(progress.get("skipped", 0))
+    _check_best(run)
     log = run.out / "log.csv"
     if log.is_file():
         run.log = Log.from_csv(log.read_text("utf-8", "replace"), up_to=run.step)
+
+
+def _check_best(run: Run) -> None:
+    """Let the best from here on take the place of a best checkpoint that is gone or not ours."""
+    best = run.out / BEST
+    if not math.isfinite(run.best):
+        return
+    try:
+        _check_same_run(run, checkpoints.load(best), best)
+    except Fault as fault:
+        run.best = math.inf
+        run.warn(f"the best checkpoint so far is lost ({fault}); the best from here on replaces it")
 
 
 def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None:

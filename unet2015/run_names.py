@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from tiling.faults import WriteError
+from tiling.safe_write import check_output
 
 __all__ = ["BEST", "LAST", "WRITTEN", "check_folder", "early_checkpoints", "refuse_a_run"]
 
@@ -34,6 +35,8 @@ def check_folder(out: Path, *, resume: bool) -> None:
     nearest = next(folder for folder in folders if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise WriteError(out, f"cannot be made a folder: {nearest} is no folder one can write to")
+    for name in WRITTEN if nearest == out else ():
+        check_output(out / name, overwrite=True)  # no file, or a link to nowhere: said now
 
 
 def refuse_a_run(out: Path, *, resume: bool) -> None:
