@@ -130,6 +130,24 @@ def test_f9_what_nobody_reads_ends_no_work(monkeypatch):
     assert work == [0, 1, 2]
 
 
+def test_f9_a_library_that_leaves_because_nobody_reads_is_no_failure():
+    def leaving():
+        try:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904 - as rich and click do
+
+    assert finish("demo", leaving) == 0
+
+
+def test_a_thread_that_cannot_be_started_is_no_bug_of_ours(capsys):
+    def starting():
+        raise RuntimeError("can't start new thread")
+
+    assert finish("demo", starting) == 6
+    assert capsys.readouterr().err.startswith("demo: no thread can be started; raise the limits")
+
+
 def refusing(stream_errno, lines=False):
     """Standard output on a full disk, or on a descriptor that is for reading only."""
 

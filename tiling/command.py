@@ -205,10 +205,6 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
                 )
         except Fault:
             raise
-        except SystemExit as stop:
-            if isinstance(stop.__context__, BrokenPipeError):
-                raise stop.__context__ from None  # click would leave with 1
-            raise
         except Exception as error:
             text = getattr(error, "format_message", None)  # typer's own usage errors
             if text is None:
@@ -269,6 +265,9 @@ def _exit_code(program: str, command: Callable[[], object], *, show_traceback: b
         note(f"{program}: terminated{_hint(stop)}")
         return 143
     except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # click and rich would leave with 1
+            _close_quietly(sys.stdout)
+            return 0
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except Fault as fault:
         return _told(program, str(fault), fault.exit_code, show_traceback)
@@ -284,6 +283,9 @@ def _exit_code(program: str, command: Callable[[], object], *, show_traceback: b
             )
         return _told(program, _bug(error), 1, show_traceback)
     except Exception as error:  # noqa: BLE001 - the boundary of the program
+        if "can't start new thread" in str(error):
+            text = "no thread can be started; raise the limits of processes (ulimit -u) and memory"
+            return _told(program, text, 6, show_traceback)
         return _told(program, _bug(error), 1, show_traceback)
     return 0
 
