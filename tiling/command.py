@@ -42,6 +42,9 @@ __all__ = [
 ]
 
 
+_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+
+
 class Terminated(BaseException):
     """SIGTERM arrived: unwinds like KeyboardInterrupt, so that temporary files are removed."""
 
@@ -281,12 +284,9 @@ def _exit_code(program: str, command: Callable[[], object], *, show_traceback: b
             return _told(
                 program, f"{error.filename or 'output'}: {error.strerror}", 5, show_traceback
             )
-        return _told(program, _bug(error), 1, show_traceback)
+        return _unforeseen(program, error, show_traceback)
     except Exception as error:  # noqa: BLE001 - the boundary of the program
-        if "can't start new thread" in str(error):
-            text = "no thread can be started; raise the limits of processes (ulimit -u) and memory"
-            return _told(program, text, 6, show_traceback)
-        return _told(program, _bug(error), 1, show_traceback)
+        return _unforeseen(program, error, show_traceback)
     return 0
 
 
@@ -305,6 +305,15 @@ def _hint(stop: BaseException) -> str:
     """The resume command, if whoever was interrupted attached one with `add_note`."""
     notes = getattr(stop, "__notes__", [])
     return "; " + "; ".join(notes) if notes else ""
+
+
+def _unforeseen(program: str, error: Exception, show_traceback: bool) -> int:
+    """Tell that the system's limits are reached, or else of a bug of ours."""
+    if getattr(error, "errno", 0) in _LIMITS or "can't start new thread" in str(error):
+        why = getattr(error, "strerror", None) or error
+        text = f"{why}; raise the limits of files (ulimit -n), processes (-u) and memory (-v)"
+        return _told(program, text, 6, show_traceback)
+    return _told(program, _bug(error), 1, show_traceback)
 
 
 def _bug(error: BaseException) -> str:
