@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import math
+import os
 import signal
 from dataclasses import replace
 
@@ -352,6 +355,26 @@ def test_a_best_that_is_lost_is_told_and_made_again(tmp_path, kind, steps):
     assert found.recipe == recipe.to_dict()
     assert found.provenance["best"] == run.best
     assert last.step == steps
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "log.csv", "recipe.json"])
+def test_a_file_of_the_run_that_cannot_be_read_just_now_is_kept(tmp_path, monkeypatch, name):
+    recipe = replace(TINY, steps=20)
+    losses_of(recipe, tmp_path)
+    before = files(tmp_path)
+    for module, call in ((os, "open"), (io, "open")):
+        real = getattr(module, call)
+
+        def failing(path, *args, real=real, **options):
+            if str(path) == str(tmp_path / name):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(path, *args, **options)
+
+        monkeypatch.setattr(module, call, failing)
+    with pytest.raises(InputError, match=rf"{name}: cannot be .*: Input/output error"):
+        losses_of(recipe, tmp_path, resume=True)
+    monkeypatch.undo()
+    assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["log.csv", "report.html", "last.safetensors"])

@@ -29,7 +29,7 @@ from unet2015.report import (
     seam_picture,
     write_report,
 )
-from unet2015.run_folder import held
+from unet2015.run_names import held
 from unet2015.run_report import COLUMNS, measures_table, run_report
 from unet2015.sample import SAMPLE_FILES, write_sample
 from unet2015.score import isbi_scores

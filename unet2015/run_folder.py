@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tiling.faults import Fault, InputError, ModelFileError, NumericsError, UsageFault, WriteError
-from tiling.lock import holding
+from tiling.faults import Fault, InputError, ModelFileError, NumericsError, UsageFault
+from tiling.input_file import as_input_error
 from tiling.safe_write import remove_stale_beside, write_text
 from unet2015 import checkpoint as checkpoints
 from unet2015.data import Stack
@@ -27,12 +27,11 @@ from unet2015.optimiser import optimiser_tensors, restore_optimiser
 from unet2015.provenance import versions
 from unet2015.ranks import Ranks
 from unet2015.recipe import Recipe
-from unet2015.run_names import BEST, LAST, WRITTEN, early_checkpoints, refuse_a_run
+from unet2015.run_names import BEST, LAST, WRITTEN, early_checkpoints, held, refuse_a_run
 from unet2015.training_log import Log
 
 __all__ = [
     "Run",
-    "held",
     "keep_step",
     "kept",
     "opened",
@@ -108,25 +107,6 @@ class Run:
 
 
 @contextmanager
-def held(out: Path) -> Iterator[None]:
-    """Hold the folder of a run, made if absent; training into it in the block is part of this.
-
-    Raises
-    ------
-    WriteError
-        If the folder cannot be made or written.
-    LockedError
-        If another process trains into it.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(out, f"cannot be made a folder ({error.strerror})") from error
-    with holding(out / "run"):
-        yield
-
-
-@contextmanager
 def opened(run: Run, *, resume: bool) -> Iterator[None]:
     """The run in its folder, locked; a stopped one is put back exactly as it was.
 
@@ -156,7 +136,9 @@ def opened(run: Run, *, resume: bool) -> Iterator[None]:
 def _write_recipe(run: Run) -> None:
     """Write `recipe.json` where it does not say this; a run that goes on may have more steps."""
     path, text = run.out / "recipe.json", run.recipe.to_json() + "\n"
-    if not path.is_file() or path.read_bytes() != text.encode():
+    with as_input_error(path):
+        current = path.is_file() and path.read_bytes() == text.encode()
+    if not current:
         write_text(path, text, overwrite=True)
 
 
@@ -188,7 +170,8 @@ def _resume(run: Run, last: Path, *, resume: bool) -> None:
     _check_best(run)
     log = run.out / "log.csv"
     if log.is_file():
-        run.log = Log.from_csv(log.read_text("utf-8", "replace"), up_to=run.step)
+        with as_input_error(log):
+            run.log = Log.from_csv(log.read_text("utf-8", "replace"), up_to=run.step)
 
 
 def _check_best(run: Run) -> None:
@@ -199,6 +182,9 @@ def _check_best(run: Run) -> None:
     try:
         _check_same_run(run, checkpoints.load(best), best)
     except Fault as fault:
+        cause = fault.__cause__
+        if isinstance(cause, OSError | MemoryError) and not isinstance(cause, FileNotFoundError):
+            raise  # it is there, and may be whole
         run.best = math.inf
         run.warn(f"the best checkpoint so far is lost ({fault}); the best from here on replaces it")
 
