@@ -248,10 +248,10 @@ def one_pass(given: Given) -> NDArray[np.float32]:
     """The compared corner from a single tile that covers it, with its true context."""
     seen = COMPARED + given.geometry.margin if max(given.shape) > COMPARED else COMPARED
     image = read(given.file, seen)
+    net = given.network()
     found = predict_array(
-        given.net, image, output=covering_output(given.net, image.shape), device=given.device,
-        precision=given.precision,
-    )  # fmt: skip
+        net, image, output=covering_output(net, image.shape), precision=given.precision
+    )
     return found[1][:COMPARED, :COMPARED]
 
 

@@ -64,15 +64,15 @@ def image_of(height, width, dtype=np.uint8):
 def test_logits_are_those_of_the_cpu(device, shape):
     image, net = image_of(*shape), network()
     expected = predict_array(net, image, save="logits")
-    found = predict_array(net.to(device), image, save="logits", device=device)
+    found = predict_array(net.to(device), image, save="logits")
     assert np.abs(found - expected).max() <= 2e-5 * expected.std()
 
 
 def test_tiles_are_one_pass(device):
     image, net = image_of(700, 650), network().to(device)
-    whole = predict_array(net, image, output=708, save="logits", device=device)
+    whole = predict_array(net, image, output=708, save="logits")
     for output in (100, 388):
-        tiled = predict_array(net, image, output=output, save="logits", device=device)
+        tiled = predict_array(net, image, output=output, save="logits")
         assert np.abs(tiled - whole).max() <= 2e-6 * np.abs(whole).max()
 
 
@@ -82,7 +82,7 @@ def test_half_precision_stays_near(device, precision):
         pytest.skip("fp16 is not for CPUs")
     image, net = image_of(300, 300), network()
     expected = predict_array(net, image)
-    found = predict_array(net.to(device), image, device=device, precision=precision)
+    found = predict_array(net.to(device), image, precision=precision)
     assert np.abs(found - expected).max() < 0.05
 
 
@@ -99,7 +99,7 @@ def test_scaled_values_are_those_of_the_cpu_to_the_bit(device, dtype):
 
 def test_the_same_run_twice_gives_the_same_bytes(device):
     image, net = image_of(500, 420), network().to(device)
-    first, second = (predict_array(net, image, output=100, device=device) for _ in range(2))
+    first, second = (predict_array(net, image, output=100) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.counting_source import Counting
 from tests.valid_network import MARGIN, PERIOD, geometry, network, one_shot
 from tiling import Geometry, SeamError, SeamRule, plan, stitch
-from tiling.certificate import SeamWatch, noted
+from tiling.certificate import SeamWatch
+from tiling.difference import noted
 
 RNG = np.random.default_rng(1)
 SIZES = [

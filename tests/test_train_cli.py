@@ -135,8 +135,8 @@ def test_f_a_current_folder_that_is_gone_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     code, _, err = unet2015("train", images, labels, "--out", "run")
-    assert code == 5
-    assert "run: cannot be made: the current folder is gone" in err
+    assert code == 2
+    assert "has been deleted; change to one that exists" in err
 
 
 @pytest.mark.parametrize(

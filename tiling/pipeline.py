@@ -15,49 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tiling.band import RowBand
+from tiling.batches import Batch, batches
 from tiling.certificate import SeamRule, SeamWatch
 from tiling.channel import Channel, ClosedError
-from tiling.mirror import Source, read_mirrored, reflected
-from tiling.plan import Plan, Tile, Window
+from tiling.mirror import Source
+from tiling.plan import Plan
+from tiling.tally import Tally
 
-__all__ = ["Pipeline", "Tally"]
+__all__ = ["Pipeline"]
 
 Array = npt.NDArray[Any]
 Notes = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Input of one call of the function; `tiles` is empty for the probe."""
-
-    row: int
-    column: int
-    tiles: list[Tile]
-    array: Array
-
-
-@dataclass
-class Tally:
-    """Times and sizes, each written by one thread only."""
-
-    seconds: float = 0.0
-    reading: float = 0.0
-    computing: float = 0.0
-    writing: float = 0.0
-    waiting_input: float = 0.0
-    waiting_output: float = 0.0
-    tiles: int = 0
-    computed: int = 0
-    row_bytes: int = 0
-    batch_bytes: int = 0
-    band_bytes: int = 0
-    seam_bytes: int = 0
-
-    @property
-    def buffer_bytes(self) -> int:
-        """Memory of the row band, three batches, the bands and the seams at their largest."""
-        return self.row_bytes + 3 * self.batch_bytes + self.band_bytes + self.seam_bytes
 
 
 @dataclass
@@ -87,7 +55,7 @@ class Pipeline:
         self.first_row = max(0, self.plan.band_of(self.plan.region[0] + self.rows_kept) - 1)
         self._note: Callable[[str, Any], None] | None = getattr(self.sink, "note", None)
         self.watch = SeamWatch(self.plan, self.seams, self.first_row)
-        self.batches: Channel[_Batch] = Channel(1)
+        self.batches: Channel[Batch] = Channel(1)
         self.bands: Channel[tuple[int, Array, Notes]] = Channel(2)
         self.free: Channel[Array] = Channel(2)
         self.bands_made = 0
@@ -126,11 +94,11 @@ class Pipeline:
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self.batches.fail(error)
 
-    def _timed_batches(self) -> Iterator[_Batch]:
-        batches = _batches(self.source, self.plan, self.batch, self.watch, self.tally)
+    def _timed_batches(self) -> Iterator[Batch]:
+        made = batches(self.source, self.plan, self.batch, self.watch, self.tally)
         while True:
             start = perf_counter()
-            batch = next(batches, None)
+            batch = next(made, None)
             self.tally.reading += perf_counter() - start
             if batch is None:
                 return
@@ -138,7 +106,7 @@ class Pipeline:
 
     def _compute(self) -> None:
         """Call the function, and place what it made while it makes the next, where it can."""
-        before: tuple[_Batch, Any] | None = None
+        before: tuple[Batch, Any] | None = None
         while True:
             start = perf_counter()
             try:
@@ -158,7 +126,7 @@ class Pipeline:
         if before is not None:
             self._take(*before)
 
-    def _take(self, item: _Batch, made: Any) -> None:
+    def _take(self, item: Batch, made: Any) -> None:
         start = perf_counter()
         result = self._checked(made, item)
         self.tally.computing += perf_counter() - start
@@ -175,7 +143,7 @@ class Pipeline:
         if self.progress is not None:
             self.progress(self.tally.tiles, (self.plan.rows - self.first_row) * self.plan.columns)
 
-    def _checked(self, result: Any, item: _Batch) -> Array:
+    def _checked(self, result: Any, item: Batch) -> Array:
         made: Array = np.asarray(result)
         array = item.array
         side = array.shape[-1] - 2 * self.plan.geometry.margin
@@ -222,7 +190,7 @@ class Pipeline:
         self.tally.waiting_output += perf_counter() - start
         return band
 
-    def _place(self, item: _Batch, result: Array, band: Array) -> None:
+    def _place(self, item: Batch, result: Array, band: Array) -> None:
         margin = self.plan.geometry.margin
         top, left = self.plan.band(item.row)[0], self.plan.region[2]
         for number, (tile, one) in enumerate(zip(item.tiles, result, strict=True)):
@@ -271,45 +239,3 @@ class Pipeline:
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self.free.fail(error)
             self.bands.fail(error)
-
-
-def _batches(
-    source: Source, tiles: Plan, batch: int, watch: SeamWatch, tally: Tally
-) -> Iterator[_Batch]:
-    """Inputs of the function in the order of the plan, the probe's beside the first band."""
-    geometry = tiles.geometry
-    probe_row, probe = watch.probe_row, watch.probe_read
-    reads = [tiles.tile(0, column).read for column in (0, tiles.columns - 1)]
-    reads += [] if probe is None else [probe]  # at the paper's step it may begin left of all tiles
-    left, right = min(read[2] for read in reads), max(read[3] for read in reads)
-    across = reflected(left, right, tiles.shape[1])
-    band = RowBand(source, geometry.input + tiles.step, (int(across.min()), int(across.max()) + 1))
-    tally.row_bytes = band.nbytes
-
-    def filled(windows: list[Window]) -> Array:
-        channels = band.shape[0] if len(band.shape) == 3 else 1
-        side = windows[0][1] - windows[0][0]
-        array = np.empty((len(windows), channels, side, side), band.dtype.newbyteorder("="))
-        for one, window in zip(array, windows, strict=True):
-            one[...] = read_mirrored(band, *window)
-        tally.batch_bytes = max(tally.batch_bytes, array.nbytes)
-        return array
-
-    def probing() -> Iterator[_Batch]:
-        if probe is not None:
-            yield _Batch(probe_row, 0, [], filled([probe]))
-
-    if tiles.rows == probe_row + 1:  # what it is compared with ends with this band
-        yield from probing()
-    little_by_little = getattr(source, "keeps_rows", False)
-    for row in range(probe_row, tiles.rows):
-        goal = tiles.tile(row + 1, 0).read[1] if row + 1 < tiles.rows else 0
-        for column in range(0, tiles.columns, batch):
-            end = min(column + batch, tiles.columns)
-            group = [tiles.tile(row, i) for i in range(column, end)]
-            yield _Batch(row, column, group, filled([tile.read for tile in group]))
-            if little_by_little:  # else the first tile of the next row would wait for all its rows
-                rest = max(0, goal - band.bottom)
-                band.read_on(goal - rest * (tiles.columns - end) // (tiles.columns - column), goal)
-        if row == probe_row and tiles.rows > row + 1:
-            yield from probing()

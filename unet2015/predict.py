@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -216,7 +215,6 @@ def predict_array(
     *,
     output: int | None = None,
     scale: str = "dtype-range",
-    device: torch.device | str | None = None,
     precision: str = "fp32",
     average: str = "none",
     save: str = "probability",
@@ -228,7 +226,7 @@ def predict_array(
     Parameters
     ----------
     net
-        The network.
+        The network; it runs where its weights are.
     image
         (H, W) or (C, H, W), any integer, float or bool type.
     output
@@ -236,8 +234,6 @@ def predict_array(
         memory at hand.
     scale
         Normalisation of the image's values, see `unet2015.intensity`.
-    device
-        Where the network runs; by default where its weights are.
     precision, average
         See `as_tile_function`.
     save
@@ -272,7 +268,7 @@ def predict_array(
     >>> predict_array(UNet(base_channels=1), np.zeros((30, 50), np.uint8)).shape
     (2, 30, 50)
     """
-    home = next(net.parameters()).device if device is None else torch.device(device)
+    home = next(net.parameters()).device
     pixels = image[None] if image.ndim == 2 else image
     number_format = choose_precision(precision, home)
     if output is None:

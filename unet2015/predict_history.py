@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tiling import SeamRule, open_source
-from tiling.certificate import noted
+from tiling.difference import noted
 from tiling.disk import beside, real_target
 from tiling.faults import InputChangedError, InputError
 from tiling.input_file import as_input_error
