@@ -17,6 +17,8 @@ from PIL import Image
 
 from tests.tiny_run import write_tiny
 from tiling.command import answer, finish, note, tell
+from tiling.disk import writing
+from tiling.faults import WriteError
 from tiling.process import machine
 from unet2015.checkpoint import Checkpoint, describe_network, save
 from unet2015.cli import main
@@ -128,6 +130,40 @@ def test_f9_what_nobody_reads_ends_no_work(monkeypatch):
     work = []
     assert finish("demo", lambda: [(tell("x"), note("y"), work.append(k)) for k in range(3)]) == 0
     assert work == [0, 1, 2]
+
+
+def test_f9_a_library_that_leaves_because_nobody_reads_is_no_failure():
+    def leaving():
+        try:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904 - as rich and click do
+
+    assert finish("demo", leaving) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
+    ],
+)
+def test_limits_of_the_system_are_no_bug_of_ours(error, capsys):
+    def starting():
+        raise error
+
+    assert finish("demo", starting) == 6
+    assert "raise the limits of files (ulimit -n), processes (-u)" in capsys.readouterr().err
+
+
+def test_b1_too_many_open_files_are_no_failing_disk(tmp_path):
+    with (
+        pytest.raises(WriteError, match=r"Too many open files; raise the limit \(ulimit -n\)"),
+        writing(tmp_path / "a"),
+    ):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def refusing(stream_errno, lines=False):

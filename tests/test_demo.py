@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tiling.faults import InputError
+from tiling.lock import OutputLock
 from unet2015 import demo
 from unet2015.cli import main
 from unet2015.recipe import quick
@@ -64,6 +65,18 @@ def test_an_interrupted_demo_names_its_own_remedy(tmp_path, capsys, monkeypatch)
     error = capsys.readouterr().err
     assert "--resume" not in error
     assert "start it again with --overwrite" in error
+
+
+def test_a_second_demo_leaves_the_checkpoints_of_the_first(tmp_path, capsys):
+    run = tmp_path / "demo" / "run"
+    run.mkdir(parents=True)
+    (run / "last.safetensors").write_bytes(b"of the first")
+    with OutputLock(run / "run"):
+        before = sorted(path.name for path in (tmp_path / "demo").rglob("*"))
+        assert main(["demo", "--out", str(tmp_path / "demo"), "--overwrite"]) == 7
+        assert "another run" in capsys.readouterr().err
+        assert sorted(path.name for path in (tmp_path / "demo").rglob("*")) == before
+    assert (run / "last.safetensors").read_bytes() == b"of the first"
 
 
 def test_the_commands_in_the_report_can_be_pasted(tmp_path, monkeypatch):

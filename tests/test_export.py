@@ -95,6 +95,22 @@ def test_pt2_equals_torch_and_refuses_illegal_sizes(tmp_path):
             program(torch.rand(1, 1, 61, 44))
 
 
+def test_the_order_of_hashes_changes_no_byte_of_a_pt2(tmp_path, monkeypatch):
+    real = torch.export.export
+
+    def reversed_ranges(*args, **options):
+        traced = real(*args, **options)
+        ranges = list(traced.range_constraints.items())
+        traced.range_constraints.clear()
+        traced.range_constraints.update(reversed(ranges))
+        return traced
+
+    export_pt2(checkpoint(1), tmp_path / "a.pt2")
+    monkeypatch.setattr(torch.export, "export", reversed_ranges)
+    export_pt2(checkpoint(1), tmp_path / "b.pt2")
+    assert (tmp_path / "a.pt2").read_bytes() == (tmp_path / "b.pt2").read_bytes()
+
+
 def test_bioimageio_package_passes_the_zoos_test_and_tiles_like_ours(tmp_path, monkeypatch):
     core = pytest.importorskip("bioimageio.core")
     pytest.importorskip("onnxscript")

@@ -253,6 +253,10 @@ def test_a_log_comes_back_up_to_the_step_that_was_saved(rows: dict, step: int) -
         log.add(number, **figures)
     back = Log.from_csv(log.to_csv(), up_to=step)
     assert back.rows == {n: figures for n, figures in rows.items() if n <= step}
+    text = log.to_csv()
+    for end in range(len(text)):  # a number cut short would be another number
+        cut = Log.from_csv(text[:end], up_to=step).rows
+        assert all(figures == rows[number] for number, figures in cut.items())
 
 
 # -- model, loss, augmentation ------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import math
+import os
 import signal
 from dataclasses import replace
 
@@ -15,6 +18,7 @@ from tiling.faults import InputError, LockedError, ModelFileError, UsageFault, W
 from tiling.safe_write import OutputLock
 from unet2015 import checkpoint as checkpoints
 from unet2015 import step as steps
+from unet2015.cli import main
 from unet2015.data import batches
 from unet2015.energy import energy
 from unet2015.recipe import Recipe
@@ -327,6 +331,57 @@ def test_a_flipped_bit_in_the_last_checkpoint_is_refused(tmp_path):
     last.write_bytes(damaged)
     with pytest.raises(ModelFileError, match=r"damaged|SHA-256|hash"):
         losses_of(recipe, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("steps", [20, 40])
+@pytest.mark.parametrize("kind", ["missing", "damaged", "of another run", "kept"])
+def test_a_best_that_is_lost_is_told_and_made_again(tmp_path, kind, steps):
+    recipe = replace(TINY, steps=40)
+    stack, validation = tiny_training()
+    losses_of(replace(recipe, seed=1, steps=20), tmp_path / "other")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, stack, tmp_path, validation=validation, on_step=stop_after(steps))
+    best, last = tmp_path / "best.safetensors", checkpoints.load(tmp_path / "last.safetensors")
+    if kind == "missing":
+        best.unlink()
+    elif kind == "damaged":
+        best.write_bytes(best.read_bytes()[:-1] + b"\xff")
+    elif kind == "of another run":
+        best.write_bytes((tmp_path / "other" / best.name).read_bytes())
+    run = train(recipe, stack, tmp_path, validation=validation, resume=True)
+    told = [line for line in run.warnings if "the best checkpoint so far is lost" in line]
+    assert len(told) == (kind != "kept")
+    found = checkpoints.load(best)
+    assert found.recipe == recipe.to_dict()
+    assert found.provenance["best"] == run.best
+    assert last.step == steps
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "log.csv", "recipe.json"])
+def test_a_file_of_the_run_that_cannot_be_read_just_now_is_kept(tmp_path, monkeypatch, name):
+    recipe = replace(TINY, steps=20)
+    losses_of(recipe, tmp_path)
+    before = files(tmp_path)
+    for module, call in ((os, "open"), (io, "open")):
+        real = getattr(module, call)
+
+        def failing(path, *args, real=real, **options):
+            if str(path) == str(tmp_path / name):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(path, *args, **options)
+
+        monkeypatch.setattr(module, call, failing)
+    with pytest.raises(InputError, match=rf"{name}: cannot be .*: Input/output error"):
+        losses_of(recipe, tmp_path, resume=True)
+    monkeypatch.undo()
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["log.csv", "report.html", "last.safetensors"])
+def test_what_lies_where_a_file_will_is_refused_before_the_work(tmp_path, name):
+    (tmp_path / "run" / name).mkdir(parents=True)
+    words = ("train", "no.tif", "no.tif", "--out", f"{tmp_path}/run", "--resume")
+    assert main(words) == 5
 
 
 def test_a_folder_with_a_run_or_in_use_is_refused(tmp_path):

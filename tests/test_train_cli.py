@@ -189,6 +189,21 @@ def test_what_cannot_be_trained_is_refused_in_one_line(tmp_path, words, code, me
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_training_that_runs_out_of_memory_names_the_remedy(tmp_path, monkeypatch, error):
+    def gradients(*_args):
+        raise error
+
+    monkeypatch.setattr("unet2015.train.gradients", gradients)
+    words = ("--recipe", "quick", *TINY_WORDS, "--out", tmp_path / "run")
+    code, _, err = unet2015("train", *write_tiny(tmp_path), *words)
+    assert code == 6
+    assert "out of memory; use a smaller --set tile_px or --set batch" in err
+
+
 def test_h3_weights_that_are_all_zero_are_bad_input(tmp_path, monkeypatch):
     def weigh(stack, _recipe):
         return replace(stack, weights=[np.zeros(x.shape, np.float32) for x in stack.labels])

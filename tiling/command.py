@@ -41,6 +41,9 @@ __all__ = [
     "visible",
 ]
 
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+
 
 class Terminated(BaseException):
     """SIGTERM arrived: unwinds like KeyboardInterrupt, so that temporary files are removed."""
@@ -205,10 +208,6 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
                 )
         except Fault:
             raise
-        except SystemExit as stop:
-            if isinstance(stop.__context__, BrokenPipeError):
-                raise stop.__context__ from None  # click would leave with 1
-            raise
         except Exception as error:
             text = getattr(error, "format_message", None)  # typer's own usage errors
             if text is None:
@@ -269,6 +268,9 @@ def _exit_code(program: str, command: Callable[[], object], *, show_traceback: b
         note(f"{program}: terminated{_hint(stop)}")
         return 143
     except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # click and rich would leave with 1
+            _close_quietly(sys.stdout)
+            return 0
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except Fault as fault:
         return _told(program, str(fault), fault.exit_code, show_traceback)
@@ -277,14 +279,8 @@ def _exit_code(program: str, command: Callable[[], object], *, show_traceback: b
         return 0
     except MemoryError:
         return _told(program, "out of memory; use smaller tiles or blocks", 6, show_traceback)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG):
-            return _told(
-                program, f"{error.filename or 'output'}: {error.strerror}", 5, show_traceback
-            )
-        return _told(program, _bug(error), 1, show_traceback)
     except Exception as error:  # noqa: BLE001 - the boundary of the program
-        return _told(program, _bug(error), 1, show_traceback)
+        return _told(program, *_unforeseen(error), show_traceback)
     return 0
 
 
@@ -305,8 +301,15 @@ def _hint(stop: BaseException) -> str:
     return "; " + "; ".join(notes) if notes else ""
 
 
-def _bug(error: BaseException) -> str:
-    return f"this is a bug in unet2015, please report it: {type(error).__name__}: {error}"
+def _unforeseen(error: Exception) -> tuple[str, int]:
+    """What is told of an error that nothing has turned into a `Fault`, and its exit code."""
+    number = error.errno if isinstance(error, OSError) else 0
+    if number in _REFUSED:
+        return f"{getattr(error, 'filename', None) or 'output'}: {os.strerror(number or 0)}", 5
+    if number in _LIMITS or "can't start new thread" in str(error):
+        why = os.strerror(number) if number else error
+        return f"{why}; raise the limits of files (ulimit -n), processes (-u) and memory (-v)", 6
+    return f"this is a bug in unet2015, please report it: {type(error).__name__}: {error}", 1
 
 
 def _told(program: str, text: str, code: int, show_traceback: bool) -> int:

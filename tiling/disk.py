@@ -161,6 +161,8 @@ def _why(error: OSError, target: Path, needed_bytes: int, bound: str = "at least
     if error.errno == errno.EFBIG:
         need = f" ({needed_bytes} bytes needed)" if needed_bytes else ""
         return f"{reason}{need}; raise the file size limit (ulimit -f)"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{reason}; raise the limit (ulimit -n)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{reason}; choose a folder that you may write to"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):

@@ -29,6 +29,7 @@ from unet2015.report import (
     seam_picture,
     write_report,
 )
+from unet2015.run_names import held
 from unet2015.run_report import COLUMNS, measures_table, run_report
 from unet2015.sample import SAMPLE_FILES, write_sample
 from unet2015.score import isbi_scores
@@ -67,6 +68,8 @@ def run_demo(out: Path, *, overwrite: bool = False, steps: int | None = None, de
     ------
     WriteError
         If `out` holds something already and `overwrite` is not set.
+    LockedError
+        If another demo writes into `out`.
     UsageFault
         If `steps` or `device` cannot be.
     """
@@ -78,7 +81,8 @@ def run_demo(out: Path, *, overwrite: bool = False, steps: int | None = None, de
         raise UsageFault(str(error)) from error
     choose_device(device)  # an unknown one is refused before anything is written
     try:
-        _tell(out, recipe, overwrite=overwrite, device=device)
+        with held(out / "run"):  # before the first file: a second demo leaves this one alone
+            _tell(out, recipe, overwrite=overwrite, device=device)
     except (KeyboardInterrupt, Terminated) as stop:
         # The note of the training would name `--resume`, which a demo does not have.
         stop.__notes__ = ["a demo is not resumed; start it again with --overwrite"]

@@ -6,6 +6,7 @@ are on the same grid as the large one.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from tiling.faults import MemoryFault
 
-__all__ = ["Fitting", "halved", "is_out_of_memory"]
+__all__ = ["Fitting", "as_memory_fault", "halved", "is_out_of_memory"]
 
 
 def halved(output: int, period: int) -> int:
@@ -51,6 +52,17 @@ def is_out_of_memory(error: BaseException) -> bool:
         "CUDNN_STATUS_ALLOC_FAILED",
     )
     return isinstance(error, RuntimeError) and any(words in str(error) for words in says)
+
+
+@contextlib.contextmanager
+def as_memory_fault(remedy: str) -> Iterator[None]:
+    """Turn every error that says that memory ran out into a `MemoryFault` with this remedy."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryFault(f"out of memory; {remedy}") from error
 
 
 class Fitting:

@@ -18,15 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tiling.faults import InputError, ModelFileError, NumericsError, UsageFault, WriteError
-from tiling.safe_write import OutputLock, remove_stale_beside, write_text
+from tiling.faults import Fault, InputError, ModelFileError, NumericsError, UsageFault
+from tiling.input_file import as_input_error
+from tiling.safe_write import remove_stale_beside, write_text
 from unet2015 import checkpoint as checkpoints
 from unet2015.data import Stack
 from unet2015.optimiser import optimiser_tensors, restore_optimiser
 from unet2015.provenance import versions
 from unet2015.ranks import Ranks
 from unet2015.recipe import Recipe
-from unet2015.run_names import LAST, WRITTEN, early_checkpoints, refuse_a_run
+from unet2015.run_names import BEST, LAST, WRITTEN, early_checkpoints, held, refuse_a_run
 from unet2015.training_log import Log
 
 __all__ = [
@@ -123,11 +124,7 @@ def opened(run: Run, *, resume: bool) -> Iterator[None]:
         _resume(run, last, resume=resume)
         yield
         return
-    try:
-        run.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(run.out, f"cannot be made a folder ({error.strerror})") from error
-    with OutputLock(run.out / "run"):
+    with held(run.out):
         stale = remove_stale_beside(*(run.out / name for name in WRITTEN))
         if stale:
             run.warn(f"{len(stale)} unfinished file(s) of a killed run were removed")
@@ -139,7 +136,9 @@ def opened(run: Run, *, resume: bool) -> Iterator[None]:
 def _write_recipe(run: Run) -> None:
     """Write `recipe.json` where it does not say this; a run that goes on may have more steps."""
     path, text = run.out / "recipe.json", run.recipe.to_json() + "\n"
-    if not path.is_file() or path.read_bytes() != text.encode():
+    with as_input_error(path):
+        current = path.is_file() and path.read_bytes() == text.encode()
+    if not current:
         write_text(path, text, overwrite=True)
 
 
@@ -168,9 +167,26 @@ def _resume(run: Run, last: Path, *, resume: bool) -> None:
     run.best = float(progress.get("best", math.inf))
     run.constant_evaluations = int(progress.get("constant_evaluations", 0))
     run.skipped = int(progress.get("skipped", 0))
+    _check_best(run)
     log = run.out / "log.csv"
     if log.is_file():
-        run.log = Log.from_csv(log.read_text("utf-8", "replace"), up_to=run.step)
+        with as_input_error(log):
+            run.log = Log.from_csv(log.read_text("utf-8", "replace"), up_to=run.step)
+
+
+def _check_best(run: Run) -> None:
+    """Let the best from here on take the place of a best checkpoint that is gone or not ours."""
+    best = run.out / BEST
+    if not math.isfinite(run.best):
+        return
+    try:
+        _check_same_run(run, checkpoints.load(best), best)
+    except Fault as fault:
+        cause = fault.__cause__
+        if isinstance(cause, OSError | MemoryError) and not isinstance(cause, FileNotFoundError):
+            raise  # it is there, and may be whole
+        run.best = math.inf
+        run.warn(f"the best checkpoint so far is lost ({fault}); the best from here on replaces it")
 
 
 def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None:

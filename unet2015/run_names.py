@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tiling.faults import WriteError
+from tiling.lock import holding
+from tiling.safe_write import check_output
 
-__all__ = ["BEST", "LAST", "WRITTEN", "check_folder", "early_checkpoints", "refuse_a_run"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "WRITTEN",
+    "check_folder",
+    "early_checkpoints",
+    "held",
+    "refuse_a_run",
+]
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 # What a run writes under names that are known beforehand.
 WRITTEN = (LAST, BEST, "recipe.json", "log.csv", "report.html", "scores.json")
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold the folder of a run, made if absent; training into it in the block is part of this.
+
+    Raises
+    ------
+    WriteError
+        If the folder cannot be made or written.
+    LockedError
+        If another process trains into it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(out, f"cannot be made a folder ({error.strerror})") from error
+    with holding(out / "run"):
+        yield
 
 
 def check_folder(out: Path, *, resume: bool) -> None:
@@ -34,6 +65,8 @@ def check_folder(out: Path, *, resume: bool) -> None:
     nearest = next(folder for folder in folders if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise WriteError(out, f"cannot be made a folder: {nearest} is no folder one can write to")
+    for name in WRITTEN if nearest == out else ():
+        check_output(out / name, overwrite=True)  # no file, or a link to nowhere: said now
 
 
 def refuse_a_run(out: Path, *, resume: bool) -> None:

@@ -129,6 +129,10 @@ def program(subject: Subject) -> ExportedProgram:
         traced = torch.export.export(subject.net, (example,), dynamic_shapes=shapes)
     for node in traced.graph.nodes:
         node.meta.pop("stack_trace", None)  # lines of source, and in whose folder they lie
+    ranges = traced.range_constraints  # filled from a set: the hash seed would order the file
+    ordered = sorted(ranges.items(), key=lambda item: str(item[0]))
+    ranges.clear()
+    ranges.update(ordered)
     return traced
 
 

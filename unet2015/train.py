@@ -238,7 +238,7 @@ def _slices(run: Run, step: int) -> str:
 
 def _make_up(run: Run, validation: Stack | None) -> None:
     """Do what a stopped run still owed at the step it was saved at: validation, kept checkpoint."""
-    done = BEST_BY in run.log.rows.get(run.step, {})
+    done = BEST_BY in run.log.rows.get(run.step, {}) and math.isfinite(run.best)
     if run.step and validation is not None and run.ranks.first and _validates(run) and not done:
         evaluate(run, validation)
         write_log(run)

@@ -50,8 +50,12 @@ class Log:
 
     @staticmethod
     def from_csv(text: str, *, up_to: int) -> Log:
-        """Log from `to_csv` text without the rows after step `up_to`; bad lines are dropped."""
-        log, lines = Log(), csv.DictReader(io.StringIO(text))
+        """Log from `to_csv` text without the rows after step `up_to`; bad lines are dropped.
+
+        A last line without its end is one: its last number may have been cut short.
+        """
+        whole = text[: text.rfind("\n") + 1]
+        log, lines = Log(), csv.DictReader(io.StringIO(whole))
         while True:
             try:
                 row = next(lines)

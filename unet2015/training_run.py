@@ -18,6 +18,7 @@ from tiling.faults import InputError, UsageFault
 from tiling.input_file import as_input_error
 from unet2015.data import Stack, read_stack_pair, split, weigh
 from unet2015.device import choose_device, choose_precision, describe_device
+from unet2015.fitting import as_memory_fault
 from unet2015.label_values import Meaning, parse_label_values
 from unet2015.progress import Bar, bar
 from unet2015.ranks import joined, ranks_now
@@ -242,10 +243,11 @@ def run_training(
                 if events is not None:
                     events(run)
 
-            run = train(
-                recipe, training, out, validation=validation, device=place, resume=resume,
-                workers=workers, on_step=on_step,
-            )  # fmt: skip
+            with as_memory_fault("use a smaller --set tile_px or --set batch"):
+                run = train(
+                    recipe, training, out, validation=validation, device=place, resume=resume,
+                    workers=workers, on_step=on_step,
+                )  # fmt: skip
         if not first:
             return run
     write_run_report(run, training, validation, commands=["unet2015 " + shlex.join(words)])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tiling.input_file import as_input_error
 from tiling.safe_write import write_bytes
 
 __all__ = ["Thumbnail", "heat_map_png", "panel_pages", "shows", "write_preview"]
@@ -143,7 +144,7 @@ def shows(path: Path, pixels_sha256: str) -> bool:
     """Return whether the file is a heat map of the map with these pixels."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
+    with as_input_error(path), path.open("rb") as file:
         return f"Source\0{pixels_sha256}".encode("ascii") in file.read(_HEAD)
 
 
