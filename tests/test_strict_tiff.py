@@ -471,6 +471,25 @@ def test_the_pixel_size_of_another_image_is_not_believed(
         assert image.meaning.z_step == (2.0 if expected else 0.0)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        'PhysicalSizeX="0.5"',
+        'PhysicalSizeX="0" PhysicalSizeY="0"',
+        'PhysicalSizeXUnit="nm" PhysicalSizeYUnit="nm"',
+    ],
+)
+def test_the_tags_keep_their_unit_where_ome_says_no_pixel_size(tmp_path: Path, said: str) -> None:
+    text = PIXELS.format(f'{said} PhysicalSizeZ="2"').replace('SizeC="2"', 'SizeC="1"')
+    options = {"resolution": (10000, 10000), "resolutionunit": "CENTIMETER"}
+    path = tmp_path / "a.tif"
+    written(path, picture("u1", (3, 3, 4)), description=f"<OME>{text}</Pixels></OME>", **options)
+    with open_tiff(path) as image:
+        assert image.resolution == (10000, 10000, "cm")
+        assert image.meaning.z_step == pytest.approx(2e-4)
+
+
 def test_the_planes_of_a_hyperstack_share_one_open_file_for_each_channel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,6 +182,7 @@ def _ome(text: str, samples: int) -> PageAxes:
     unit = unit if unit == y_unit else ""
     x, y = _length(found.get("PhysicalSizeX", "")), _length(found.get("PhysicalSizeY", ""))
     per_unit = (1 / x, 1 / y) if x and y and unit else None
+    unit = unit if per_unit else ""  # the tags have their own
     z_step = _length(found.get("PhysicalSizeZ", "")), z_unit
     sizes = tuple(length[axis] for axis in order[2:])
     planes = ome_planes(text, content, order[2:], sizes, samples=samples)
