@@ -472,6 +472,19 @@ def test_the_pixel_size_of_another_image_is_not_believed(
 
 
 @pytest.mark.parametrize(
+    ("said", "unit", "z_step"),
+    [
+        ("yunit=um\nzunit=\\u00B5m\n", "um", (2.0, "um")),
+        ("zunit=nm\n", "um", (2.0, "nm")),
+        ("yunit=nm\n", "", (2.0, "um")),  # rows and columns in two units
+    ],
+)
+def test_imagej_units_of_rows_and_slices(said: str, unit: str, z_step: tuple[float, str]) -> None:
+    found = page_axes(f"ImageJ=1.54f\nimages=3\nslices=3\nunit=micron\n{said}spacing=2\n", 1)
+    assert (found.unit, found.z_step) == (unit, z_step)
+
+
+@pytest.mark.parametrize(
     "said",
     [
         "",

@@ -114,8 +114,12 @@ def _imagej(text: str) -> PageAxes:
     letters, shape = _without_ones("TZC", tuple(length.values()))
     if math.prod(shape) != images:
         letters, shape = _without_ones("I", (images,))
-    unit = _UNITS.get(found.get("unit", "").lower(), "")
-    return PageAxes(letters, shape, images, unit, None, (_length(found.get("spacing", "")), unit))
+    told = found.get("unit", "")
+    unit, y_unit, z_unit = (
+        _UNITS.get(found.get(name, told).lower(), "") for name in ("unit", "yunit", "zunit")
+    )
+    unit = unit if unit == y_unit else ""
+    return PageAxes(letters, shape, images, unit, None, (_length(found.get("spacing", "")), z_unit))
 
 
 def _shaped(text: str, samples: int) -> PageAxes:
