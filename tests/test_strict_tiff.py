@@ -471,6 +471,26 @@ def test_the_pixel_size_of_another_image_is_not_believed(
         assert image.meaning.z_step == (2.0 if expected else 0.0)
 
 
+def test_a_stack_of_tifffile_whose_last_pages_are_missing(tmp_path: Path) -> None:
+    """A writer that was killed leaves one directory; the pixels may lie behind it, or not all."""
+    pixels = picture("u1", (5, 16, 16))
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(pixels, metadata={"axes": "ZYX"})
+        writer.filehandle.flush()
+        half = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(half)
+    np.testing.assert_array_equal(read_stack(tmp_path / "a.tif"), pixels)
+    (tmp_path / "a.tif").write_bytes(half[:-300])
+    with pytest.raises(InputError, match="promises 5 images but there are 1 pages and bytes for 3"):
+        read_stack(tmp_path / "a.tif")
+
+
+def test_the_shape_of_another_image_promises_no_pages(tmp_path: Path) -> None:
+    told = '{"shape": [5, 16, 8], "axes": "ZYX"}'
+    written(tmp_path / "a.tif", picture("u1", (16, 16)), description=told)
+    assert read_stack(tmp_path / "a.tif").shape == (1, 16, 16)
+
+
 @pytest.mark.parametrize(
     ("said", "unit", "z_step"),
     [

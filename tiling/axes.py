@@ -67,7 +67,7 @@ class PageAxes:
     size: tuple[int, int] = (0, 0)
 
 
-def page_axes(description: str, samples: int) -> PageAxes:
+def page_axes(description: str, samples: int, size: tuple[int, int] = (0, 0)) -> PageAxes:
     r"""Meaning of the pages as told by the image description (its first megabyte).
 
     Parameters
@@ -76,6 +76,8 @@ def page_axes(description: str, samples: int) -> PageAxes:
         Text of the ImageDescription tag of the first page; not trusted.
     samples
         Samples per pixel: OME counts them as channels.
+    size
+        Height and width of the pages: tifffile's shape of another image promises no pages.
 
     Examples
     --------
@@ -87,7 +89,7 @@ def page_axes(description: str, samples: int) -> PageAxes:
     if head.startswith(_IMAGEJ):
         return _imagej(head)
     if head.startswith("{"):
-        return _shaped(head, samples)
+        return _shaped(head, samples, size)
     if head.startswith(_OME):
         return _ome(head, samples)
     return PageAxes()
@@ -122,7 +124,7 @@ def _imagej(text: str) -> PageAxes:
     return PageAxes(letters, shape, images, unit, None, (_length(found.get("spacing", "")), z_unit))
 
 
-def _shaped(text: str, samples: int) -> PageAxes:
+def _shaped(text: str, samples: int, size: tuple[int, int]) -> PageAxes:
     """JSON of tifffile: {"shape": [30, 512, 512], "axes": "ZYX", "truncated": true}."""
     try:
         found = json.loads(text) if len(text) <= _MAX_JSON else None
@@ -143,6 +145,7 @@ def _shaped(text: str, samples: int) -> PageAxes:
     chunky = samples > 1 and shape[-1] == samples and (not axes or axes.endswith("S"))
     planar = samples > 1 and not chunky and len(shape) > 2 and shape[-3] == samples
     pages = tuple(shape[: -3 if chunky or planar else -2])
+    of_this_image = tuple(shape[-3:-1] if chunky else shape[-2:]) == size
     images = math.prod(pages)
     if axes and not set(axes[: len(pages)]) & set("SXY"):
         letters, pages = _without_ones(axes[: len(pages)], pages)
@@ -150,7 +153,7 @@ def _shaped(text: str, samples: int) -> PageAxes:
         letters, pages = _without_ones("I", (images,))
     depth = _length(str(found.get("PhysicalSizeZ", ""))[:20])
     return PageAxes(
-        letters, pages, images if found.get("truncated") is True else 0,
+        letters, pages, images if of_this_image or found.get("truncated") is True else 0,
         z_step=(depth, _UNITS.get(str(found.get("PhysicalSizeZUnit", "um"))[:20].lower(), "")),
         channels=_named(found.get("Channel")),
     )  # fmt: skip

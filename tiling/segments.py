@@ -32,8 +32,8 @@ class Segments:
 def promised_pages(file: InputFile, pages: list[Page], images: int, limits: Limits) -> list[Page]:
     """The pages, and those that the description promises behind a single directory.
 
-    ImageJ (above 4 GB) and tifffile ("truncated") write one directory, and the pixels of all
-    images in one piece behind it.
+    ImageJ (above 4 GB) and tifffile ("truncated", or killed before it wrote the others) write one
+    directory, and the pixels of all images in one piece behind it.
 
     Raises
     ------

@@ -157,7 +157,7 @@ class TiffImage(Closing):
         self.photometric, self.planar, self.tiled = layout.photometric, layout.planar, layout.tiled
         _refuse_stk(file, first, len(pages))
         self.description = chosen_description(texts(file, first))
-        meaning = page_axes(self.description, self.samples)
+        meaning = page_axes(self.description, self.samples, (self.height, self.width))
         pages = promised_pages(file, pages, meaning.images, limits)
         check_pages(file, pages, limits)
         self.pages = len(pages)
