@@ -116,7 +116,7 @@ def _imagej(text: str) -> PageAxes:
     letters, shape = _without_ones("TZC", tuple(length.values()))
     if math.prod(shape) != images:
         letters, shape = _without_ones("I", (images,))
-    told = found.get("unit", "")
+    told: str = found.get("unit", "")
     unit, y_unit, z_unit = (
         _UNITS.get(found.get(name, told).lower(), "") for name in ("unit", "yunit", "zunit")
     )
