@@ -217,7 +217,8 @@ def test_a_resumed_run_stores_zeros_too(tmp_path):
             sink[..., 0:128, 0:4200] = black[:128]
             raise KeyboardInterrupt
 
-    pytest.raises(KeyboardInterrupt, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     write(path, black, resume=True)
     assert content(path) == content(tmp_path / "whole.zarr")
 
