@@ -206,6 +206,23 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
     assert names == {"whole.zarr", "1.zarr", "6.zarr", "9.zarr", "11.zarr"}
 
 
+def test_a_resumed_run_stores_zeros_too(tmp_path):
+    """A black shard that comes after the resumption is a file, as in an uninterrupted run."""
+    black = np.zeros((300, 4200), np.uint8)
+    write(tmp_path / "whole.zarr", black)
+    path = tmp_path / "out.zarr"
+
+    def interrupted():
+        with open_sink(path, black.shape, np.uint8) as sink:
+            sink[..., 0:128, 0:4200] = black[:128]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    write(path, black, resume=True)
+    assert content(path) == content(tmp_path / "whole.zarr")
+
+
 @pytest.mark.parametrize("damage", ["flip", "remove", "forget"])
 def test_damaged_shards_are_done_again(tmp_path, damage):
     path, part = tmp_path / "a.zarr", tmp_path / ".a.zarr.part.zarr"

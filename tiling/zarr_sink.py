@@ -143,7 +143,8 @@ class ZarrSink(PagedSink):
         if latest and self.notes.get(_METADATA) == _hash(said):
             for torn in list(self._folder.rglob("*.partial")):
                 torn.unlink()  # zarr's temporary files of a run that was killed
-            self._arrays = [zarr.open_array(str(folder), mode="r+") for folder in folders]
+            with zarr.config.set({"array.write_empty_chunks": True}):  # no file remembers it
+                self._arrays = [zarr.open_array(str(folder), mode="r+") for folder in folders]
             for record in latest:
                 if _hash(self._shards(record["n"])) != record.get("sha256"):
                     break
