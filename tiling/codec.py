@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -55,10 +56,9 @@ def codec(
 
 def _deflate() -> Callable[[npt.NDArray[Any]], bytes]:
     """Deflate by libdeflate, which takes a third of the time of zlib, or by zlib where it lacks."""
-    try:
+    with contextlib.suppress(ImportError):
         from imagecodecs import DEFLATE, deflate_encode
-    except ImportError:
-        return lambda tile: zlib.compress(tile.tobytes(), _LEVEL)
-    if not DEFLATE.available:
-        return lambda tile: zlib.compress(tile.tobytes(), _LEVEL)
-    return lambda tile: bytes(deflate_encode(tile.tobytes(), level=_LEVEL))
+
+        if DEFLATE.available:
+            return lambda tile: bytes(deflate_encode(tile.tobytes(), level=_LEVEL))
+    return lambda tile: zlib.compress(tile.tobytes(), _LEVEL)
