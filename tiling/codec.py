@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy.typing as npt
 
@@ -19,7 +20,7 @@ _LEVEL = 1  # of deflate and of zstd: the fastest
 def codec(
     compression: str,
 ) -> tuple[Callable[[npt.NDArray[Any]], bytes], Callable[[bytes], bytes]]:
-    """Functions from one tile to its stored bytes, and from those to its own.
+    """Functions from one tile, C-contiguous, to its stored bytes, and from those to its own.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def codec(
                 "zstd needs the package imagecodecs; install it or use deflate"
             ) from error
         return (
-            lambda tile: bytes(zstd_encode(tile.tobytes(), level=_LEVEL)),
+            lambda tile: bytes(zstd_encode(tile, level=_LEVEL)),
             lambda data: bytes(zstd_decode(data)),
         )
     if compression == "deflate":
@@ -60,5 +61,5 @@ def _deflate() -> Callable[[npt.NDArray[Any]], bytes]:
         from imagecodecs import DEFLATE, deflate_encode
 
         if DEFLATE.available:
-            return lambda tile: bytes(deflate_encode(tile.tobytes(), level=_LEVEL))
-    return lambda tile: zlib.compress(tile.tobytes(), _LEVEL)
+            return partial(cast("Callable[..., bytes]", deflate_encode), level=_LEVEL)
+    return lambda tile: zlib.compress(tile.data, _LEVEL)

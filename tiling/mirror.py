@@ -89,5 +89,5 @@ def read_mirrored(source: Source, y0: int, y1: int, x0: int, x1: int) -> npt.NDA
     left, right = (int(columns.min()), int(columns.max()) + 1) if columns.size else (0, 0)
     block = np.asarray(source[..., top:bottom, left:right])
     block = block if block.ndim == 3 else block[None]
-    mirrored: npt.NDArray[Any] = block[:, (rows - top)[:, None], columns - left]
-    return mirrored
+    # One axis after the other: both at once by numpy's indexing takes ten times as long.
+    return block.take(rows - top, axis=1).take(columns - left, axis=2)

@@ -56,7 +56,7 @@ def halved_mean(image: Array) -> Array:
     if image.dtype.itemsize == 8:  # no type is wider: of pixels 4 q + r, q and r are summed apart
         quarters, rests = sum(part >> 2 for part in parts), sum(part & 3 for part in parts)
         return np.asarray(quarters + ((rests + 2) >> 2))
-    wider = {1: "4", 2: "4"}.get(image.dtype.itemsize, "8")
+    wider = {1: "2", 2: "4"}.get(image.dtype.itemsize, "8")
     total = np.full((), 2, image.dtype.kind + wider)
     for part in parts:
         total = total + part

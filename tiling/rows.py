@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from tiling.faults import InputError
 from tiling.ifd import Limits
 from tiling.input_file import InputFile
 from tiling.pages import NONE, Layout, Page
+from tiling.segment_groups import Group, groups_of
 from tiling.segments import Segments, segments
 
 __all__ = ["RowReader", "check_bytes"]
@@ -95,7 +95,8 @@ class RowReader:
                         place + (y0 - top) * layout.row_bytes, (y1 - y0) * layout.row_bytes
                     )
                     pixels = to_pixels(data, layout, self._pages[page].order, y1 - y0)
-                    _put(out[:, y0 - start : y1 - start], pixels, layout, plane, across)
+                    group = Group(plane, down, across, 1, 1)
+                    _put(out[:, y0 - start : y1 - start], pixels, layout, group)
         return out
 
     def _from_band(self, page: int, start: int, stop: int) -> npt.NDArray[Any]:
@@ -131,22 +132,18 @@ class RowReader:
         lists, order = self._lists(page), self._pages[page].order
         out = self._empty(last - first)
 
-        def place(where: tuple[int, int, int]) -> None:
-            plane, down, across = where
-            rows, top = layout.segment_rows(down), down * layout.rows - first
-            data = self._file.read(int(lists.offsets[where]), int(lists.counts[where]))
-            length = rows * layout.row_bytes
-            data = decompress(
-                self._file.path, self._pages[page].ifd_page, layout.compression, data, length
-            )
-            pixels = to_pixels(data, layout, order, rows)
-            _put(out[:, top : top + rows], pixels, layout, plane, across)
+        def place(group: Group) -> None:
+            stored = (decompress(
+                self._file.path, self._pages[page].ifd_page, layout.compression, data,
+                layout.segment_rows(down) * layout.row_bytes,
+            ) for (_, down, _), data in group.stored(self._file, lists))  # fmt: skip
+            pixels = to_pixels(b"".join(stored), layout, order, group.rows(layout))
+            _put(out[:, group.down * layout.rows - first :], pixels, layout, group)
 
-        down = range(first // layout.rows, -(-last // layout.rows))
-        every = product(range(layout.planes), down, range(layout.across))
+        every = groups_of(layout, first // layout.rows, -(-last // layout.rows))
         if out.nbytes < _SHARED:
-            for where in every:
-                place(where)
+            for group in every:
+                place(group)
         else:
             on_threads(place, every)
         return first, out
@@ -162,7 +159,7 @@ class RowReader:
             for plane, stream in enumerate(self._streams_at(page, down, y)):
                 data = stream.read((end - y) * layout.row_bytes)
                 pixels = to_pixels(data, layout, order, end - y)
-                _put(out[:, y - start : end - start], pixels, layout, plane, 0)
+                _put(out[:, y - start : end - start], pixels, layout, Group(plane, down, 0, 1, 1))
             assert self._streams is not None
             self._streams = page, down, end, self._streams[3]
             y = end
@@ -202,12 +199,17 @@ def _pieces(layout: Layout, start: int, stop: int) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _put(
-    out: npt.NDArray[Any], pixels: npt.NDArray[Any], layout: Layout, plane: int, across: int
-) -> None:
-    """Place one segment's pixels (channels, rows, columns) in the band `out`, cut at its edges."""
-    left = across * layout.columns
-    right = min(left + layout.columns, layout.width)
-    channels = slice(plane, plane + 1) if layout.planar else slice(None)
-    rows = min(out.shape[1], pixels.shape[1])
-    out[channels, :rows, left:right] = pixels[:, :rows, : right - left]
+def _put(out: npt.NDArray[Any], pixels: npt.NDArray[Any], layout: Layout, group: Group) -> None:
+    """Place pixels (channels, rows, columns) of a group in a band, cut at the page's edges.
+
+    The group's first row is the band's first. Tiles that lie side by side come below one another.
+    """
+    channels = slice(group.plane, group.plane + 1) if layout.planar else slice(None)
+    rows = min(out.shape[1], pixels.shape[1] // group.across)
+    place, columns = out[channels, :rows, group.left * layout.columns :], layout.columns
+    tiles = pixels.reshape(pixels.shape[0], group.across, -1, columns)[:, :, :rows].swapaxes(1, 2)
+    whole = min(group.across, place.shape[2] // columns)
+    inside = place[..., : whole * columns]
+    inside.reshape(*place.shape[:2], whole, columns)[...] = tiles[:, :, :whole]  # a view
+    if whole < group.across:
+        place[..., whole * columns :] = tiles[:, :, whole, : place.shape[2] - whole * columns]

@@ -137,23 +137,15 @@ class TiffSink(PagedSink):
         """Compress and append one row of tiles of each channel, and the smaller ones now due."""
         tiles: list[npt.NDArray[Any]] = []
         for level, _, pixels in self._pyramid.add(number % self._rows.down, group):
-            across = self._levels[level].layout.across
-            padded = np.zeros((self._rows.channels, TILE, across * TILE), self.dtype)
-            padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-            tiles += [
-                padded[channel, :, TILE * column : TILE * (column + 1)]
-                for channel in range(self._rows.channels)
-                for column in range(across)
-            ]
-        digest, counts = hashlib.sha256(), []
+            tiles.extend(_cut(pixels, self._levels[level].layout))
         self._partial.file.seek(self._end)
         parts = [tiles[i : i + _TOGETHER] for i in range(0, len(tiles), _TOGETHER)]
-        for data in chain.from_iterable(self._pool.map(self._encoded, parts)):
-            self._partial.file.write(data)
-            digest.update(data)
-            counts.append(len(data))
+        stored = list(chain.from_iterable(self._pool.map(self._encoded, parts)))
+        data = b"".join(stored)  # one call of each for all: every call waits for Python's lock
+        self._partial.file.write(data)
         record = {
-            "n": number, "start": self._end, "counts": counts, "sha256": digest.hexdigest(),
+            "n": number, "start": self._end, "counts": [len(tile) for tile in stored],
+            "sha256": hashlib.sha256(data).hexdigest(),
         }  # fmt: skip
         self._partial.append(record)
         self._enter(record)
@@ -264,3 +256,11 @@ class TiffSink(PagedSink):
         file.seek(0)
         file.write(header(first))
         self._partial.publish()
+
+
+def _cut(pixels: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+    """A row of tiles (K, h, W) as tiles (K * across, TILE, TILE), each contiguous, zeros beyond."""
+    padded = np.zeros((pixels.shape[0], TILE, layout.across * TILE), layout.dtype)
+    padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+    tiles = padded.reshape(-1, TILE, layout.across, TILE).swapaxes(1, 2)
+    return np.ascontiguousarray(tiles).reshape(-1, TILE, TILE)

@@ -54,9 +54,12 @@ def _scaled(raw: Tensor, scale: Scale) -> Tensor:
 
 
 def _moved(host: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda":
-        return host.pin_memory().to(device, non_blocking=True)
-    return host.to(device)
+    if device.type != "cuda":
+        return host.to(device)
+    pinned = torch.empty(host.shape, dtype=host.dtype, pin_memory=True)
+    # By numpy: torch would wake a thread of every processor for this copy, beside the codecs'.
+    np.copyto(pinned.numpy(), host.numpy())
+    return pinned.to(device, non_blocking=True)
 
 
 def _column(value: float | tuple[float, ...], device: torch.device) -> Tensor:
