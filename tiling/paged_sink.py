@@ -147,6 +147,10 @@ class PagedSink(ABC):
 
     def _write_band(self, page: int, key: Key, block: npt.NDArray[Any]) -> None:
         self._rows.write(page, key, block)
+        self._sync()
+
+    def _sync(self) -> None:
+        """Wait until the rows that came are on the disk."""
         self._partial.sync()
 
     def __exit__(

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from types import TracebackType
 from typing import Any, Self
@@ -129,19 +129,37 @@ class TiffSink(PagedSink):
         self._path, self._resume = path, resume
         self._partial = Partial(path, identity=identity, overwrite=overwrite)
         self._end = HEADER_BYTES
+        self._coming: tuple[int, list[Future[list[bytes]]]] | None = None
 
     def _write_band(self, page: int, key: Key, block: npt.NDArray[Any]) -> None:
         super()._write_band(page, key, block.view(np.uint8) if block.dtype == np.bool_ else block)
 
     def _write_tiles(self, number: int, group: npt.NDArray[Any]) -> None:
-        """Compress and append one row of tiles of each channel, and the smaller ones now due."""
+        """Compress one row of tiles of each channel, and the smaller ones now due; append the last.
+
+        A row is appended while the next one is compressed.
+        """
         tiles: list[npt.NDArray[Any]] = []
         for level, _, pixels in self._pyramid.add(number % self._rows.down, group):
             tiles.extend(_cut(pixels, self._levels[level].layout))
-        self._partial.file.seek(self._end)
         parts = [tiles[i : i + _TOGETHER] for i in range(0, len(tiles), _TOGETHER)]
-        stored = list(chain.from_iterable(self._pool.map(self._encoded, parts)))
+        coming = number, [self._pool.submit(self._encoded, part) for part in parts]
+        self._settle()
+        self._coming = coming
+
+    def _sync(self) -> None:
+        self._settle()
+        super()._sync()
+
+    def _settle(self) -> None:
+        """Append the row of tiles that is being compressed, if there is one."""
+        if self._coming is None:
+            return
+        number, parts = self._coming
+        self._coming = None
+        stored = list(chain.from_iterable(part.result() for part in parts))
         data = b"".join(stored)  # one call of each for all: every call waits for Python's lock
+        self._partial.file.seek(self._end)
         self._partial.file.write(data)
         record = {
             "n": number, "start": self._end, "counts": [len(tile) for tile in stored],
