@@ -50,7 +50,10 @@ GPU: dict[str, tuple[list[str], list[str]]] = {
         ["--size", "quick", "--steps", "1"],
     ),
     "tiling_throughput": (["--base", "64", "--side", "12292", "--repeat", "2"], ["--small"]),
-    "tiling_pairs": (["--base", "64", "--side", "12292", "--rounds", "4"], ["--small"]),
+    "tiling_pairs": (
+        ["--side", "49156", "--rounds", "1", "--precisions", "bf16", "--rows", "ours", "labels"],
+        ["--small"],
+    ),
     "time_to_quality": (
         ["--recipe", "isbi2012-modern", "--workers", "4", "--steps", "1000", "2000", "4000"],
         ["--recipe", "quick", "--steps", "2", "--seeds", "0"],

@@ -167,14 +167,14 @@ def pipeline(given: Given) -> Timed:
     return timed
 
 
-def ours(given: Given) -> Timed:
+def ours(given: Given, save: str = "probability") -> Timed:
     """`predict_file`, TIFF to TIFF."""
     run = probabilities(given.network(), given.precision, given.device)
     warm(run, given, given.geometry)
     model, target = Model(given.net, "dtype-range", "benchmark"), given.folder / "out.tif"
     settings = Settings(
         output_tile=given.geometry.output, device=str(given.device), precision=given.precision,
-        compression=given.compression, memory_bytes=given.memory_bytes,
+        compression=given.compression, memory_bytes=given.memory_bytes, save=save,
     )  # fmt: skip
 
     def timed() -> tuple[dict[str, Any], Any]:

@@ -52,16 +52,20 @@ PACKAGES = ("torch", "monai", "numpy", "tifffile", "numba")
 
 
 def write_image(path: Path, side: int) -> None:
-    """Smooth noise, whatever is cheap to make and does not compress to nothing."""
+    """Smooth noise, repeated where it is large: cheap to make, and not compressed to nothing."""
     from scipy import ndimage
 
     from tiling import open_sink
 
-    noise = np.random.default_rng(0).random((side // 2 + 1, side // 2 + 1), np.float32)
-    smooth = ndimage.zoom(ndimage.gaussian_filter(noise, 2), 2, order=1)[:side, :side]
-    smooth = 255 * (smooth - smooth.min()) / np.ptp(smooth)
+    patch = min(side, 3076)
+    noise = np.random.default_rng(0).random((patch // 2 + 1, patch // 2 + 1), np.float32)
+    smooth = ndimage.zoom(ndimage.gaussian_filter(noise, 2), 2, order=1)[:patch, :patch]
+    smooth = (255 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.uint8)
+    wide = np.tile(smooth, (1, -(-side // patch)))[:, :side]
     with open_sink(path, (side, side), "uint8") as sink:
-        sink[..., 0:side, 0:side] = smooth.astype(np.uint8)
+        for top in range(0, side, patch):
+            rows = min(patch, side - top)
+            sink[..., top : top + rows, 0:side] = wide[:rows]
 
 
 def child_words(options: argparse.Namespace, folder: Path, precision: str, run: str) -> list[str]:

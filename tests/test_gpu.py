@@ -39,14 +39,16 @@ def short_of_memory(device):
     if device.type != "cuda":
         pytest.skip("only CUDA can be told to have less memory")
 
+    number = torch.cuda.current_device() if device.index is None else device.index
+
     def leave(size):
         torch.cuda.empty_cache()
         whole = torch.cuda.get_device_properties(device).total_memory
         held = torch.cuda.memory_allocated(device)
-        torch.cuda.set_per_process_memory_fraction((held + size) / whole, device)
+        torch.cuda.set_per_process_memory_fraction((held + size) / whole, number)
 
     yield leave
-    torch.cuda.set_per_process_memory_fraction(1.0, device)
+    torch.cuda.set_per_process_memory_fraction(1.0, number)
 
 
 def network(base=8):

@@ -52,30 +52,17 @@ def halved_mean(image: Array) -> Array:
         a, b, c, d = (part.astype(wide) * wide.type(0.25) for part in _quads(image))
         mean: Array = (a + b) + (c + d)
         return mean.astype(image.dtype)
-    if image.dtype == np.uint8:
-        return _halved_bytes(image)
     parts = _quads(image)
     if image.dtype.itemsize == 8:  # no type is wider: of pixels 4 q + r, q and r are summed apart
         quarters, rests = sum(part >> 2 for part in parts), sum(part & 3 for part in parts)
         return np.asarray(quarters + ((rests + 2) >> 2))
-    wider = {1: "4", 2: "4"}.get(image.dtype.itemsize, "8")
-    total = np.full((), 2, image.dtype.kind + wider)
-    for part in parts:
-        total = total + part
-    return (total >> 2).astype(image.dtype)
-
-
-def _halved_bytes(image: Array) -> Array:
-    """The same for bytes, two neighbours at a time in one number of 16 bits: a third of the time.
-
-    The order in memory does not matter, for the two are added.
-    """
-    image = _evened(image)
-    total = np.full((), 2, np.uint16)
-    for rows in (image[..., ::2, :], image[..., 1::2, :]):
-        pairs = np.ascontiguousarray(rows).view(np.uint16)
-        total = total + (pairs & 0xFF) + (pairs >> 8)
-    return (total >> 2).astype(np.uint8)
+    wider = image.dtype.kind + str(2 * image.dtype.itemsize)
+    total = parts[0].astype(wider)
+    for part in parts[1:]:
+        total += part
+    total += np.array(2, wider)
+    total >>= np.array(2, wider)
+    return total.astype(image.dtype)
 
 
 def halved_mode(image: Array) -> Array:
@@ -98,8 +85,17 @@ METHODS: dict[str, Callable[[Array], Array]] = {"mean": halved_mean, "mode": hal
 def _quads(image: Array) -> tuple[Array, Array, Array, Array]:
     """The four pixels that become one; beyond an odd end the last one counts twice."""
     image = _evened(image)
-    top, bottom = image[..., ::2, :], image[..., 1::2, :]
-    return top[..., ::2], top[..., 1::2], bottom[..., ::2], bottom[..., 1::2]
+    first, second = _columns(image[..., ::2, :])
+    third, fourth = _columns(image[..., 1::2, :])
+    return first, second, third, fourth
+
+
+def _columns(rows: Array) -> tuple[Array, Array]:
+    """Even and odd columns; of bytes, two by two as one number: several times faster."""
+    if rows.dtype.itemsize != 1:
+        return rows[..., ::2], rows[..., 1::2]
+    pairs = np.ascontiguousarray(rows).view("<u2")
+    return pairs.astype(np.uint8).view(rows.dtype), (pairs >> 8).astype(np.uint8).view(rows.dtype)
 
 
 def _evened(image: Array) -> Array:

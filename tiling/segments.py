@@ -16,7 +16,7 @@ from tiling.pages import NONE, Layout, Page
 __all__ = ["Segments", "check_pages", "promised_pages", "segments"]
 
 _SMALL = 1 << 24  # a compressed segment or page below this is no bomb, whatever its ratio
-_TINY = 1 << 17  # the largest tile of our own sink; zstd packs one of zeros 6000 times
+_TINY = 1 << 19  # the largest tile of our own sink; zstd packs one of zeros 10,000 times
 _MUCH = 1 << 28  # so many decoded bytes cost a second; above it they must be mostly pixels
 _FIRST_PIXEL_BYTE = 8
 

@@ -42,9 +42,12 @@ from tiling.safe_write import check_output
 
 __all__ = ["TILE", "TiffSink"]
 
-TILE = 128
-"""Side of a stored tile: it divides the steps of the usual output tiles (388, 516, 772, 1540)."""
-_TOGETHER = 8  # tiles handed to a thread at a time; each by itself costs an eighth more
+TILE = 256
+"""Side of a stored tile: it divides the steps of large output tiles (516, 772, 1540).
+
+Each stored tile costs some calls of Python, whatever its size: with 128 px a fast GPU has to wait.
+"""
+_TOGETHER = 4  # tiles handed to a thread at a time
 
 
 class TiffSink(PagedSink):
