@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -14,13 +15,17 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+import tiling.tiff_sink
 from tests.valid_network import geometry, network, one_shot
 from tiling import Geometry, SeamError, SeamRule, open_sink, open_source, read_mirrored, stitch
 from tiling.bigtiff import Layout, Level, directories, header
 from tiling.faults import InputError, UsageFault, WriteError
 from tiling.strict_tiff import open_tiff, read_stack
+from tiling.tiff_sink import _cut
 
 RNG = np.random.default_rng(3)
 
@@ -109,6 +114,38 @@ def test_bytes_do_not_depend_on_the_bands(tmp_path):
         write(tmp_path / "out.tif", array, rows=rows, overwrite=True)
         found.add((tmp_path / "out.tif").read_bytes())
     assert len(found) == 1
+
+
+@given(
+    channels=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 100),
+    kind=st.sampled_from(["u1", "<u2", "<f4"]),
+)  # fmt: skip
+def test_a_row_is_cut_into_tiles_side_by_side(channels, height, width, kind):
+    layout = Layout((channels, height, width), np.dtype(kind), "none", 16)
+    pixels = RNG.integers(1, 200, (channels, min(16, height), width)).astype(kind)
+    padded = np.zeros((channels, 16, layout.across * 16), kind)
+    padded[:, : pixels.shape[1], :width] = pixels
+    expected = [np.split(one, layout.across, axis=1) for one in padded]
+    np.testing.assert_array_equal(_cut(pixels, layout), np.concatenate(expected))
+
+
+def test_large_images_have_larger_tiles_and_are_resumed(tmp_path, monkeypatch):
+    array = (RNG.random((600, 300)) * 255).astype(np.uint8)
+    monkeypatch.setattr(tiling.tiff_sink, "LARGE", 500)
+    write(tmp_path / "whole.tif", array)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        open_sink(tmp_path / "a.tif", array.shape, "u1") as sink,
+    ):
+        sink[..., 0:520, 0:300] = array[:520]
+        raise KeyboardInterrupt
+    with open_sink(tmp_path / "a.tif", array.shape, "u1", resume=True) as sink:
+        assert sink.rows_done == 512
+        sink[..., 512:600, 0:300] = array[512:]
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert (tif.pages[0].tilelength, tif.pages[0].tilewidth) == (256, 256)
+    np.testing.assert_array_equal(read_stack(tmp_path / "a.tif")[0], array)
 
 
 def test_a_band_may_be_flat_and_is_checked(tmp_path):

@@ -1,12 +1,13 @@
 """The three threads of a run: one reads ahead, the caller's computes, one writes behind.
 
-What waits between them is bounded: one batch read ahead, and two bands, of which one is filled
-while the other is written.
+What waits between them is bounded: one batch read ahead, two whose results are on their way, and
+two bands, of which one is filled while the other is written.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -23,6 +24,8 @@ from tiling.plan import Plan
 from tiling.tally import Tally
 
 __all__ = ["Pipeline"]
+
+_AHEAD = 2  # calls whose results may be on their way, so that a device never runs out of work
 
 Array = npt.NDArray[Any]
 Notes = dict[str, Any]
@@ -106,7 +109,7 @@ class Pipeline:
 
     def _compute(self) -> None:
         """Call the function, and place what it made while it makes the next, where it can."""
-        before: tuple[Batch, Any] | None = None
+        coming: deque[tuple[Batch, Any]] = deque()
         while True:
             start = perf_counter()
             try:
@@ -115,16 +118,14 @@ class Pipeline:
                 break
             now = perf_counter()
             self.tally.waiting_input += now - start
-            result = self.function(item.array)
+            coming.append((item, self.function(item.array)))
             self.tally.computing += perf_counter() - now
-            if before is not None:
-                self._take(*before)
-            before = item, result
-            if isinstance(result, np.ndarray):  # nothing is on its way: no need to wait
-                self._take(item, result)
-                before = None
-        if before is not None:
-            self._take(*before)
+            # What is an array already is not on its way: no need to wait for the next call.
+            self.tally.on_their_way = max(self.tally.on_their_way, len(coming) - 1)
+            while len(coming) > _AHEAD or (coming and isinstance(coming[-1][1], np.ndarray)):
+                self._take(*coming.popleft())
+        while coming:
+            self._take(*coming.popleft())
 
     def _take(self, item: Batch, made: Any) -> None:
         start = perf_counter()

@@ -109,7 +109,7 @@ def stitch(
     function
         (N, C, input, input) of the source's dtype to (N, K, output, output), or to anything that
         `numpy.asarray` makes that of; N is at most `batch`. Called in the caller's thread. What is
-        no array yet (work on a device, say) is waited for after the next call.
+        no array yet (work on a device, say) is waited for two calls later.
     sink
         (K, h, w) or (h, w), as large as the region.
     geometry

@@ -23,8 +23,10 @@ class Tally:
     batch_bytes: int = 0
     band_bytes: int = 0
     seam_bytes: int = 0
+    on_their_way: int = 0
 
     @property
     def buffer_bytes(self) -> int:
-        """Memory of the row band, three batches, the bands and the seams at their largest."""
-        return self.row_bytes + 3 * self.batch_bytes + self.band_bytes + self.seam_bytes
+        """Memory of the row band, the batches, the bands and the seams at their largest."""
+        batches = 3 + self.on_their_way  # one is read, one waits, one is computed
+        return self.row_bytes + batches * self.batch_bytes + self.band_bytes + self.seam_bytes

@@ -40,14 +40,25 @@ from tiling.paged_sink import PagedSink
 from tiling.partial import Partial, discard_partial
 from tiling.safe_write import check_output
 
-__all__ = ["TILE", "TiffSink"]
+__all__ = ["TiffSink", "tile_side"]
 
-TILE = 256
-"""Side of a stored tile: it divides the steps of large output tiles (516, 772, 1540).
-
-Each stored tile costs some calls of Python, whatever its size: with 128 px a fast GPU has to wait.
-"""
+LARGE = 2048
+"""Longer side in px above which the tiles of a file are larger."""
 _TOGETHER = 4  # tiles handed to a thread at a time
+
+
+def tile_side(shape: tuple[int, ...]) -> int:
+    """Side in px of a stored tile of an image (..., H, W).
+
+    It divides the steps of the usual output tiles: 128 px that of 388, 256 px those of 516, 772 and
+    1540. Each tile costs some calls of Python, for which a fast GPU waits where tiles are small.
+
+    Examples
+    --------
+    >>> tile_side((512, 512)), tile_side((4, 300, 20_000))
+    (128, 256)
+    """
+    return 256 if max(shape[-2:]) > LARGE else 128
 
 
 class TiffSink(PagedSink):
@@ -112,15 +123,16 @@ class TiffSink(PagedSink):
             raise ValueError(f"compression {compression!r} is unknown; use deflate, zstd or none")
         self.shape = tuple(int(side) for side in shape)
         self.dtype = kind
+        self._tile = tile_side(self.shape)
         self._lay_out(
-            self._write_tiles, TILE, meaning=meaning, provenance=provenance, pyramid=pyramid
+            self._write_tiles, self._tile, meaning=meaning, provenance=provenance, pyramid=pyramid
         )
         self._ome = kind if is_ome_name(os.fsdecode(path)) else None
         unfit = checked_for_ome(kind, self.axes) if self._ome is not None else ""
         if unfit:
             raise UsageFault(f"{os.fsdecode(path)}: {unfit}")
         self._levels = [
-            Level.empty(Layout((*self.shape[:-2], *size), kind, compression, TILE))
+            Level.empty(Layout((*self.shape[:-2], *size), kind, compression, self._tile))
             for size in self._pyramid.sizes
         ]
         self.compression = compression
@@ -128,7 +140,7 @@ class TiffSink(PagedSink):
         self._text()  # too long a history is refused now, not when all is computed
         size = math.prod(self.shape) * kind.itemsize
         check_output(path, overwrite=overwrite, needed_bytes=size if compression == "none" else 0)
-        identity = self._identity(compression=compression, tile=TILE)
+        identity = self._identity(compression=compression, tile=self._tile)
         self._path, self._resume = path, resume
         self._partial = Partial(path, identity=identity, overwrite=overwrite)
         self._end = HEADER_BYTES
@@ -194,18 +206,18 @@ class TiffSink(PagedSink):
     def _row_of_tiles(self, page: int, number: int, down: int) -> npt.NDArray[Any]:
         """Pixels (K, h, W) of a row of tiles that is written already."""
         level = self._levels[number]
-        layout, channels = level.layout, self._rows.channels
+        layout, channels, side = level.layout, self._rows.channels, self._tile
         height, width = layout.shape[-2:]
-        found = np.empty((channels, TILE, layout.across * TILE), self.dtype)
+        found = np.empty((channels, side, layout.across * side), self.dtype)
         for channel in range(channels):
             for column in range(layout.across):
                 where = page * channels + channel, down * layout.across + column
                 self._partial.file.seek(int(level.offsets[where]))
                 tile = self._decode(self._partial.file.read(int(level.counts[where])))
-                found[channel, :, TILE * column : TILE * (column + 1)] = np.frombuffer(
+                found[channel, :, side * column : side * (column + 1)] = np.frombuffer(
                     tile, self.dtype
-                ).reshape(TILE, TILE)
-        return found[:, : min(TILE, height - down * TILE), :width]
+                ).reshape(side, side)
+        return found[:, : min(side, height - down * side), :width]
 
     def __enter__(self) -> Self:
         if not self._resume:
@@ -280,8 +292,12 @@ class TiffSink(PagedSink):
 
 
 def _cut(pixels: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
-    """A row of tiles (K, h, W) as tiles (K * across, TILE, TILE), each contiguous, zeros beyond."""
-    padded = np.zeros((pixels.shape[0], TILE, layout.across * TILE), layout.dtype)
-    padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-    tiles = padded.reshape(-1, TILE, layout.across, TILE).swapaxes(1, 2)
-    return np.ascontiguousarray(tiles).reshape(-1, TILE, TILE)
+    """A row of tiles (K, h, W) as tiles (K * across, side, side), each contiguous, zeros beyond."""
+    side, width = layout.tile, pixels.shape[2]
+    tiles = np.zeros((pixels.shape[0], layout.across, side, side), layout.dtype)
+    rows = tiles.swapaxes(1, 2)[:, : pixels.shape[1]]
+    full = width // side
+    inside = pixels[..., : full * side]
+    rows[:, :, :full] = inside.reshape(*inside.shape[:2], full, side)
+    rows[:, :, full:, : width - full * side] = pixels[..., None, full * side :]
+    return tiles.reshape(-1, side, side)
