@@ -126,7 +126,8 @@ class TiffImage(Closing):
     bits : int
         Stored bits of a sample.
     axes : str
-        Axes of the whole: page axes, then "YX", then "S" for channels; "I" is an unknown page axis.
+        Axes of the whole: page axes, then "YX", then "S" for channels; "I" is an unknown page axis,
+        "Q" one whose letter in the file cannot be right.
     page_shape : tuple of int
         Length of each page axis; their product is `pages`. () for a single page.
     photometric : str
@@ -269,9 +270,9 @@ def _resolution(
     if meaning.per_unit is not None:
         return (*meaning.per_unit, meaning.unit)
     x, y = rational(file, ifd, 282), rational(file, ifd, 283)
-    if x is None or y is None:
+    if x is None or y is None or not meaning.y_factor:
         return None
     unit = {2: "inch", 3: "cm", 4: "mm", 5: "um"}.get(
         integer(file, ifd, 296, "ResolutionUnit", 2), ""
     )
-    return x, y, meaning.unit or unit
+    return x, y * meaning.y_factor, meaning.unit or unit
