@@ -596,9 +596,10 @@ def test_c24_ome_says_which_page_is_which_plane(
         ('<TiffData IFD="0"/><TiffData IFD="1"/>', "give no page to 1 of 2"),
         ('<TiffData IFD="0"/><TiffData IFD="2" FirstC="1"/>', "beyond the 2"),
         ('<TiffData IFD="0" FirstC="2"/>', "name C 2, but SizeC is 2"),
-        ('<TiffData IFD="-1" PlaneCount="2"/>', "a page beyond the 2"),
-        ('<TiffData IFD="4294967296" PlaneCount="2"/>', "a page beyond the 2"),
-        ('<TiffData IFD="0" PlaneCount="+2"/>', "planes of 2"),
+        ('<TiffData IFD="-1" PlaneCount="2"/>', "say IFD='-1', which is no number"),
+        ('<TiffData IFD="4294967296" PlaneCount="2"/>', "say IFD='4294967296', which is no number"),
+        ('<TiffData IFD="0" PlaneCount="+2"/>', r"say PlaneCount='\+2', which is no number"),
+        ('<TiffData IFD="0" FirstC="one"/>', "say FirstC='one', which is no number"),
         ("<TiffData/>" * 30_000, "name 60000 planes of 2"),
     ],
 )
