@@ -1,8 +1,8 @@
 """PNG images read strictly: chunks checked here, pixels unfiltered by Pillow.
 
 Grey of 1, 8 or 16 bits and RGB(A) of 8 bits are read as stored (no gamma, no colour profile). Grey
-with alpha is read as grey where the alpha is opaque everywhere. Palettes, transparency, animations
-and 16-bit colour are refused.
+with alpha is read as grey where the alpha is opaque everywhere. Palettes, transparency, animations,
+16-bit colour and images that Exif data turn are refused.
 Source: PNG specification, third edition (W3C, 2025).
 """
 
@@ -127,6 +127,12 @@ def _chunks(file: InputFile, limits: Limits) -> tuple[bytes, list[bytes]]:
         elif kind in (b"acTL", b"tRNS") or (kind[0] & 32 == 0 and kind != b"PLTE"):
             what = {b"acTL": "an animation", b"tRNS": "transparency"}.get(kind, f"chunk {kind!r}")
             raise InputError(file.path, f"holds {what}; save it as a plain PNG or TIFF")
+        elif kind == b"eXIf" and 2 <= _orientation(data) <= 8:
+            raise InputError(
+                file.path,
+                f"has orientation {_orientation(data)} in its Exif data, so that viewers turn or "
+                "mirror it; save it with orientation 1",
+            )
         before = kind
     raise InputError(file.path, "is cut off: it has no end")
 
@@ -143,6 +149,22 @@ def _each_chunk(file: InputFile) -> Iterator[tuple[bytes, bytes]]:
             raise InputError(file.path, f"is damaged: checksum of chunk {kind!r} is wrong")
         yield kind, data
         place += length + 12
+
+
+def _orientation(exif: bytes) -> int:
+    """How the image is to be turned; 1, not at all, where the first directory does not say."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None or len(exif) < 8:
+        return 1
+    (start,) = struct.unpack(order + "I", exif[4:8])
+    (count,) = struct.unpack(order + "H", exif[start : start + 2].ljust(2, b"\0"))
+    entries = exif[start + 2 : start + 2 + 12 * count]
+    for entry in range(0, len(entries) - 11, 12):
+        number, kind, values, value = struct.unpack_from(order + "HHIH", entries, entry)
+        if (number, kind, values) == (274, 3, 1):
+            return int(value)
+    return 1
 
 
 def _checked_size(file: InputFile, header: bytes, limits: Limits) -> int:

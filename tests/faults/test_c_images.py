@@ -718,6 +718,28 @@ def test_png_faults(tmp_path: Path, name: str) -> None:
     refused(tmp_path / "a.png", content, match)
 
 
+def exif(orientation: int, order: str = ">", start: int = 8) -> tuple[bytes, bytes]:
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    entries = struct.pack(order + "HHIHH", 270, 2, 1, 0, 0)
+    entries += struct.pack(order + "HHIHH", 274, 3, 1, orientation, 0)
+    return b"eXIf", mark + struct.pack(order + "IH", start, 2) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_c13_orientation_of_a_png(tmp_path: Path, order: str) -> None:
+    path, turned = tmp_path / "a.png", exif(6, order)
+    for chunks in ((header(), turned, ROWS, END), (header(), ROWS, turned, END)):
+        refused(path, png(*chunks), "has orientation 6 .*; save it with orientation 1")
+    for said in (exif(1, order), exif(6, order, start=999), (b"eXIf", turned[1][:20]),
+                 (b"eXIf", turned[1][:9]), (b"eXIf", b"")):  # fmt: skip
+        path.write_bytes(png(header(), said, ROWS, END))
+        assert read_image(path).shape == (1, 3, 4)
+    image = Image.new("L", (4, 3))
+    image.getexif()[274] = 3
+    image.save(path, exif=image.getexif())
+    refused(path, path.read_bytes(), "has orientation 3")
+
+
 @pytest.mark.parametrize(
     "mangled", [b"\x89PNG\n\x1a\n", b"\x89PNG\r\r\n\x1a\r\n", b"\tPNG\r\n\x1a\n"]
 )
