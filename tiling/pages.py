@@ -5,6 +5,7 @@ Source of the tag numbers and their defaults: TIFF 6.0 (Adobe, 1992), sections 8
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from tiling.faults import InputError
 from tiling.ifd import Ifd, Limits, Tag, integer, integers
 from tiling.input_file import InputFile
 
-__all__ = ["CODECS", "Layout", "Page", "read_page_layout"]
+__all__ = ["CODECS", "Layout", "Page", "read_page_layout", "read_pages"]
 
 NONE, LZW, DEFLATE, DEFLATE_OLD, PACKBITS, ZSTD = 1, 5, 8, 32946, 32773, 50000
 CODECS = {
@@ -31,6 +32,7 @@ _PHOTOMETRIC = {0: "miniswhite", 1: "minisblack", 2: "rgb"}
 _REFUSED_PHOTOMETRIC = {3: "palette colours", 4: "a transparency mask", 5: "CMYK", 6: "YCbCr",
                         8: "CIELab", 32803: "a colour filter array"}  # fmt: skip
 _FORMATS: dict[int, Literal["u", "i", "f"]] = {1: "u", 2: "i", 3: "f"}
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _BITS = {"u": (1, 8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
 
 
@@ -173,6 +175,68 @@ def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:
             raise refuse(f"has no {name} tag")
     offsets, counts = (ifd.tags[number] for number, _ in names)
     return Page(layout, ifd.page, ifd.order, offsets, counts, ifd.extent)
+
+
+def read_pages(
+    file: InputFile, first: Ifd, others: Iterator[Ifd], limits: Limits
+) -> tuple[list[Page], int]:
+    """The pages that are images of their own, and the number of all directories.
+
+    Smaller copies (levels of a pyramid, thumbnails) are left out where their tag and their size say
+    so. Where the first page itself is said to be a copy or a mask, the tags tell nothing.
+
+    Parameters
+    ----------
+    file
+        The open file.
+    first, others
+        Its directories.
+    limits
+        What it may ask of us.
+
+    Raises
+    ------
+    InputError
+        A page is refused, is a mask of another, or a "smaller" copy that is not smaller.
+    """
+    pages, count = [read_page_layout(file, first, limits)], 1
+    told = not _subfile(file, first) & (_REDUCED | _MASK)
+    for ifd in others:
+        count += 1
+        if not (told and _is_smaller_copy(file, ifd, pages[0].layout)):
+            pages.append(read_page_layout(file, ifd, limits))
+    return pages, count
+
+
+def _is_smaller_copy(file: InputFile, ifd: Ifd, first: Layout) -> bool:
+    kind = _subfile(file, ifd)
+    if kind & _MASK:
+        raise InputError(
+            file.path,
+            "is the transparency mask of another page (NewSubfileType 4), which is not read; "
+            "save the image without it",
+            page=ifd.page,
+        )
+    if not kind & _REDUCED:
+        return False
+    size = integer(file, ifd, 256, "ImageWidth"), integer(file, ifd, 257, "ImageLength")
+    whole = (first.width, first.height)
+    if size == whole or size[0] > whole[0] or size[1] > whole[1]:
+        raise InputError(
+            file.path,
+            f"is said to be a smaller copy (NewSubfileType 1) but has {size[0]} x {size[1]} pixels "
+            f"where the first page has {whole[0]} x {whole[1]}; save the images again as plain "
+            "pages",
+            page=ifd.page,
+        )
+    return True
+
+
+def _subfile(file: InputFile, ifd: Ifd) -> int:
+    """NewSubfileType, or what its predecessor of TIFF 5 says in its words."""
+    if 254 in ifd.tags:
+        return integer(file, ifd, 254, "NewSubfileType")
+    return _REDUCED if integer(file, ifd, 255, "SubfileType", 1) == 2 else 0
 
 
 def _check_plain(file: InputFile, ifd: Ifd) -> None:

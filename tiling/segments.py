@@ -29,11 +29,14 @@ class Segments:
     counts: npt.NDArray[np.uint64]
 
 
-def promised_pages(file: InputFile, pages: list[Page], images: int, limits: Limits) -> list[Page]:
+def promised_pages(
+    file: InputFile, pages: list[Page], images: int, limits: Limits, *, alone: bool
+) -> list[Page]:
     """The pages, and those that the description promises behind a single directory.
 
     ImageJ (above 4 GB) and tifffile ("truncated", or killed before it wrote the others) write one
-    directory, and the pixels of all images in one piece behind it.
+    directory, and the pixels of all images in one piece behind it. `alone` says that the file has
+    no other directory.
 
     Raises
     ------
@@ -43,7 +46,7 @@ def promised_pages(file: InputFile, pages: list[Page], images: int, limits: Limi
     if images <= len(pages):
         return pages
     reason = f"its description promises {images} images but there are {len(pages)} pages"
-    if len(pages) > 1 or images > limits.max_pages:
+    if not alone or images > limits.max_pages:
         raise InputError(file.path, f"{reason}; save it again")
     page = pages[0]
     found = segments(file, page)
@@ -121,13 +124,14 @@ def _check_apart(file: InputFile, pages: list[Page], pieces: npt.NDArray[np.uint
     shared = np.flatnonzero(pieces[1:, 0] < pieces[:-1, 1])
     if shared.size:
         raise _shared(file, int(pieces[shared[0] : shared[0] + 2, 2].max()))
+    compressions = {page.ifd_page: page.layout.compression for page in pages}
     for page in pages:
         start, stop = page.directory
         behind = int(np.searchsorted(pieces[:, 0], np.uint64(stop)))  # runs that begin before it
         if not behind or int(pieces[behind - 1, 1]) <= start:
             continue
         owner = int(pieces[behind - 1, 2])
-        if pages[min(owner, len(pages) - 1)].layout.compression == NONE:
+        if compressions[owner] == NONE:
             raise InputError(
                 file.path,
                 f"is damaged: pixels lie over the directory of page {page.ifd_page}",

@@ -453,6 +453,54 @@ def test_c14_mixed_pages(tmp_path: Path, change: dict[int, Any], name: str) -> N
 # C15, C17 to C20 ----------------------------------------------------------------------------
 
 
+SMALLER = {256: (4, 4), 257: (4, 3), 278: (4, 3), 273: (4, 112), 279: (4, 12)}
+SECOND = {273: (4, 64), 279: (4, 48)}
+TWO_AND_A_COPY = {"data": bytes(range(48)) * 2 + bytes(12)}
+
+
+@pytest.mark.parametrize("tag", [{254: (4, 1)}, {254: (3, 1)}, {254: (4, 3)}, {255: (3, 2)}])
+def test_c14_smaller_copies_among_the_pages_are_no_slices(
+    tmp_path: Path, tag: dict[int, Any]
+) -> None:
+    first = {273: (4, 16), 279: (4, 48)}
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(first, SMALLER | tag, SECOND | {254: (4, 2)}, **TWO_AND_A_COPY))
+    np.testing.assert_array_equal(read_stack(path), [PIXELS, PIXELS])
+    damaged = tiff(first, SMALLER | tag, SECOND | {279: (4, 47)}, **TWO_AND_A_COPY)
+    refused(path, damaged, "page 2: is damaged")
+    refused(path, tiff(first, SMALLER, **TWO_AND_A_COPY), "page 1: has width 4")
+
+
+@pytest.mark.parametrize(
+    ("tags", "match"),
+    [
+        ({254: (4, 1)}, r"page 1: is said to be a smaller copy .* 8 x 6 .*; save"),
+        ({255: (3, 2)}, r"page 1: is said to be a smaller copy .*; save"),
+        ({254: (4, 1), 256: (4, 9)}, r"page 1: is said to be a smaller copy .* 9 x 6 "),
+        ({254: (4, 4)}, r"page 1: is the transparency mask of another page .*; save"),
+        ({254: (4, 5)}, r"page 1: is the transparency mask of another page .*; save"),
+        ({254: (4, [1, 1])}, r"page 1: NewSubfileType has 2 values"),
+    ],
+)
+def test_c14_a_mask_or_a_copy_of_equal_size_is_not_taken_for_a_slice(
+    tmp_path: Path, tags: dict[int, Any], match: str
+) -> None:
+    first = {273: (4, 16), 279: (4, 48)}
+    refused(tmp_path / "a.tif", tiff(first, SECOND | tags, **TWO_AND_A_COPY), match)
+
+
+def test_c1_images_behind_a_directory_are_not_looked_for_among_copies(tmp_path: Path) -> None:
+    first = {273: (4, 16), 279: (4, 48), 270: (2, b"ImageJ=1.54f\nimages=2\nslices=2\n\0")}
+    content = tiff(first, SMALLER | {254: (4, 1)}, **TWO_AND_A_COPY)
+    refused(tmp_path / "a.tif", content, "promises 2 images but there are 1 pages; save it again")
+
+
+def test_c14_a_level_of_a_pyramid_that_stands_alone_is_read(tmp_path: Path) -> None:
+    path, first = tmp_path / "a.tif", {273: (4, 16), 279: (4, 48), 254: (4, 1)}
+    path.write_bytes(tiff(first, SECOND | {254: (4, 1)}, **TWO_AND_A_COPY))
+    np.testing.assert_array_equal(read_stack(path), [PIXELS, PIXELS])
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_c15_nan_and_inf_are_counted_and_placed(bad: float, dtype: type) -> None:
