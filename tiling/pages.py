@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from tiling.faults import InputError
+from tiling.faults import ANEW, InputError
 from tiling.ifd import Ifd, Limits, Tag, integer, integers
 from tiling.input_file import InputFile
 
@@ -131,27 +131,34 @@ def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:
     width, height = one(256, "ImageWidth"), one(257, "ImageLength")
     samples = one(277, "SamplesPerPixel", 1)
     if samples not in (1, 3, 4):
-        raise refuse(f"has {samples} samples per pixel; 1, 3 and 4 can be read")
+        raise refuse(
+            f"has {samples} samples per pixel; 1, 3 and 4 can be read: save its channels as pages"
+        )
     if not width or not height:
-        raise refuse(f"is damaged: it is {width} pixels wide and {height} high")
+        raise refuse(f"is damaged: it is {width} pixels wide and {height} high; {ANEW}")
     if width * height > limits.max_pixels:
-        raise refuse(f"has {width} x {height} pixels, above max_pixels {limits.max_pixels}")
+        raise refuse(
+            f"has {width} x {height} pixels, above max_pixels {limits.max_pixels}; "
+            "cut it into smaller images"
+        )
     bits = _shared(file, ifd, 258, "BitsPerSample", samples, 1)
     sample_format = _shared(file, ifd, 339, "SampleFormat", samples, 1)
     kind = _FORMATS.get(sample_format)
     if kind is None or bits not in _BITS[kind] or (bits == 1 and samples != 1):
         raise refuse(
             f"has {samples} samples of {bits} bits in sample format {sample_format}; readable are "
-            "1-bit masks, 8 to 64-bit integers and 16 to 64-bit floats"
+            "1-bit masks, 8 to 64-bit integers and 16 to 64-bit floats: convert it to one of them"
         )
     photometric = one(262, "PhotometricInterpretation")
     if photometric not in _PHOTOMETRIC:
         what = _REFUSED_PHOTOMETRIC.get(photometric, f"photometric interpretation {photometric}")
         raise refuse(f"stores {what}; convert it to grey or RGB")
     if photometric == 2 and samples == 1:
-        raise refuse("says RGB but has one sample per pixel")
+        raise refuse("says RGB but has one sample per pixel; save it again as grey or RGB")
     if photometric == 0 and (kind != "u" or samples != 1):
-        raise refuse("is MinIsWhite with signed, floating-point or colour pixels; convert it")
+        raise refuse(
+            "is MinIsWhite with signed, floating-point or colour pixels; convert it to MinIsBlack"
+        )
     _check_plain(file, ifd)
     compression, predictor = _coding(file, ifd, kind, bits)
     tiled = 322 in ifd.tags or 323 in ifd.tags or 324 in ifd.tags
@@ -160,10 +167,10 @@ def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:
     else:
         columns, rows = width, min(one(278, "RowsPerStrip", height), height)
     if not columns or not rows or columns * rows > limits.max_pixels:
-        raise refuse(f"is damaged: segments of {columns} x {rows} pixels")
+        raise refuse(f"is damaged: segments of {columns} x {rows} pixels; {ANEW}")
     planar = one(284, "PlanarConfiguration", 1)
     if planar not in (1, 2):
-        raise refuse(f"is damaged: planar configuration {planar}")
+        raise refuse(f"is damaged: planar configuration {planar} (1 or 2); {ANEW}")
     layout = Layout(
         width, height, samples, bits, "b" if bits == 1 else kind, _PHOTOMETRIC[photometric],
         planar == 2 and samples > 1, compression, predictor, tiled, rows, columns,
@@ -172,7 +179,7 @@ def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:
         (273, "StripOffsets"), (279, "StripByteCounts"))  # fmt: skip
     for number, name in names:
         if number not in ifd.tags:
-            raise refuse(f"has no {name} tag")
+            raise refuse(f"has no {name} tag; {ANEW}")
     offsets, counts = (ifd.tags[number] for number, _ in names)
     return Page(layout, ifd.page, ifd.order, offsets, counts, ifd.extent)
 
@@ -274,7 +281,7 @@ def _coding(file: InputFile, ifd: Ifd, kind: str, bits: int) -> tuple[int, int]:
         raise InputError(
             file.path,
             f"has predictor {predictor}, which does not fit {bits}-bit {kind!r} pixels with "
-            f"{CODECS[compression]}",
+            f"{CODECS[compression]}; save it again without a predictor",
             page=ifd.page,
         )
     return compression, predictor
@@ -286,10 +293,16 @@ def _shared(file: InputFile, ifd: Ifd, number: int, name: str, samples: int, def
     if tag is None:
         return default
     if tag.count not in (1, samples):
-        raise InputError(file.path, f"{name} has {tag.count} values", page=ifd.page)
+        raise InputError(
+            file.path, f"{name} has {tag.count} values, not 1 or {samples}; {ANEW}", page=ifd.page
+        )
     if tag.count == 1:
         return integer(file, ifd, number, name)
     values = integers(file, ifd, number, name, tag.count)
     if (values != values[0]).any():
-        raise InputError(file.path, f"{name} differs between the samples", page=ifd.page)
+        raise InputError(
+            file.path,
+            f"{name} differs between the samples; save it with one type for all",
+            page=ifd.page,
+        )
     return int(values[0])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tiling.faults import InputError
+from tiling.faults import ANEW, InputError
 from tiling.ifd import Ifd, Limits, integers
 from tiling.input_file import InputFile
 from tiling.pages import NONE, Layout, Page
@@ -59,7 +59,9 @@ def promised_pages(
     stop = directory if start < directory else file.size
     if start + images * step > stop:
         whole = max(stop - start, 0) // max(step, 1)
-        raise InputError(file.path, f"{reason} and bytes for {whole}: it is cut off or re-saved")
+        raise InputError(
+            file.path, f"{reason} and bytes for {whole}: it is cut off or re-saved; {ANEW}"
+        )
     return [replace(page, shift=index * step, ifd_page=index) for index in range(images)]
 
 
@@ -134,13 +136,13 @@ def _check_apart(file: InputFile, pages: list[Page], pieces: npt.NDArray[np.uint
         if compressions[owner] == NONE:
             raise InputError(
                 file.path,
-                f"is damaged: pixels lie over the directory of page {page.ifd_page}",
+                f"is damaged: pixels lie over the directory of page {page.ifd_page}; {ANEW}",
                 page=owner,
             )
 
 
 def _shared(file: InputFile, page: int) -> InputError:
-    return InputError(file.path, "is damaged: pages share their pixel data", page=page)
+    return InputError(file.path, f"is damaged: pages share their pixel data; {ANEW}", page=page)
 
 
 def _check_segments(file: InputFile, page: Page, found: Segments, limits: Limits) -> None:
@@ -153,13 +155,13 @@ def _check_segments(file: InputFile, page: Page, found: Segments, limits: Limits
         return InputError(file.path, reason, page=page.ifd_page)
 
     if start[0] < _FIRST_PIXEL_BYTE or length.min() < 1:
-        raise refuse("has missing pixel data (a segment without place or size)")
+        raise refuse(f"has missing pixel data (a segment without place or size); {ANEW}")
     # Both are compared to the file's size before they are added: no overflow of uint64.
     size = np.uint64(file.size)
     if start[-1] > size or length.max() > size or (start + length).max() > size:
-        raise refuse("is cut off: pixel data lie behind the end of the file")
+        raise refuse(f"is cut off: pixel data lie behind the end of the file; {ANEW}")
     if (start[:-1] + length[:-1] > start[1:]).any():
-        raise refuse("is damaged: two segments share the same bytes")
+        raise refuse(f"is damaged: two segments share the same bytes; {ANEW}")
     rows = np.array([layout.segment_rows(d) for d in range(layout.down)], dtype=np.uint64)
     expected = (rows * np.uint64(layout.row_bytes))[None, :, None]
     largest = int(expected.max())
@@ -170,7 +172,9 @@ def _check_segments(file: InputFile, page: Page, found: Segments, limits: Limits
         )
     if layout.compression == NONE:
         if (found.counts != expected).any():
-            raise refuse("is damaged: uncompressed segments are not as long as their pixels")
+            raise refuse(
+                f"is damaged: uncompressed segments are not as long as their pixels; {ANEW}"
+            )
         return
     ratio = float(np.where(expected > _SMALL, expected / found.counts, 0.0).max())
     counted = expected > _TINY

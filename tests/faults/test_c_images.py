@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import struct
@@ -35,6 +36,12 @@ ROOT = Path(__file__).parents[2]
 PIXELS = np.arange(48, dtype=np.uint8).reshape(6, 8)
 
 
+REMEDY = re.compile(
+    r"[;:,(] ?(?:copy|save|convert|split|cut|fetch|export|unpack|take|name|run|pip install|choose|"
+    r"close|raise|or \w+)|is damaged: a [\w ]+ segment"  # decode.py leaves it open
+)
+
+
 @contextlib.contextmanager
 def cheaply() -> Iterator[None]:
     """At most 5 s of processor time and 256 MB inside the block."""
@@ -62,6 +69,7 @@ def refused(path: Path, content: bytes, match: str) -> None:
     assert caught.value.exit_code == 3
     assert str(path) in str(caught.value)
     assert "\n" not in caught.value.reason
+    assert REMEDY.search(caught.value.reason), "a refusal says what to do"
 
 
 def test_the_unbroken_file_is_read(tmp_path: Path) -> None:
@@ -152,7 +160,7 @@ C2 = {
     "deflate with a wrong sum": (tiff({259: (3, 8)}, data=zlib.compress(bytes(48))[:-1] + b"\x07"),
                                  "cannot be decoded"),
     "no deflate at all": (tiff({259: (3, 8)}, data=b"\xfe" * 40), "cannot be decoded"),
-    "bigtiff with 4-byte offsets": (struct.pack("<2sHHHQ", b"II", 43, 4, 0, 16), "not a TIFF"),
+    "bigtiff of 4-byte offsets": (struct.pack("<2sHHHQ", b"II", 43, 4, 0, 16), "have 4 bytes"),
 }  # fmt: skip
 
 
@@ -546,7 +554,7 @@ def test_c23_no_ordinary_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"", "empty"), (b"I", "not a TIFF"), (b"II*\0", "not a TIFF"),
+        (b"", "empty"), (b"I", "not a TIFF"), (b"II*\0", "cut off in its h"),
         (b"\n<!DOCTYPE html><html><body>404</body></html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
         (b"\xff\xd8\xff\xe0\0\x10JFIF", "JPEG"), (b"\x1f\x8b\x08\0", "gzip"),
@@ -786,6 +794,20 @@ def test_c13_orientation_of_a_png(tmp_path: Path, order: str) -> None:
     image.getexif()[274] = 3
     image.save(path, exif=image.getexif())
     refused(path, path.read_bytes(), "has orientation 3")
+
+
+@pytest.mark.parametrize(
+    ("head", "match"),
+    [
+        (b"II+\0\x04\0\0\0", "a damaged BigTIFF: it says that its offsets have 4 bytes"),
+        (b"II+\0\x08\0\1\0", "a damaged BigTIFF: it says .* and 1 after it"),
+    ],
+)
+def test_c2_bigtiff_with_other_offsets_is_told_as_such(
+    tmp_path: Path, head: bytes, match: str
+) -> None:
+    refused(tmp_path / "a.tif", head + tiff(big=True)[8:], match)
+    refused(tmp_path / "a.tif", tiff(big=True)[:15], "a TIFF that is cut off in its header")
 
 
 @pytest.mark.parametrize(
