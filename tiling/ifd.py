@@ -25,6 +25,7 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8"}
 _FIRST_PIXEL_BYTE = 8
 _MAX_TAGS = 4096
+_NEAR = 512  # bytes of a directory of the usual length
 _DESCRIPTION = 270
 _TEXT = 1 << 20  # bytes of it that are looked at
 _CLASSIC, _BIG = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
@@ -82,7 +83,8 @@ class Tag:
 class Ifd:
     """One page's directory: byte order (`<` or `>`), tags by number, page number, where it lies.
 
-    `second` is a second image description, the one tag that may stand twice.
+    `second` is a second image description, the one tag that may stand twice. `stored` are the bytes
+    of the directory, which hold its short values.
     """
 
     order: Literal["<", ">"]
@@ -90,6 +92,7 @@ class Ifd:
     page: int
     extent: tuple[int, int] = (0, 0)
     second: Tag | None = None
+    stored: bytes = b""
 
 
 def walk(file: InputFile, limits: Limits) -> Iterator[Ifd]:
@@ -144,7 +147,10 @@ def _stored(file: InputFile, ifd: Ifd, number: int, name: str, count: int) -> tu
             f"expected {count} unsigned integers; {ANEW}",
             page=ifd.page,
         )
-    return file.read(tag.start, count * _TYPE_BYTES[tag.kind]), kind
+    size, place = count * _TYPE_BYTES[tag.kind], tag.start - ifd.extent[0]
+    if 0 <= place <= len(ifd.stored) - size:  # most values lie in the directory itself
+        return ifd.stored[place : place + size], kind
+    return file.read(tag.start, size), kind
 
 
 def integer(file: InputFile, ifd: Ifd, number: int, name: str, default: int | None = None) -> int:
@@ -213,12 +219,15 @@ def _directory(
             f"is cut off or damaged: a page is said to be at byte {start}; {ANEW}",
             page=page,
         )
-    count = int.from_bytes(file.read(start, head), "little" if order == "<" else "big")
+    near = file.read(start, min(_NEAR, file.size - start))  # in one go where it is short
+    count = int.from_bytes(near[:head], "little" if order == "<" else "big")
     if not 1 <= count <= _MAX_TAGS:
         raise InputError(
             file.path, f"is damaged: a page with {count} tags (1 to {_MAX_TAGS}); {ANEW}", page=page
         )
-    block = file.read(start + head, count * entry + inline)
+    stop = start + head + count * entry + inline
+    stored = near[: stop - start] if stop - start <= len(near) else file.read(start, stop - start)
+    block = stored[head:]
     tags: dict[int, Tag] = {}
     second: Tag | None = None
     for index, (number, kind, values, place) in enumerate(
@@ -242,6 +251,5 @@ def _directory(
             second = Tag(kind, values, place)
         else:
             tags[number] = Tag(kind, values, place)
-    stop = start + head + len(block)
     following = struct.unpack(order + pointer, block[count * entry :])[0]
-    return Ifd(order, tags, page, (start, stop), second), following
+    return Ifd(order, tags, page, (start, stop), second, stored), following

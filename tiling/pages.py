@@ -149,16 +149,7 @@ def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:
             f"has {samples} samples of {bits} bits in sample format {sample_format}; readable are "
             "1-bit masks, 8 to 64-bit integers and 16 to 64-bit floats: convert it to one of them"
         )
-    photometric = one(262, "PhotometricInterpretation")
-    if photometric not in _PHOTOMETRIC:
-        what = _REFUSED_PHOTOMETRIC.get(photometric, f"photometric interpretation {photometric}")
-        raise refuse(f"stores {what}; convert it to grey or RGB")
-    if photometric == 2 and samples == 1:
-        raise refuse("says RGB but has one sample per pixel; save it again as grey or RGB")
-    if photometric == 0 and (kind != "u" or samples != 1):
-        raise refuse(
-            "is MinIsWhite with signed, floating-point or colour pixels; convert it to MinIsBlack"
-        )
+    photometric = _photometric(file, ifd, kind, samples)
     _check_plain(file, ifd)
     compression, predictor = _coding(file, ifd, kind, bits)
     tiled = 322 in ifd.tags or 323 in ifd.tags or 324 in ifd.tags
@@ -172,7 +163,7 @@ def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:
     if planar not in (1, 2):
         raise refuse(f"is damaged: planar configuration {planar} (1 or 2); {ANEW}")
     layout = Layout(
-        width, height, samples, bits, "b" if bits == 1 else kind, _PHOTOMETRIC[photometric],
+        width, height, samples, bits, "b" if bits == 1 else kind, photometric,
         planar == 2 and samples > 1, compression, predictor, tiled, rows, columns,
     )  # fmt: skip
     names = ((324, "TileOffsets"), (325, "TileByteCounts")) if tiled else (
@@ -244,6 +235,25 @@ def _subfile(file: InputFile, ifd: Ifd) -> int:
     if 254 in ifd.tags:
         return integer(file, ifd, 254, "NewSubfileType")
     return _REDUCED if integer(file, ifd, 255, "SubfileType", 1) == 2 else 0
+
+
+def _photometric(
+    file: InputFile, ifd: Ifd, kind: str, samples: int
+) -> Literal["miniswhite", "minisblack", "rgb"]:
+    """What the values mean, where it is grey or RGB and fits the samples."""
+    number, reason = integer(file, ifd, 262, "PhotometricInterpretation"), ""
+    if number not in _PHOTOMETRIC:
+        what = _REFUSED_PHOTOMETRIC.get(number, f"photometric interpretation {number}")
+        reason = f"stores {what}; convert it to grey or RGB"
+    elif number == 2 and samples == 1:
+        reason = "says RGB but has one sample per pixel; save it again as grey or RGB"
+    elif number == 0 and (kind != "u" or samples != 1):
+        reason = (
+            "is MinIsWhite with signed, floating-point or colour pixels; convert it to MinIsBlack"
+        )
+    if reason:
+        raise InputError(file.path, reason, page=ifd.page)
+    return _PHOTOMETRIC[number]
 
 
 def _check_plain(file: InputFile, ifd: Ifd) -> None:

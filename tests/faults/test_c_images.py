@@ -22,6 +22,7 @@ import tifffile
 from broken_tiff import deflated, first_page, tiff  # see conftest.py
 from PIL import Image
 
+import tiling.segments
 from tiling.faults import InputError
 from tiling.images import read_image
 from tiling.lzw import sound_bytes
@@ -464,6 +465,39 @@ def test_c14_mixed_pages(tmp_path: Path, change: dict[int, Any], name: str) -> N
 SMALLER = {256: (4, 4), 257: (4, 3), 278: (4, 3), 273: (4, 112), 279: (4, 12)}
 SECOND = {273: (4, 64), 279: (4, 48)}
 TWO_AND_A_COPY = {"data": bytes(range(48)) * 2 + bytes(12)}
+
+
+def outcome(path: Path) -> Any:
+    try:
+        return read_stack(path).tolist()
+    except InputError as error:
+        return str(error)
+
+
+def test_c8_many_small_pages_are_checked_at_once_as_they_are_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rng = tmp_path / "a.tif", np.random.default_rng(0)
+    packed, seen = zlib.compress(bytes(48), 0), set()
+    places = [0, 8, 16, 64, 112, 113, 500, 2**31, 2**32 - 1]
+    for compression in (1, 8):
+        data = bytes(144) if compression == 1 else packed * 3
+        size = len(data) // 3
+        for number in range(120):
+            pages: list[dict[int, Any]] = [
+                {259: (3, compression), 273: (4, 16 + size * k), 279: (4, size)} for k in range(3)
+            ]
+            for _ in range(number % 3):
+                tag = int(rng.choice([273, 279]))
+                value = int(rng.choice([*places, 1, size, size + 1]))
+                pages[int(rng.integers(3))][tag] = (4, value)
+            path.write_bytes(tiff(*pages, data=data))
+            found = outcome(path)
+            with monkeypatch.context() as patch:
+                patch.setattr(tiling.segments, "_sound_strips", lambda *_: None)
+                assert outcome(path) == found
+            seen.add(found.partition(": ")[2][:30] if isinstance(found, str) else "read")
+    assert len(seen) > 4
 
 
 @pytest.mark.parametrize("tag", [{254: (4, 1)}, {254: (3, 1)}, {254: (4, 3)}, {255: (3, 2)}])
