@@ -126,12 +126,12 @@ def _sound_strips(file: InputFile, pages: list[Page]) -> npt.NDArray[np.uint64] 
     if max(start + length for start, length, _ in found) > file.size:
         return None
     places = np.array(found, np.uint64)
-    start, length = places[:, 0], places[:, 1]
-    if start.min() < _FIRST_PIXEL_BYTE or length.min() < 1 or int(length.sum()) > file.size:
+    starts, lengths = places[:, 0], places[:, 1]
+    if starts.min() < _FIRST_PIXEL_BYTE or lengths.min() < 1 or int(lengths.sum()) > file.size:
         return None
-    if first.compression == NONE and (length != expected).any():
+    if first.compression == NONE and (lengths != expected).any():
         return None
-    places[:, 1] += start
+    places[:, 1] += starts
     return places
 
 
