@@ -11,7 +11,6 @@ import functools
 import os
 
 __all__ = [
-    "ANEW",
     "Fault",
     "InputChangedError",
     "InputError",
@@ -22,10 +21,6 @@ __all__ = [
     "UsageFault",
     "WriteError",
 ]
-
-
-ANEW = "copy it again from where it came, or save it anew"
-"""What to do with a file that is damaged."""
 
 
 class Fault(Exception):  # noqa: N818 - a word of the house

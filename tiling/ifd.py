@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tiling.faults import ANEW, InputError
-from tiling.input_file import InputFile
+from tiling.faults import InputError
+from tiling.input_file import ANEW, InputFile
 
 __all__ = ["Ifd", "Limits", "Tag", "integer", "integers", "rational", "texts", "walk"]
 

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 
 from tiling.closing import Closing
 from tiling.disk import StrPath
-from tiling.faults import ANEW, Fault, InputChangedError, InputError
+from tiling.faults import Fault, InputChangedError, InputError
 
-__all__ = ["InputFile", "as_input_error"]
+__all__ = ["ANEW", "InputFile", "as_input_error"]
 
+ANEW = "copy it again from where it came, or save it anew"
+"""What to do with a file that is damaged."""
 _BLOCK = 1 << 20
 _MEMORY = "more memory than there is; close other programs, or cut it into smaller images"
 _FLAGS = (

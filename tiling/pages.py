@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from tiling.faults import ANEW, InputError
+from tiling.faults import InputError
 from tiling.ifd import Ifd, Limits, Tag, integer, integers
-from tiling.input_file import InputFile
+from tiling.input_file import ANEW, InputFile
 
 __all__ = ["CODECS", "Layout", "Page", "read_page_layout", "read_pages"]
 

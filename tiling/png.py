@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from tiling.decode import DeflateStream
 from tiling.disk import StrPath
-from tiling.faults import ANEW, InputError
+from tiling.faults import InputError
 from tiling.ifd import Limits
-from tiling.input_file import InputFile, as_input_error
+from tiling.input_file import ANEW, InputFile, as_input_error
 from tiling.rows import check_bytes
 
 __all__ = ["is_png", "png_shape", "read_png"]

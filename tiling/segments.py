@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tiling.faults import ANEW, InputError
+from tiling.faults import InputError
 from tiling.ifd import Ifd, Limits, integer, integers
-from tiling.input_file import InputFile
+from tiling.input_file import ANEW, InputFile
 from tiling.pages import NONE, Layout, Page
 
 __all__ = ["Segments", "check_pages", "promised_pages", "segments"]
