@@ -160,6 +160,17 @@ def test_what_the_axes_do_not_say_is_asked(tmp_path):
     )
 
 
+def test_axes_that_do_not_end_in_rows_and_columns_are_asked(tmp_path):
+    pixels = image_of(3, 50, 61)
+    tifffile.imwrite(tmp_path / "in.tif", pixels, metadata={"axes": "ZXY"},
+                     photometric="minisblack")  # fmt: skip
+    with pytest.raises(InputError, match=r"do not end in YX.*3 pages; say what they are with --"):
+        predict_file(model(1), tmp_path / "in.tif", tmp_path / "out.tif", SMALL)
+    predict_file(model(1), tmp_path / "in.tif", tmp_path / "out.tif", replace(SMALL, axes="ZYX"))
+    with open_source(tmp_path / "out.tif") as source:
+        assert (source.axes, source.pages) == ("ZYX", 3)
+
+
 def test_all_classes_logits_and_regions(image, tmp_path):
     who, pixels = model(classes=3), tifffile.imread(image)
     region = (11, 80, 37, 101)

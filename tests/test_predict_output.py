@@ -120,6 +120,23 @@ def test_a_channel_is_chosen_by_its_name(tmp_path):
     assert made(tmp_path / "out.tif")["channel"] == "GFP"
 
 
+def test_a_name_of_several_channels_chooses_none(tmp_path):
+    pixels = image_of(3, 50, 61)
+    names = {"Name": ["DAPI", "GFP", "DAPI"]}
+    tifffile.imwrite(tmp_path / "in.ome.tif", pixels, photometric="minisblack",
+                     metadata={"axes": "CYX", "Channel": names})  # fmt: skip
+    with pytest.raises(InputError, match=r"has 3 channels \(DAPI, GFP, DAPI\).* --channel 0"):
+        predict_file(model(), tmp_path / "in.ome.tif", tmp_path / "out.tif", SMALL)
+    with pytest.raises(UsageFault, match=r"has 2 channels of this name; .* of one: 0 or 2"):
+        predict_file(model(), tmp_path / "in.ome.tif", tmp_path / "out.tif",
+                     replace(SMALL, channel="DAPI"))  # fmt: skip
+    for channel, number in (("GFP", 1), (2, 2)):
+        predict_file(model(), tmp_path / "in.ome.tif", tmp_path / "out.tif",
+                     replace(SMALL, channel=channel), overwrite=True)  # fmt: skip
+        found = tifffile.imread(tmp_path / "out.tif")
+        np.testing.assert_array_equal(found, probability(pixels[number]))
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_imagej_names_its_channels_by_the_labels_of_their_slices(tmp_path, order):
     def names(labels, axes="ZCYX"):

@@ -361,6 +361,37 @@ def test_tifffile_shaped_axes(tmp_path: Path) -> None:
         assert (image.axes, image.page_shape) == ("YX", ())
 
 
+@pytest.mark.parametrize(
+    ("axes", "shape", "expected"),
+    [
+        ("ZXY", (4, 7, 5), "QYX"),
+        ("XYZ", (4, 7, 5), "QYX"),
+        ("TZXY", (2, 3, 7, 5), "QQYX"),
+        ("XY", (7, 5), "YX"),
+    ],
+)
+def test_axes_of_tifffile_that_do_not_end_in_rows_and_columns_are_not_believed(
+    tmp_path: Path, axes: str, shape: tuple[int, ...], expected: str
+) -> None:
+    told = {"axes": axes, "PhysicalSizeZ": 2.0}
+    options = {"resolution": (10000, 10000), "resolutionunit": "CENTIMETER", "metadata": told}
+    path = written(tmp_path / "a.tif", picture("u1", shape), **options)
+    with open_tiff(path) as image:
+        assert (image.axes, image.page_shape) == (expected, shape[:-2])
+        assert image.meaning.z_step == 0
+
+
+def test_axes_and_slice_distance_of_an_image_of_another_size_are_not_believed(
+    tmp_path: Path,
+) -> None:
+    told = '{"shape": [4, 14, 10], "axes": "ZYX", "PhysicalSizeZ": 2.0, "Channel": {"Name": ["a"]}}'
+    options = {"resolution": (10000, 10000), "resolutionunit": "CENTIMETER"}
+    path = written(tmp_path / "a.tif", picture("u1", (4, 7, 5)), description=told, **options)
+    with open_tiff(path) as image:
+        assert (image.axes, image.page_shape) == ("IYX", (4,))
+        assert (image.meaning.z_step, image.meaning.channels) == (0, ())
+
+
 def test_ome_axes_and_pixel_size(tmp_path: Path) -> None:
     pixels = picture("u2", (2, 3, 5, 6))
     tifffile.imwrite(
@@ -437,7 +468,8 @@ def test_ome_is_the_first_element_and_no_mention_of_it(before: str) -> None:
         ('x:SizeZ="1" x:PhysicalSizeX="7"', (2.0, 2.0)),
         ("Name=\"&amp; SizeZ='1' PhysicalSizeX='7' \"", (2.0, 2.0)),
         ('PhysicalSizeXUnit="&#181;m"', (2.0, 2.0)),
-        ('PhysicalSizeXUnit="n&#109;"', None),  # rows and columns in two units
+        ('PhysicalSizeYUnit="n&#109;"', (2.0, 2000.0)),  # rows and columns in two units
+        ('PhysicalSizeYUnit="px"', None),
         ('PhysicalSizeXUnit="Mm" PhysicalSizeYUnit="Mm"', None),  # megametres
     ],
 )
@@ -497,12 +529,35 @@ def test_the_shape_of_another_image_promises_no_pages(tmp_path: Path) -> None:
     [
         ("yunit=um\nzunit=\\u00B5m\n", "um", (2.0, "um")),
         ("zunit=nm\n", "um", (2.0, "nm")),
-        ("yunit=nm\n", "", (2.0, "um")),  # rows and columns in two units
+        ("yunit=nm\n", "um", (2.0, "um")),
     ],
 )
 def test_imagej_units_of_rows_and_slices(said: str, unit: str, z_step: tuple[float, str]) -> None:
     found = page_axes(f"ImageJ=1.54f\nimages=3\nslices=3\nunit=micron\n{said}spacing=2\n", 1)
     assert (found.unit, found.z_step) == (unit, z_step)
+
+
+@pytest.mark.parametrize(
+    ("said", "tag", "expected"),
+    [
+        ("unit=cm\nyunit=cm\n", "CENTIMETER", (4.0, 2.0, "cm")),
+        ("unit=cm\nyunit=mm\n", "CENTIMETER", (4.0, 20.0, "cm")),
+        ("unit=inch\nyunit=mm\n", "INCH", (4.0, 50.8, "inch")),
+        ("unit=micron\nyunit=nm\n", "NONE", (4.0, 2000.0, "um")),
+        ("unit=cm\nyunit=furlong\n", "CENTIMETER", None),
+        ("unit=furlong\nyunit=cm\n", "NONE", None),
+        ("yunit=cm\n", "NONE", None),
+        ("unit=furlong\n", "NONE", (4.0, 2.0, "")),
+    ],
+)
+def test_imagej_gives_rows_and_columns_a_unit_each(
+    tmp_path: Path, said: str, tag: str, expected: tuple[float, float, str] | None
+) -> None:
+    options = {"resolution": (4, 2), "resolutionunit": tag}
+    text = f"ImageJ=1.54f\n{said}"
+    path = written(tmp_path / "a.tif", picture("u1", (3, 4)), description=text, **options)
+    with open_tiff(path) as image:
+        assert image.resolution == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,13 @@ def test_what_counts_as_out_of_memory():
     assert is_out_of_memory(RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory"))
     assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))  # pinned memory, handles
     assert not is_out_of_memory(RuntimeError("CUDA error: illegal address"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN, ulimit -v
+    for other in (
+        "could not create a primitive descriptor for a convolution forward propagation primitive",
+        "could not create a primitive descriptor iterator",
+    ):
+        assert not is_out_of_memory(RuntimeError(other))
+    assert not is_out_of_memory(ValueError("could not create a primitive"))
 
 
 @given(output=st.integers(2, 12).map(lambda k: 8 * k + 4), limit=st.integers(40, 200))

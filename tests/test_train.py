@@ -312,6 +312,23 @@ def test_e10_another_recipe_data_network_or_scaling_is_refused(tmp_path):
             train(recipe, stack, tmp_path, validation=validation, resume=True)
 
 
+@pytest.mark.parametrize("change", ["edited", "torn", "gone"])
+def test_a_recipe_file_that_was_edited_is_not_its_own_remedy(tmp_path, change):
+    recipe = replace(TINY, steps=2)
+    stack, _ = tiny_training()
+    train(recipe, stack, tmp_path)
+    edited = replace(recipe, learning_rate=0.1)
+    with pytest.raises(UsageFault, match=r"resume it with --recipe .*recipe\.json$"):
+        train(edited, stack, tmp_path, resume=True)
+    path = tmp_path / "recipe.json"
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_text(edited.to_json() if change == "edited" else '{"seed": ')
+    with pytest.raises(UsageFault, match=r"recipe\.json has been changed .*`unet2015 info .*last"):
+        train(edited, stack, tmp_path, resume=True)
+
+
 def test_other_held_out_slices_are_other_data(tmp_path):
     recipe = replace(TINY, steps=2)
     stack, validation = tiny_training()

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tiling.meaning import in_unit
 from tiling.ome import channel_names, first_pixels, spoken
 from tiling.ome_planes import OmePlanes, ome_planes
 
@@ -39,11 +40,15 @@ class PageAxes:
     Parameters
     ----------
     letters, shape
-        Axes of the pages, slowest first, and their lengths: ("TZ", (5, 30)).
+        Axes of the pages, slowest first, and their lengths: ("TZ", (5, 30)). "Q" is an axis whose
+        letter is not believed, so that the user is asked for it.
     images
         Number of images the description promises; 0 when it promises none.
     unit
         Unit of length in the description, or ''.
+    y_factor
+        What the tag's pixels per unit of y are to be multiplied by, where ImageJ gives y another
+        unit than x; 0 where one of the two is not known.
     per_unit
         Pixels per unit in x and y, from the description; None where it does not say.
     z_step
@@ -60,6 +65,7 @@ class PageAxes:
     shape: tuple[int, ...] = ()
     images: int = 0
     unit: str = ""
+    y_factor: float = 1.0
     per_unit: tuple[float, float] | None = None
     z_step: tuple[float, str] = (0.0, "")
     channels: tuple[str, ...] = ()
@@ -77,7 +83,8 @@ def page_axes(description: str, samples: int, size: tuple[int, int] = (0, 0)) ->
     samples
         Samples per pixel: OME counts them as channels.
     size
-        Height and width of the pages: tifffile's shape of another image promises no pages.
+        Height and width of the pages: tifffile's shape of another image promises no pages and
+        tells no axes.
 
     Examples
     --------
@@ -116,12 +123,14 @@ def _imagej(text: str) -> PageAxes:
     letters, shape = _without_ones("TZC", tuple(length.values()))
     if math.prod(shape) != images:
         letters, shape = _without_ones("I", (images,))
-    told: str = found.get("unit", "")
-    unit, y_unit, z_unit = (
-        _UNITS.get(found.get(name, told).lower(), "") for name in ("unit", "yunit", "zunit")
-    )
-    unit = unit if unit == y_unit else ""
-    return PageAxes(letters, shape, images, unit, None, (_length(found.get("spacing", "")), z_unit))
+    told = found.get("unit", "").lower()
+    y_told, z_told = (found.get(name, told).lower() for name in ("yunit", "zunit"))
+    unit, y_unit, z_unit = (_UNITS.get(word, "") for word in (told, y_told, z_told))
+    same = told == y_told or unit == y_unit != ""
+    return PageAxes(
+        letters, shape, images, unit, 1.0 if same else in_unit(1.0, unit or "?", y_unit),
+        z_step=(_length(found.get("spacing", "")), z_unit),
+    )  # fmt: skip
 
 
 def _shaped(text: str, samples: int, size: tuple[int, int]) -> PageAxes:
@@ -147,13 +156,18 @@ def _shaped(text: str, samples: int, size: tuple[int, int]) -> PageAxes:
     pages = tuple(shape[: -3 if chunky or planar else -2])
     of_this_image = tuple(shape[-3:-1] if chunky else shape[-2:]) == size
     images = math.prod(pages)
+    promised = images if of_this_image or found.get("truncated") is True else 0
+    if not of_this_image:
+        return PageAxes(*_without_ones("I", (images,)), promised)
+    if axes and not (axes[:-1] if chunky else axes).endswith("YX"):
+        return PageAxes(*_without_ones("Q" * len(pages), pages), promised)
     if axes and not set(axes[: len(pages)]) & set("SXY"):
         letters, pages = _without_ones(axes[: len(pages)], pages)
     else:
         letters, pages = _without_ones("I", (images,))
     depth = _length(str(found.get("PhysicalSizeZ", ""))[:20])
     return PageAxes(
-        letters, pages, images if of_this_image or found.get("truncated") is True else 0,
+        letters, pages, promised,
         z_step=(depth, _UNITS.get(str(found.get("PhysicalSizeZUnit", "um"))[:20].lower(), "")),
         channels=_named(found.get("Channel")),
     )  # fmt: skip
@@ -186,15 +200,15 @@ def _ome(text: str, samples: int) -> PageAxes:
     unit, y_unit, z_unit = (
         _OME_UNITS.get(found.get(f"PhysicalSize{axis}Unit", "µm"), "") for axis in "XYZ"
     )
-    unit = unit if unit == y_unit else ""
     x, y = _length(found.get("PhysicalSizeX", "")), _length(found.get("PhysicalSizeY", ""))
+    y = in_unit(y, y_unit, unit)
     per_unit = (1 / x, 1 / y) if x and y and unit else None
     unit = unit if per_unit else ""  # the tags have their own
     z_step = _length(found.get("PhysicalSizeZ", "")), z_unit
     sizes = tuple(length[axis] for axis in order[2:])
     planes = ome_planes(text, content, order[2:], sizes, samples=samples)
     return PageAxes(
-        letters, shape, 0, unit, per_unit, z_step, channel_names(text, content),
+        letters, shape, 0, unit, 1.0, per_unit, z_step, channel_names(text, content),
         planes if whole_pixels else None,
         (_count(found.get("SizeY", "")), _count(found.get("SizeX", ""))),
     )  # fmt: skip

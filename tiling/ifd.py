@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiling.faults import InputError
-from tiling.input_file import InputFile
+from tiling.input_file import ANEW, InputFile
 
 __all__ = ["Ifd", "Limits", "Tag", "integer", "integers", "rational", "texts", "walk"]
 
@@ -25,21 +25,23 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8"}
 _FIRST_PIXEL_BYTE = 8
 _MAX_TAGS = 4096
+_NEAR = 512  # bytes of a directory of the usual length
 _DESCRIPTION = 270
 _TEXT = 1 << 20  # bytes of it that are looked at
+_CLASSIC, _BIG = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 _MANGLED = "a PNG image that a transfer in text mode has damaged (fetch it again in binary mode)"
 _LOOKS_LIKE = {
     b"\x89PNG\r\n\x1a\n": "a PNG image (convert it to TIFF)",
     **dict.fromkeys((b"\x89PNG", b"PNG\r", b"PNG\n"), _MANGLED),  # a tab before the latter two
     b"\xff\xd8\xff": "a JPEG image, whose compression has changed the pixels (take the original; "
     "if there is none, convert it to TIFF or PNG)",
-    b"GIF8": "a GIF image",
-    b"BM": "a BMP image",
+    b"GIF8": "a GIF image (convert it to TIFF or PNG)",
+    b"BM": "a BMP image (convert it to TIFF or PNG)",
     b"\x1f\x8b": "gzip-compressed (unpack it first)",
     b"PK\x03\x04": "a zip archive (unpack it first)",
     b"version https://git-lfs": "a Git LFS pointer (fetch the real file with `git lfs pull`)",
-    b"<": "a web page or XML text (the download may have failed)",
-    b"\x89HDF": "an HDF5 file",
+    b"<": "a web page or XML text (the download may have failed: fetch it again)",
+    b"\x89HDF": "an HDF5 file (export its image as TIFF)",
 }
 
 
@@ -81,7 +83,8 @@ class Tag:
 class Ifd:
     """One page's directory: byte order (`<` or `>`), tags by number, page number, where it lies.
 
-    `second` is a second image description, the one tag that may stand twice.
+    `second` is a second image description, the one tag that may stand twice. `stored` are the bytes
+    of the directory, which hold its short values.
     """
 
     order: Literal["<", ">"]
@@ -89,6 +92,7 @@ class Ifd:
     page: int
     extent: tuple[int, int] = (0, 0)
     second: Tag | None = None
+    stored: bytes = b""
 
 
 def walk(file: InputFile, limits: Limits) -> Iterator[Ifd]:
@@ -106,17 +110,20 @@ def walk(file: InputFile, limits: Limits) -> Iterator[Ifd]:
     while start:
         page = len(visited)
         if start in visited:
-            raise InputError(file.path, "is damaged: its pages form a cycle", page=page)
+            raise InputError(file.path, f"is damaged: its pages form a cycle; {ANEW}", page=page)
         if page >= limits.max_pages:
-            raise InputError(file.path, f"has more than {limits.max_pages} pages (max_pages)")
+            raise InputError(
+                file.path,
+                f"has more than {limits.max_pages} pages (max_pages); split it into several files",
+            )
         visited.add(start)
         ifd, start = _directory(file, start, page, order, big)
         used += len(ifd.tags) * (20 if big else 12)
         if used > file.size:
-            raise InputError(file.path, "is damaged: its pages overlap", page=page)
+            raise InputError(file.path, f"is damaged: its pages overlap; {ANEW}", page=page)
         yield ifd
     if not visited:
-        raise InputError(file.path, "is a TIFF without a page")
+        raise InputError(file.path, f"is a TIFF without a page: its writer was stopped; {ANEW}")
 
 
 def integers(
@@ -131,16 +138,19 @@ def _stored(file: InputFile, ifd: Ifd, number: int, name: str, count: int) -> tu
     """The bytes of integer tag `number`, and numpy's name of their type."""
     tag = ifd.tags.get(number)
     if tag is None:
-        raise InputError(file.path, f"has no {name} tag", page=ifd.page)
+        raise InputError(file.path, f"has no {name} tag; {ANEW}", page=ifd.page)
     kind = _INTEGER_TYPES.get(tag.kind)
     if kind is None or tag.count != count:
         raise InputError(
             file.path,
             f"{name} has {tag.count} values of field type {tag.kind}, "
-            f"expected {count} unsigned integers",
+            f"expected {count} unsigned integers; {ANEW}",
             page=ifd.page,
         )
-    return file.read(tag.start, count * _TYPE_BYTES[tag.kind]), kind
+    size, place = count * _TYPE_BYTES[tag.kind], tag.start - ifd.extent[0]
+    if 0 <= place <= len(ifd.stored) - size:  # most values lie in the directory itself
+        return ifd.stored[place : place + size], kind
+    return file.read(tag.start, size), kind
 
 
 def integer(file: InputFile, ifd: Ifd, number: int, name: str, default: int | None = None) -> int:
@@ -174,12 +184,19 @@ def _header(file: InputFile) -> tuple[Literal["<", ">"], bool, int]:
     head = file.read(0, min(file.size, 16))
     order: Literal["<", ">"] = "<" if head[:2] == b"II" else ">"
     magic = head[:4]
-    if magic in (b"II*\0", b"MM\0*") and len(head) >= 8:
+    if magic in _CLASSIC and len(head) >= 8:
         return order, False, struct.unpack(order + "I", head[4:8])[0]
-    if magic in (b"II+\0", b"MM\0+") and len(head) == 16:
+    if magic in _BIG and len(head) == 16:
         width, zero, start = struct.unpack(order + "HHQ", head[4:16])
-        if (width, zero) == (8, 0):
-            return order, True, start
+        if (width, zero) != (8, 0):
+            raise InputError(
+                file.path,
+                f"is a damaged BigTIFF: it says that its offsets have {width} bytes (they have 8) "
+                f"and {zero} after it (0); {ANEW}",
+            )
+        return order, True, start
+    if magic in (*_CLASSIC, *_BIG):
+        raise InputError(file.path, f"is a TIFF that is cut off in its header; {ANEW}")
     for beginning, meaning in _LOOKS_LIKE.items():
         if head.lstrip().startswith(beginning[:16]):
             raise InputError(file.path, f"is not a TIFF file but {meaning}")
@@ -198,14 +215,19 @@ def _directory(
     inline = 8 if big else 4
     if start < _FIRST_PIXEL_BYTE or start + head > file.size:
         raise InputError(
-            file.path, f"is cut off or damaged: a page is said to be at byte {start}", page=page
+            file.path,
+            f"is cut off or damaged: a page is said to be at byte {start}; {ANEW}",
+            page=page,
         )
-    count = int.from_bytes(file.read(start, head), "little" if order == "<" else "big")
+    near = file.read(start, min(_NEAR, file.size - start))  # in one go where it is short
+    count = int.from_bytes(near[:head], "little" if order == "<" else "big")
     if not 1 <= count <= _MAX_TAGS:
         raise InputError(
-            file.path, f"is damaged: a page with {count} tags (1 to {_MAX_TAGS})", page=page
+            file.path, f"is damaged: a page with {count} tags (1 to {_MAX_TAGS}); {ANEW}", page=page
         )
-    block = file.read(start + head, count * entry + inline)
+    stop = start + head + count * entry + inline
+    stored = near[: stop - start] if stop - start <= len(near) else file.read(start, stop - start)
+    block = stored[head:]
     tags: dict[int, Tag] = {}
     second: Tag | None = None
     for index, (number, kind, values, place) in enumerate(
@@ -215,20 +237,19 @@ def _directory(
         again = number in tags
         if kind not in _TYPE_BYTES or (again and (number != _DESCRIPTION or second is not None)):
             what = "twice in one page" if again else f"of unknown field type {kind}"
-            raise InputError(file.path, f"is damaged: tag {number} {what}", page=page)
+            raise InputError(file.path, f"is damaged: tag {number} {what}; {ANEW}", page=page)
         if size <= inline:
             place = start + head + index * entry + (entry - inline)
         elif place < _FIRST_PIXEL_BYTE or place + size > file.size:
             raise InputError(
                 file.path,
                 f"is cut off or damaged: tag {number} has {size} bytes at {place}, "
-                f"the file ends at {file.size}",
+                f"the file ends at {file.size}; {ANEW}",
                 page=page,
             )
         if again:
             second = Tag(kind, values, place)
         else:
             tags[number] = Tag(kind, values, place)
-    stop = start + head + len(block)
     following = struct.unpack(order + pointer, block[count * entry :])[0]
-    return Ifd(order, tags, page, (start, stop), second), following
+    return Ifd(order, tags, page, (start, stop), second, stored), following

@@ -13,8 +13,10 @@ from tiling.closing import Closing
 from tiling.disk import StrPath
 from tiling.faults import Fault, InputChangedError, InputError
 
-__all__ = ["InputFile", "as_input_error"]
+__all__ = ["ANEW", "InputFile", "as_input_error"]
 
+ANEW = "copy it again from where it came, or save it anew"
+"""What to do with a file that is damaged."""
 _BLOCK = 1 << 20
 _MEMORY = "more memory than there is; close other programs, or cut it into smaller images"
 _FLAGS = (
@@ -35,9 +37,10 @@ def as_input_error(path: StrPath, page: int | None = None) -> Iterator[None]:
     except MemoryError as error:
         raise InputError(path, f"needs {_MEMORY}", page=page) from error
     except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror or error}", page=page) from error
+        reason = error.strerror or f"{error}; {ANEW}"
+        raise InputError(path, f"cannot be read: {reason}", page=page) from error
     except Exception as error:
-        reason = f"cannot be read: {type(error).__name__}: {error}"
+        reason = f"cannot be read: {type(error).__name__}: {error}; {ANEW}"
         raise InputError(path, reason, page=page) from error
 
 
@@ -92,13 +95,15 @@ class InputFile(Closing):
             raise InputError(
                 self.path,
                 f"is cut off or damaged: bytes {start} to {start + length} are needed, "
-                f"the file has {self.size}",
+                f"the file has {self.size}; {ANEW}",
             )
         parts = []
         while length:
             part = self._read_some(start, length)
             if not part:
-                raise InputChangedError(self.path, "became shorter while it was being read")
+                raise InputChangedError(
+                    self.path, "became shorter while it was being read; run again on a file at rest"
+                )
             parts.append(part)
             start, length = start + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -152,8 +157,8 @@ def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
 
 def _check_ordinary(path: str, found: os.stat_result) -> None:
     if stat.S_ISDIR(found.st_mode):
-        raise InputError(path, "is a folder, not an image file")
+        raise InputError(path, "is a folder, not an image file; name a file in it")
     if not stat.S_ISREG(found.st_mode):
         raise InputError(path, "is a pipe or device, not an ordinary file; copy it to a file first")
     if found.st_size == 0:
-        raise InputError(path, "is empty (0 bytes)")
+        raise InputError(path, f"is empty (0 bytes); {ANEW}")

@@ -19,6 +19,7 @@ _BLOCK = re.compile(r"<(?:\w{1,20}:)?TiffData\b([^<>]{0,1024})>(?:\s{0,80}<(?:\w
                     r"([^<>]{0,2048})>([^<>]{0,200}))?")  # fmt: skip
 _ELSEWHERE = re.compile(r"<(?:\w{1,20}:)?(?:MetadataOnly|BinData)\b")
 _NUMBER = re.compile(r"\s{0,8}[0-9]{1,9}\s{0,8}")
+_NUMBERS = ("IFD", "PlaneCount", "NumPlanes")  # beside FirstC, FirstZ, FirstT
 _UNREADABLE = 1 << 40  # beyond all pages and planes, so that it is refused
 _FILE = re.compile(r"""\bFileName\s{0,8}=\s{0,8}(?:"([^"<>]{0,1024})"|'([^'<>]{0,1024})')""")
 _MOST_SHOWN = 3
@@ -26,11 +27,15 @@ _MOST_SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """One `TiffData`: its first page, the place of its first plane, how many (None: all pages)."""
+    """One `TiffData`: its first page, the place of its first plane, how many (None: all pages).
+
+    `unread` is the first of its attributes that is no number, as it is written.
+    """
 
     page: int
     first: tuple[int, ...]
     count: int | None
+    unread: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,9 @@ class OmePlanes:
         told = sum(pages if block.count is None else block.count for block in self.blocks)
         if self.files > 1 or (self.files == 1 and told < planes) or planes < pages:
             return None
+        unread = [block.unread for block in self.blocks if block.unread]
+        if unread:
+            raise _contradiction(f"say {unread[0]}, which is no number of up to nine digits")
         if not self.whole:
             as_they_lie = all(block.page == self._number(block.first) for block in self.blocks)
             return list(range(pages)) if planes == pages and as_they_lie else None
@@ -153,16 +161,23 @@ def ome_planes(
     stop = start if empty else end.start() if end else len(text)
     blocks, names = [], set()
     for element in _BLOCK.finditer(text, start, stop):
+        said = attributes(element[1])
         told = {
             name: int(value) if _NUMBER.fullmatch(value) else _UNREADABLE
-            for name, value in attributes(element[1]).items()
+            for name, value in said.items()
         }
+        unread = (
+            f"{name}={said[name][:40]!r}"
+            for name in (*_NUMBERS, *(f"First{axis}" for axis in axes))
+            if told.get(name) == _UNREADABLE
+        )
         places = {axis: told.get(f"First{axis}", 0) for axis in axes}
         places["C"] = places.get("C", 0) // samples
         count = told.get("PlaneCount", told.get("NumPlanes"))
         if count is None and "IFD" in told:
             count = 1
-        blocks.append(_Block(told.get("IFD", 0), tuple(places[axis] for axis in axes), count))
+        first = tuple(places[axis] for axis in axes)
+        blocks.append(_Block(told.get("IFD", 0), first, count, next(unread, "")))
         if element[2] and not element[1].rstrip().endswith("/"):
             name = _FILE.search(element[3])
             names.add(name[0] if name else element[4].strip())

@@ -1,8 +1,8 @@
 """PNG images read strictly: chunks checked here, pixels unfiltered by Pillow.
 
 Grey of 1, 8 or 16 bits and RGB(A) of 8 bits are read as stored (no gamma, no colour profile). Grey
-with alpha is read as grey where the alpha is opaque everywhere. Palettes, transparency, animations
-and 16-bit colour are refused.
+with alpha is read as grey where the alpha is opaque everywhere. Palettes, transparency, animations,
+16-bit colour and images that Exif data turn are refused.
 Source: PNG specification, third edition (W3C, 2025).
 """
 
@@ -21,7 +21,7 @@ from tiling.decode import DeflateStream
 from tiling.disk import StrPath
 from tiling.faults import InputError
 from tiling.ifd import Limits
-from tiling.input_file import InputFile, as_input_error
+from tiling.input_file import ANEW, InputFile, as_input_error
 from tiling.rows import check_bytes
 
 __all__ = ["is_png", "png_shape", "read_png"]
@@ -103,12 +103,12 @@ def _dtype(bits: int) -> np.dtype[Any]:
 def _chunks(file: InputFile, limits: Limits) -> tuple[bytes, list[bytes]]:
     """The header's 13 bytes and the pieces of compressed pixels, every checksum verified."""
     if file.read(0, min(8, file.size)) != SIGNATURE:
-        raise InputError(file.path, "is not a PNG file")
+        raise InputError(file.path, "is not a PNG file; convert it to PNG or TIFF")
     header, before, size = b"", b"", 0
     pieces: list[bytes] = []
     for kind, data in _each_chunk(file):
         if (kind == b"IHDR") != (not header):
-            raise InputError(file.path, "is damaged: its header is not the first chunk")
+            raise InputError(file.path, f"is damaged: its header is not the first chunk; {ANEW}")
         if kind == b"IHDR":
             header = data
             size = _checked_size(file, header, limits)
@@ -119,7 +119,9 @@ def _chunks(file: InputFile, limits: Limits) -> tuple[bytes, list[bytes]]:
                 )
         elif kind == b"IDAT":
             if pieces and before != kind:
-                raise InputError(file.path, f"is damaged: chunk {before!r} parts its pixels")
+                raise InputError(
+                    file.path, f"is damaged: chunk {before!r} parts its pixels; {ANEW}"
+                )
             pieces.append(data)
         elif kind == b"IEND":
             _check_ratio(file, size, sum(map(len, pieces)), limits)
@@ -127,8 +129,14 @@ def _chunks(file: InputFile, limits: Limits) -> tuple[bytes, list[bytes]]:
         elif kind in (b"acTL", b"tRNS") or (kind[0] & 32 == 0 and kind != b"PLTE"):
             what = {b"acTL": "an animation", b"tRNS": "transparency"}.get(kind, f"chunk {kind!r}")
             raise InputError(file.path, f"holds {what}; save it as a plain PNG or TIFF")
+        elif kind == b"eXIf" and 2 <= _orientation(data) <= 8:
+            raise InputError(
+                file.path,
+                f"has orientation {_orientation(data)} in its Exif data, so that viewers turn or "
+                "mirror it; save it with orientation 1",
+            )
         before = kind
-    raise InputError(file.path, "is cut off: it has no end")
+    raise InputError(file.path, f"is cut off: it has no end; {ANEW}")
 
 
 def _each_chunk(file: InputFile) -> Iterator[tuple[bytes, bytes]]:
@@ -136,19 +144,35 @@ def _each_chunk(file: InputFile) -> Iterator[tuple[bytes, bytes]]:
     while place < file.size:
         length, kind = struct.unpack(">I4s", file.read(place, 8))
         if place == len(SIGNATURE) and length > _READ:
-            raise InputError(file.path, "is damaged: its header makes no sense")
+            raise InputError(file.path, f"is damaged: its header makes no sense; {ANEW}")
         data = file.read(place + 8, length)
         (checksum,) = struct.unpack(">I", file.read(place + 8 + length, 4))
         if zlib.crc32(data, zlib.crc32(kind)) != checksum:
-            raise InputError(file.path, f"is damaged: checksum of chunk {kind!r} is wrong")
+            raise InputError(file.path, f"is damaged: checksum of chunk {kind!r} is wrong; {ANEW}")
         yield kind, data
         place += length + 12
+
+
+def _orientation(exif: bytes) -> int:
+    """How the image is to be turned; 1, not at all, where the first directory does not say."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None or len(exif) < 8:
+        return 1
+    (start,) = struct.unpack(order + "I", exif[4:8])
+    (count,) = struct.unpack(order + "H", exif[start : start + 2].ljust(2, b"\0"))
+    entries = exif[start + 2 : start + 2 + 12 * count]
+    for entry in range(0, len(entries) - 11, 12):
+        number, kind, values, value = struct.unpack_from(order + "HHIH", entries, entry)
+        if (number, kind, values) == (274, 3, 1):
+            return int(value)
+    return 1
 
 
 def _checked_size(file: InputFile, header: bytes, limits: Limits) -> int:
     """Decompressed bytes that the header asks for, within the limits."""
     if len(header) != 13:
-        raise InputError(file.path, "is damaged: its header makes no sense")
+        raise InputError(file.path, f"is damaged: its header makes no sense; {ANEW}")
     width, height, bits, colour, method, filtering, interlaced = struct.unpack(">IIBBBBB", header)
     samples = _SAMPLES.get((colour, bits))
     if samples is None:
@@ -157,10 +181,12 @@ def _checked_size(file: InputFile, header: bytes, limits: Limits) -> int:
             file.path, f"is {bits}-bit {name}; save it as 8- or 16-bit grey or 8-bit RGB"
         )
     if not width or not height or method or filtering or interlaced > 1:
-        raise InputError(file.path, "is damaged: its header makes no sense")
+        raise InputError(file.path, f"is damaged: its header makes no sense; {ANEW}")
     if width * height > limits.max_pixels:
         raise InputError(
-            file.path, f"has {width} x {height} pixels, above max_pixels {limits.max_pixels}"
+            file.path,
+            f"has {width} x {height} pixels, above max_pixels {limits.max_pixels}; "
+            "cut it into smaller images",
         )
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     size = 0
@@ -173,11 +199,12 @@ def _checked_size(file: InputFile, header: bytes, limits: Limits) -> int:
 
 def _check_ratio(file: InputFile, size: int, stored: int, limits: Limits) -> None:
     if not stored:
-        raise InputError(file.path, "is damaged: no header or no pixels")
+        raise InputError(file.path, f"is damaged: no header or no pixels; {ANEW}")
     if size > _SMALL and size > stored * limits.max_ratio:
         raise InputError(
             file.path,
-            f"decodes to {size / stored:.0f} times its size, above max_ratio {limits.max_ratio:g}",
+            f"decodes to {size / stored:.0f} times its size, above max_ratio {limits.max_ratio:g}; "
+            "save it as TIFF",
         )
 
 
@@ -197,7 +224,10 @@ def _by_pillow(path: str, header: bytes, pieces: list[bytes]) -> npt.NDArray[Any
         pixels = np.array(image)
     width, height, bits = struct.unpack(">IIB", header[:9])
     if pixels.shape[:2] != (height, width):
-        raise InputError(path, f"was decoded to shape {pixels.shape}, not {(height, width)}")
+        raise InputError(
+            path,
+            f"was decoded to shape {pixels.shape}, not {(height, width)}; save it anew or as TIFF",
+        )
     if header[9] == 4:
         if (pixels[..., 1] != 255).any():
             raise InputError(path, "is grey with transparent pixels; save it as plain grey")

@@ -72,7 +72,7 @@ class PngSource(Closing):
 
     def _check(self, page: int) -> None:
         if page:
-            raise InputError(self._path, f"has no page {page}; a PNG has one")
+            raise InputError(self._path, f"has no page {page}; a PNG has one, page 0")
 
     def page(self, number: int) -> PngSource:
         """The source itself, if `number` is 0."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from tiling.disk import beside, fsync_folder, remove_folder
 from tiling.faults import WriteError
 
-__all__ = ["clear_folders", "new_folder", "put_back", "replace_folder"]
+__all__ = ["clear_folders", "hidden_predecessor", "new_folder", "put_back", "replace_folder"]
 
 _OLD, _TRASH = ".old.zarr", ".trash.zarr"
 
@@ -40,6 +40,12 @@ def replace_folder(target: Path) -> None:
     os.replace(new_folder(target), target)  # noqa: PTH105
     fsync_folder(target.parent)
     _throw_away(target)
+
+
+def hidden_predecessor(target: Path) -> Path | None:
+    """What lies beside the free name `target` since a run was killed replacing it, or None."""
+    old = beside(target, _OLD)
+    return old if old.is_dir() and not old.is_symlink() and not os.path.lexists(target) else None
 
 
 def put_back(target: Path) -> None:

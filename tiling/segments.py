@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tiling.faults import InputError
-from tiling.ifd import Ifd, Limits, integers
-from tiling.input_file import InputFile
+from tiling.ifd import Ifd, Limits, integer, integers
+from tiling.input_file import ANEW, InputFile
 from tiling.pages import NONE, Layout, Page
 
 __all__ = ["Segments", "check_pages", "promised_pages", "segments"]
@@ -29,11 +29,14 @@ class Segments:
     counts: npt.NDArray[np.uint64]
 
 
-def promised_pages(file: InputFile, pages: list[Page], images: int, limits: Limits) -> list[Page]:
+def promised_pages(
+    file: InputFile, pages: list[Page], images: int, limits: Limits, *, alone: bool
+) -> list[Page]:
     """The pages, and those that the description promises behind a single directory.
 
     ImageJ (above 4 GB) and tifffile ("truncated", or killed before it wrote the others) write one
-    directory, and the pixels of all images in one piece behind it.
+    directory, and the pixels of all images in one piece behind it. `alone` says that the file has
+    no other directory.
 
     Raises
     ------
@@ -43,7 +46,7 @@ def promised_pages(file: InputFile, pages: list[Page], images: int, limits: Limi
     if images <= len(pages):
         return pages
     reason = f"its description promises {images} images but there are {len(pages)} pages"
-    if len(pages) > 1 or images > limits.max_pages:
+    if not alone or images > limits.max_pages:
         raise InputError(file.path, f"{reason}; save it again")
     page = pages[0]
     found = segments(file, page)
@@ -56,7 +59,9 @@ def promised_pages(file: InputFile, pages: list[Page], images: int, limits: Limi
     stop = directory if start < directory else file.size
     if start + images * step > stop:
         whole = max(stop - start, 0) // max(step, 1)
-        raise InputError(file.path, f"{reason} and bytes for {whole}: it is cut off or re-saved")
+        raise InputError(
+            file.path, f"{reason} and bytes for {whole}: it is cut off or re-saved; {ANEW}"
+        )
     return [replace(page, shift=index * step, ifd_page=index) for index in range(images)]
 
 
@@ -76,8 +81,11 @@ def check_pages(file: InputFile, pages: list[Page], limits: Limits) -> None:
     one_piece = bool(pages[-1].shift)
     if one_piece:  # one directory for all: the first and the last speak for the others
         pages = [pages[0], pages[-1]]
+    sound = None if one_piece else _sound_strips(file, pages)
     stored, decoded, pieces = 0, 0, []
-    for page in pages:
+    if sound is not None:
+        decoded, pieces = len(pages) * _decoded(first), [sound]
+    for page in () if sound is not None else pages:
         _check_equal(file, first, page)
         found = segments(file, page)
         _check_segments(file, page, found, limits)
@@ -96,6 +104,35 @@ def check_pages(file: InputFile, pages: list[Page], limits: Limits) -> None:
     if one_piece:
         pieces = [np.array([[pieces[0][0, 0], pieces[1][-1, 1], 0]], np.uint64)]
     _check_apart(file, pages, np.concatenate(pieces))
+
+
+def _sound_strips(file: InputFile, pages: list[Page]) -> npt.NDArray[np.uint64] | None:
+    """`_pieces` of all pages where each is one small segment without fault; None where not.
+
+    It tells of no fault: page by page the checks then find it again, and say which it is.
+    """
+    first = pages[0].layout
+    rows = first.segment_rows(0)
+    expected = rows * first.row_bytes
+    if first.planes * first.down * first.across != 1 or expected > _SMALL:
+        return None
+    found = []
+    for page in pages:
+        ifd = Ifd(page.order, {1: page.offsets, 2: page.counts}, page.ifd_page)
+        if page.layout != first or page.offsets.count != 1 or page.counts.count != 1:
+            return None
+        start = integer(file, ifd, 1, "the list of segment offsets") + page.shift
+        found.append((start, integer(file, ifd, 2, "the list of segment sizes"), page.ifd_page))
+    if max(start + length for start, length, _ in found) > file.size:
+        return None
+    places = np.array(found, np.uint64)
+    starts, lengths = places[:, 0], places[:, 1]
+    if starts.min() < _FIRST_PIXEL_BYTE or lengths.min() < 1 or int(lengths.sum()) > file.size:
+        return None
+    if first.compression == NONE and (lengths != expected).any():
+        return None
+    places[:, 1] += starts
+    return places
 
 
 def _decoded(layout: Layout) -> int:
@@ -121,22 +158,22 @@ def _check_apart(file: InputFile, pages: list[Page], pieces: npt.NDArray[np.uint
     shared = np.flatnonzero(pieces[1:, 0] < pieces[:-1, 1])
     if shared.size:
         raise _shared(file, int(pieces[shared[0] : shared[0] + 2, 2].max()))
-    for page in pages:
-        start, stop = page.directory
-        behind = int(np.searchsorted(pieces[:, 0], np.uint64(stop)))  # runs that begin before it
-        if not behind or int(pieces[behind - 1, 1]) <= start:
-            continue
-        owner = int(pieces[behind - 1, 2])
-        if pages[min(owner, len(pages) - 1)].layout.compression == NONE:
+    compressions = {page.ifd_page: page.layout.compression for page in pages}
+    start, stop = np.array([page.directory for page in pages], np.uint64).T
+    behind = np.searchsorted(pieces[:, 0], stop)  # runs that begin before it
+    over = (behind > 0) & (pieces[behind - 1, 1] > start)
+    for number in np.flatnonzero(over).tolist():
+        page, owner = pages[number], int(pieces[behind[number] - 1, 2])
+        if compressions[owner] == NONE:
             raise InputError(
                 file.path,
-                f"is damaged: pixels lie over the directory of page {page.ifd_page}",
+                f"is damaged: pixels lie over the directory of page {page.ifd_page}; {ANEW}",
                 page=owner,
             )
 
 
 def _shared(file: InputFile, page: int) -> InputError:
-    return InputError(file.path, "is damaged: pages share their pixel data", page=page)
+    return InputError(file.path, f"is damaged: pages share their pixel data; {ANEW}", page=page)
 
 
 def _check_segments(file: InputFile, page: Page, found: Segments, limits: Limits) -> None:
@@ -149,13 +186,13 @@ def _check_segments(file: InputFile, page: Page, found: Segments, limits: Limits
         return InputError(file.path, reason, page=page.ifd_page)
 
     if start[0] < _FIRST_PIXEL_BYTE or length.min() < 1:
-        raise refuse("has missing pixel data (a segment without place or size)")
+        raise refuse(f"has missing pixel data (a segment without place or size); {ANEW}")
     # Both are compared to the file's size before they are added: no overflow of uint64.
     size = np.uint64(file.size)
     if start[-1] > size or length.max() > size or (start + length).max() > size:
-        raise refuse("is cut off: pixel data lie behind the end of the file")
+        raise refuse(f"is cut off: pixel data lie behind the end of the file; {ANEW}")
     if (start[:-1] + length[:-1] > start[1:]).any():
-        raise refuse("is damaged: two segments share the same bytes")
+        raise refuse(f"is damaged: two segments share the same bytes; {ANEW}")
     rows = np.array([layout.segment_rows(d) for d in range(layout.down)], dtype=np.uint64)
     expected = (rows * np.uint64(layout.row_bytes))[None, :, None]
     largest = int(expected.max())
@@ -166,7 +203,9 @@ def _check_segments(file: InputFile, page: Page, found: Segments, limits: Limits
         )
     if layout.compression == NONE:
         if (found.counts != expected).any():
-            raise refuse("is damaged: uncompressed segments are not as long as their pixels")
+            raise refuse(
+                f"is damaged: uncompressed segments are not as long as their pixels; {ANEW}"
+            )
         return
     ratio = float(np.where(expected > _SMALL, expected / found.counts, 0.0).max())
     counted = expected > _TINY

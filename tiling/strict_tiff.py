@@ -26,7 +26,7 @@ from tiling.imagej import slice_labels
 from tiling.input_file import InputFile, as_input_error
 from tiling.meaning import Meaning, in_unit
 from tiling.ome import history
-from tiling.pages import read_page_layout
+from tiling.pages import read_pages
 from tiling.rows import RowReader, check_bytes
 from tiling.segments import check_pages, promised_pages
 
@@ -126,7 +126,8 @@ class TiffImage(Closing):
     bits : int
         Stored bits of a sample.
     axes : str
-        Axes of the whole: page axes, then "YX", then "S" for channels; "I" is an unknown page axis.
+        Axes of the whole: page axes, then "YX", then "S" for channels; "I" is an unknown page axis,
+        "Q" one whose letter in the file cannot be right.
     page_shape : tuple of int
         Length of each page axis; their product is `pages`. () for a single page.
     photometric : str
@@ -149,8 +150,7 @@ class TiffImage(Closing):
         self.path = file.path
         ifds = walk(file, limits)
         first = next(ifds)
-        pages = [read_page_layout(file, first, limits)]
-        pages += (read_page_layout(file, ifd, limits) for ifd in ifds)
+        pages, directories = read_pages(file, first, ifds, limits)
         layout = pages[0].layout
         self.samples, self.height, self.width = layout.samples, layout.height, layout.width
         self.dtype, self.bits = layout.dtype, layout.bits
@@ -158,7 +158,7 @@ class TiffImage(Closing):
         _refuse_stk(file, first, len(pages))
         self.description = chosen_description(texts(file, first))
         meaning = page_axes(self.description, self.samples, (self.height, self.width))
-        pages = promised_pages(file, pages, meaning.images, limits)
+        pages = promised_pages(file, pages, meaning.images, limits, alone=directories == 1)
         check_pages(file, pages, limits)
         self.pages = len(pages)
         letters, self.page_shape = meaning.letters, meaning.shape
@@ -269,9 +269,9 @@ def _resolution(
     if meaning.per_unit is not None:
         return (*meaning.per_unit, meaning.unit)
     x, y = rational(file, ifd, 282), rational(file, ifd, 283)
-    if x is None or y is None:
+    if x is None or y is None or not meaning.y_factor:
         return None
     unit = {2: "inch", 3: "cm", 4: "mm", 5: "um"}.get(
         integer(file, ifd, 296, "ResolutionUnit", 2), ""
     )
-    return x, y, meaning.unit or unit
+    return x, y * meaning.y_factor, meaning.unit or unit

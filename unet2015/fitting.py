@@ -51,7 +51,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         "CUBLAS_STATUS_ALLOC_FAILED",
         "CUDNN_STATUS_ALLOC_FAILED",
     )
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in says)
+    if not isinstance(error, RuntimeError):
+        return False
+    # The whole of what oneDNN says where its working memory or code finds no room (ulimit -v). Of
+    # sizes that it does not know it says "could not create a primitive descriptor for a ...".
+    return str(error) == "could not create a primitive" or any(w in str(error) for w in says)
 
 
 @contextlib.contextmanager

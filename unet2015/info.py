@@ -36,7 +36,7 @@ def describe(file: Path) -> dict[str, Any]:
 def _reader(file: Path) -> Callable[[Path], dict[str, Any]]:
     """What describes a file of this kind."""
     if not file.exists():
-        raise InputError(file, "does not exist; check the name")
+        raise InputError(file, _missing(file))
     if (file / LAST).is_file():
         return _run
     if file.is_dir():
@@ -60,6 +60,19 @@ def _reader(file: Path) -> Callable[[Path], dict[str, Any]]:
     if start[:4] in _TIFF_STARTS or file.suffix.lower() in _IMAGE_SUFFIXES:
         return _tiff
     return _checkpoint
+
+
+def _missing(file: Path) -> str:
+    """Why there is no such file, and what to do."""
+    from tiling.replacing import hidden_predecessor
+
+    old = hidden_predecessor(file)
+    if old is None:
+        return "does not exist; check the name"
+    return (
+        f"does not exist: a run was killed while it replaced it. The earlier result is {old.name} "
+        "beside it; run again with --resume, or rename that folder"
+    )
 
 
 def _is_zoo_package(file: Path) -> bool:

@@ -129,7 +129,7 @@ def planes_of(
         if channel not in names:
             known = f"channels {', '.join(names)}" if names else "no names of channels"
             raise UsageFault(f"--channel {channel}: {path} has {known}; give a name or a number")
-        channel = names.index(channel)
+        channel = _only(names, channel, path)
     if channel is not None:
         if not 0 <= channel < found:
             raise UsageFault(
@@ -144,6 +144,18 @@ def planes_of(
         raise InputError(path, _misfit(source, found, channels, letters))
     groups = tuple(tuple(int(i) for i in row) for row in numbers.reshape(-1, numbers.shape[-1]))
     return Planes(source, letters, lengths, groups, (picked,) * len(groups))
+
+
+def _only(names: tuple[str, ...], name: str, path: str) -> int:
+    """Number of the one channel of this name."""
+    numbers = [number for number, other in enumerate(names) if other == name]
+    if len(numbers) > 1:
+        *most, last = map(str, numbers)
+        raise UsageFault(
+            f"--channel {name}: {path} has {len(numbers)} channels of this name; give the number of"
+            f" one: {', '.join(most)} or {last}"
+        )
+    return numbers[0]
 
 
 def _colours_as_planes(
@@ -187,7 +199,9 @@ def _leading(source: Any, path: str, axes: str) -> tuple[str, tuple[int, ...]]:
         letters = wanted[:-2]
     unknown = set(letters) - set(_PAGE_AXES + "C")
     if unknown:
-        raise InputError(path, f"has axes {said} {lengths}; say what they are with --axes")
+        odd = " that cannot be right (they do not end in YX)" if "Q" in letters else f" {said}"
+        shown = " x ".join(map(str, lengths))
+        raise InputError(path, f"has axes{odd}, {shown} pages; say what they are with --axes")
     return letters, lengths
 
 
@@ -200,7 +214,7 @@ def _misfit(source: Any, found: int, channels: int, letters: str) -> str:
         )
     if channels == 1:
         names = source.meaning.channels
-        first = names[0] if len(names) == found else "0"
+        first = names[0] if len(set(names)) == len(names) == found else "0"
         named = f" ({', '.join(names[:8])})" if len(names) == found else ""
         planar = hasattr(source, "image") and source.image.planar
         slices = f", or add --axes {letters}ZYX if they are slices" if planar else ""

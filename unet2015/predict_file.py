@@ -20,7 +20,7 @@ from tiling.formats import is_zarr_name
 from tiling.lock import holding
 from tiling.ome import checked_for_ome, is_ome_name
 from tiling.partial import discard_partial, unfinished_identity
-from tiling.replacing import clear_folders, new_folder
+from tiling.replacing import clear_folders, hidden_predecessor, new_folder
 from tiling.safe_write import check_output
 from unet2015.predict import geometry_of
 from unet2015.predict_history import (
@@ -121,6 +121,11 @@ def predict_file(
             order = _Order(
                 job, made_by, partial(check_input, job, made_by, changed_ns), progress, say
             )
+            if is_zarr_name(out) and _comes_back(real_target(out)):
+                say(
+                    f"{os.fsdecode(out)}: a run was killed while it replaced it; the earlier result"
+                    " gets its name back until this one is complete"
+                )
             if settings.save != "instances":
                 _forget_classes(classes_file(out))
                 return _write(order, out, overwrite=overwrite, resume=resume)
@@ -147,6 +152,11 @@ def _complete(out: str | os.PathLike[str], made_by: Mapping[str, Any]) -> bool:
     if found is not None and is_zarr_name(target):  # no setting decides how it is packed
         found["compression"] = made_by["compression"]
     return made_alike(found, made_by) and not unfinished
+
+
+def _comes_back(target: Path) -> bool:
+    """Whether the sink will put a predecessor back that a killed run had moved out of the way."""
+    return hidden_predecessor(target) is not None and new_folder(target).is_dir()
 
 
 def _clear_left(out: str | os.PathLike[str]) -> None:

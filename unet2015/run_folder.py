@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,21 @@ def _check_best(run: Run) -> None:
         run.warn(f"the best checkpoint so far is lost ({fault}); the best from here on replaces it")
 
 
+def _right_recipe(out: Path, then: Recipe, last: Path) -> str:
+    """How to resume with the recipe the run was started with, for a sentence."""
+    path = out / "recipe.json"
+    try:
+        said = Recipe.from_json(path.read_text("utf-8")) if path.is_file() else None
+    except (OSError, ValueError):
+        said = None
+    if said is not None and replace(said, steps=then.steps) == then:
+        return f"resume it with --recipe {path}"
+    return (
+        f"its {path.name} has been changed or lost since: put back the values that `unet2015 info "
+        f"{last}` shows, or name another folder for a new run"
+    )
+
+
 def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None:
     """Refuse a checkpoint of another recipe, data, network or scaling of image values."""
     then, now = Recipe.from_dict(state.recipe or {}), run.recipe
@@ -199,8 +214,8 @@ def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None
     ]
     if other:
         raise UsageFault(
-            f"{run.out} was started with another recipe ({'; '.join(other)});"
-            f" resume it with --recipe {run.out / 'recipe.json'}"
+            f"{run.out} was started with another recipe ({'; '.join(other)}); "
+            + _right_recipe(run.out, then, last)
         )
     if state.preprocessing.get("scale") != now.scale:
         raise ModelFileError(last, f"trained on images scaled by {state.preprocessing['scale']!r}")

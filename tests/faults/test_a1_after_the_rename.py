@@ -19,11 +19,12 @@ from tests.faults.killing import MAKE_MODEL, Command, content, count_calls, hidd
 from tests.faults.warm import Warm
 from tiling import open_sink, replacing, zarr_sink
 from tiling.disk import remove_folder
-from tiling.faults import Fault, InputChangedError, LockedError, WriteError
+from tiling.faults import Fault, InputChangedError, InputError, LockedError, WriteError
 from tiling.lock import OutputLock, holding
 from tiling.zarr_sink import ZarrSink
 from unet2015 import predict_file as product
 from unet2015.cli_predict import load_model
+from unet2015.info import describe
 from unet2015.predict_file import Settings, predict_file
 
 Forked = Callable[[Callable[[], object], str], int]
@@ -117,6 +118,25 @@ def test_b5_a_predecessor_that_could_not_be_deleted_goes_with_a_later_run(
     lay(image.with_name(".o.zarr.trash.zarr"), "older")
     assert run.run(warm, "--resume").code == 0
     assert hidden(image.parent) == []
+
+
+def test_a1_a_predecessor_under_its_hidden_name_is_told(
+    place: Path, image: Path, warm: Warm
+) -> None:
+    """As a kill between the two renames leaves it."""
+    run = command(place, image, "o.zarr", "--overwrite")
+    assert run.run(warm).code == 0
+    before = content(run.out)
+    run.out.rename(image.with_name(".o.zarr.old.zarr"))
+    with pytest.raises(InputError, match=r"earlier result is \.o\.zarr\.old\.zarr beside it; run"):
+        describe(run.out)
+    replacing.new_folder(run.out).mkdir()
+    ended = run.run(warm, "--resume")
+    assert (ended.code, content(run.out), hidden(image.parent)) == (0, before, [])
+    assert "the earlier result gets its name back until this one is complete" in ended.err
+    assert "gets its name back" not in run.run(warm, "--resume").err
+    with pytest.raises(InputError, match="does not exist; check the name"):
+        describe(image.with_name("p.zarr"))
 
 
 @pytest.mark.parametrize("call", ["unlink", "rmdir"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import struct
@@ -21,6 +22,7 @@ import tifffile
 from broken_tiff import deflated, first_page, tiff  # see conftest.py
 from PIL import Image
 
+import tiling.segments
 from tiling.faults import InputError
 from tiling.images import read_image
 from tiling.lzw import sound_bytes
@@ -33,6 +35,12 @@ from unet2015.stack_files import read_stack_pair
 
 ROOT = Path(__file__).parents[2]
 PIXELS = np.arange(48, dtype=np.uint8).reshape(6, 8)
+
+
+REMEDY = re.compile(
+    r"[;:,(] ?(?:copy|save|convert|split|cut|fetch|export|unpack|take|name|run|pip install|choose|"
+    r"close|raise|or \w+)|is damaged: a [\w ]+ segment"  # decode.py leaves it open
+)
 
 
 @contextlib.contextmanager
@@ -62,6 +70,7 @@ def refused(path: Path, content: bytes, match: str) -> None:
     assert caught.value.exit_code == 3
     assert str(path) in str(caught.value)
     assert "\n" not in caught.value.reason
+    assert REMEDY.search(caught.value.reason), "a refusal says what to do"
 
 
 def test_the_unbroken_file_is_read(tmp_path: Path) -> None:
@@ -152,7 +161,7 @@ C2 = {
     "deflate with a wrong sum": (tiff({259: (3, 8)}, data=zlib.compress(bytes(48))[:-1] + b"\x07"),
                                  "cannot be decoded"),
     "no deflate at all": (tiff({259: (3, 8)}, data=b"\xfe" * 40), "cannot be decoded"),
-    "bigtiff with 4-byte offsets": (struct.pack("<2sHHHQ", b"II", 43, 4, 0, 16), "not a TIFF"),
+    "bigtiff of 4-byte offsets": (struct.pack("<2sHHHQ", b"II", 43, 4, 0, 16), "have 4 bytes"),
 }  # fmt: skip
 
 
@@ -453,6 +462,87 @@ def test_c14_mixed_pages(tmp_path: Path, change: dict[int, Any], name: str) -> N
 # C15, C17 to C20 ----------------------------------------------------------------------------
 
 
+SMALLER = {256: (4, 4), 257: (4, 3), 278: (4, 3), 273: (4, 112), 279: (4, 12)}
+SECOND = {273: (4, 64), 279: (4, 48)}
+TWO_AND_A_COPY = {"data": bytes(range(48)) * 2 + bytes(12)}
+
+
+def outcome(path: Path) -> Any:
+    try:
+        return read_stack(path).tolist()
+    except InputError as error:
+        return str(error)
+
+
+def test_c8_many_small_pages_are_checked_at_once_as_they_are_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rng = tmp_path / "a.tif", np.random.default_rng(0)
+    packed, seen = zlib.compress(bytes(48), 0), set()
+    places = [0, 8, 16, 64, 112, 113, 500, 2**31, 2**32 - 1]
+    for compression in (1, 8):
+        data = bytes(144) if compression == 1 else packed * 3
+        size = len(data) // 3
+        for number in range(120):
+            pages: list[dict[int, Any]] = [
+                {259: (3, compression), 273: (4, 16 + size * k), 279: (4, size)} for k in range(3)
+            ]
+            for _ in range(number % 3):
+                tag = int(rng.choice([273, 279]))
+                value = int(rng.choice([*places, 1, size, size + 1]))
+                pages[int(rng.integers(3))][tag] = (4, value)
+            path.write_bytes(tiff(*pages, data=data))
+            found = outcome(path)
+            with monkeypatch.context() as patch:
+                patch.setattr(tiling.segments, "_sound_strips", lambda *_: None)
+                assert outcome(path) == found
+            seen.add(found.partition(": ")[2][:30] if isinstance(found, str) else "read")
+    assert len(seen) > 4
+
+
+@pytest.mark.parametrize("tag", [{254: (4, 1)}, {254: (3, 1)}, {254: (4, 3)}, {255: (3, 2)}])
+def test_c14_smaller_copies_among_the_pages_are_no_slices(
+    tmp_path: Path, tag: dict[int, Any]
+) -> None:
+    first = {273: (4, 16), 279: (4, 48)}
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(first, SMALLER | tag, SECOND | {254: (4, 2)}, **TWO_AND_A_COPY))
+    np.testing.assert_array_equal(read_stack(path), [PIXELS, PIXELS])
+    damaged = tiff(first, SMALLER | tag, SECOND | {279: (4, 47)}, **TWO_AND_A_COPY)
+    refused(path, damaged, "page 2: is damaged")
+    refused(path, tiff(first, SMALLER, **TWO_AND_A_COPY), "page 1: has width 4")
+
+
+@pytest.mark.parametrize(
+    ("tags", "match"),
+    [
+        ({254: (4, 1)}, r"page 1: is said to be a smaller copy .* 8 x 6 .*; save"),
+        ({255: (3, 2)}, r"page 1: is said to be a smaller copy .*; save"),
+        ({254: (4, 1), 256: (4, 9)}, r"page 1: is said to be a smaller copy .* 9 x 6 "),
+        ({254: (4, 4)}, r"page 1: is the transparency mask of another page .*; save"),
+        ({254: (4, 5)}, r"page 1: is the transparency mask of another page .*; save"),
+        ({254: (4, [1, 1])}, r"page 1: NewSubfileType has 2 values"),
+    ],
+)
+def test_c14_a_mask_or_a_copy_of_equal_size_is_not_taken_for_a_slice(
+    tmp_path: Path, tags: dict[int, Any], match: str
+) -> None:
+    first = {273: (4, 16), 279: (4, 48)}
+    refused(tmp_path / "a.tif", tiff(first, SECOND | tags, **TWO_AND_A_COPY), match)
+
+
+def test_c1_images_behind_a_directory_are_not_looked_for_among_copies(tmp_path: Path) -> None:
+    first = {273: (4, 16), 279: (4, 48), 270: (2, b"ImageJ=1.54f\nimages=2\nslices=2\n\0")}
+    content = tiff(first, SMALLER | {254: (4, 1)}, **TWO_AND_A_COPY)
+    refused(tmp_path / "a.tif", content, "promises 2 images but there are 1 pages; save it again")
+
+
+def test_c14_a_level_of_a_pyramid_that_stands_alone_is_read(tmp_path: Path) -> None:
+    path, first = tmp_path / "a.tif", {273: (4, 16), 279: (4, 48), 254: (4, 1)}
+    path.write_bytes(tiff(first, SECOND | {254: (4, 1)}, **TWO_AND_A_COPY))
+    np.testing.assert_array_equal(read_stack(path), [PIXELS, PIXELS])
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_c15_nan_and_inf_are_counted_and_placed(bad: float, dtype: type) -> None:
@@ -498,7 +588,7 @@ def test_c23_no_ordinary_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"", "empty"), (b"I", "not a TIFF"), (b"II*\0", "not a TIFF"),
+        (b"", "empty"), (b"I", "not a TIFF"), (b"II*\0", "cut off in its h"),
         (b"\n<!DOCTYPE html><html><body>404</body></html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
         (b"\xff\xd8\xff\xe0\0\x10JFIF", "JPEG"), (b"\x1f\x8b\x08\0", "gzip"),
@@ -596,9 +686,10 @@ def test_c24_ome_says_which_page_is_which_plane(
         ('<TiffData IFD="0"/><TiffData IFD="1"/>', "give no page to 1 of 2"),
         ('<TiffData IFD="0"/><TiffData IFD="2" FirstC="1"/>', "beyond the 2"),
         ('<TiffData IFD="0" FirstC="2"/>', "name C 2, but SizeC is 2"),
-        ('<TiffData IFD="-1" PlaneCount="2"/>', "a page beyond the 2"),
-        ('<TiffData IFD="4294967296" PlaneCount="2"/>', "a page beyond the 2"),
-        ('<TiffData IFD="0" PlaneCount="+2"/>', "planes of 2"),
+        ('<TiffData IFD="-1" PlaneCount="2"/>', "say IFD='-1', which is no number"),
+        ('<TiffData IFD="4294967296" PlaneCount="2"/>', "say IFD='4294967296', which is no number"),
+        ('<TiffData IFD="0" PlaneCount="+2"/>', r"say PlaneCount='\+2', which is no number"),
+        ('<TiffData IFD="0" FirstC="one"/>', "say FirstC='one', which is no number"),
         ("<TiffData/>" * 30_000, "name 60000 planes of 2"),
     ],
 )
@@ -715,6 +806,42 @@ PNG = {
 def test_png_faults(tmp_path: Path, name: str) -> None:
     content, match = PNG[name]
     refused(tmp_path / "a.png", content, match)
+
+
+def exif(orientation: int, order: str = ">", start: int = 8) -> tuple[bytes, bytes]:
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    entries = struct.pack(order + "HHIHH", 270, 2, 1, 0, 0)
+    entries += struct.pack(order + "HHIHH", 274, 3, 1, orientation, 0)
+    return b"eXIf", mark + struct.pack(order + "IH", start, 2) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_c13_orientation_of_a_png(tmp_path: Path, order: str) -> None:
+    path, turned = tmp_path / "a.png", exif(6, order)
+    for chunks in ((header(), turned, ROWS, END), (header(), ROWS, turned, END)):
+        refused(path, png(*chunks), "has orientation 6 .*; save it with orientation 1")
+    for said in (exif(1, order), exif(6, order, start=999), (b"eXIf", turned[1][:20]),
+                 (b"eXIf", turned[1][:9]), (b"eXIf", b"")):  # fmt: skip
+        path.write_bytes(png(header(), said, ROWS, END))
+        assert read_image(path).shape == (1, 3, 4)
+    image = Image.new("L", (4, 3))
+    image.getexif()[274] = 3
+    image.save(path, exif=image.getexif())
+    refused(path, path.read_bytes(), "has orientation 3")
+
+
+@pytest.mark.parametrize(
+    ("head", "match"),
+    [
+        (b"II+\0\x04\0\0\0", "a damaged BigTIFF: it says that its offsets have 4 bytes"),
+        (b"II+\0\x08\0\1\0", "a damaged BigTIFF: it says .* and 1 after it"),
+    ],
+)
+def test_c2_bigtiff_with_other_offsets_is_told_as_such(
+    tmp_path: Path, head: bytes, match: str
+) -> None:
+    refused(tmp_path / "a.tif", head + tiff(big=True)[8:], match)
+    refused(tmp_path / "a.tif", tiff(big=True)[:15], "a TIFF that is cut off in its header")
 
 
 @pytest.mark.parametrize(
