@@ -118,22 +118,27 @@ def test_every_row_of_the_throughput_runs_as_on_a_gpu(row, gpu, monkeypatch, tmp
 def test_network_and_prediction_take_turns(monkeypatch, tmp_path):
     tiling_throughput.write_image(tmp_path / "in.tif", 230)
     options = options_of(tmp_path, "ours", monkeypatch)
-    words = {k: v for k, v in vars(options).items() if k not in ("folder", "precision")}
-    found = tiling_pairs.measured(argparse.Namespace(**words, rounds=2), tmp_path, "fp32")
+    words = {k: v for k, v in vars(options).items() if k not in ("folder", "precision", "rows")}
+    found = tiling_pairs.measured(
+        argparse.Namespace(**words, rounds=2, rows=["ours", "labels"]), tmp_path, "fp32"
+    )
     assert [sorted(one) for one in found["rounds"]] == [[
-        "network cpu_seconds", "network seconds", "ours cpu_seconds", "ours seconds",
+        "labels cpu_seconds", "labels seconds", "network cpu_seconds", "network seconds",
+        "ours cpu_seconds", "ours seconds",
     ]] * 2  # fmt: skip
     assert all(len(figures) == 2 for one in found["rounds"] for figures in one.values())
     told = found["network_by_ours"]["seconds"]
     assert 0 < told["from"] <= told["median"] <= told["to"]
     assert 0 < found["added_up"]["network_by_both"] < 1
-    report = {"base_channels": 1, "measured": [found]}
-    assert len(tiling_pairs.table(report)["rows"][0]) == len(tiling_pairs.table(report)["columns"])
+    told = {"side": 230, "device": "cpu", "base_channels": 1, "rows": ["ours", "labels"]}
+    table = tiling_pairs.table({**told, "measured": [found]})
+    assert [row[0] for row in table["rows"]] == ["probability, uint8", "labels"]
+    assert {len(row) for row in table["rows"]} == {len(table["columns"])}
 
 
 def test_the_ratio_of_a_round_is_that_of_its_sums():
     slow = {"network seconds": [2.0, 4.0], "ours seconds": [5.0, 3.0]}
-    assert tiling_pairs.ratios([slow], "seconds") == [0.75]
+    assert tiling_pairs.ratios([slow], "ours", "seconds") == [0.75]
     told = tiling_pairs.summary([0.9] * 7 + [0.5])
     assert told == {"median": 0.9, "from": 0.9, "to": 0.9}
 

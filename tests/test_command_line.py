@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,12 @@ import tifffile
 from PIL import Image
 
 from tests.tiny_run import write_tiny
+from tiling import command
 from tiling.command import answer, finish, note, tell
 from tiling.disk import writing
 from tiling.faults import WriteError
 from tiling.process import machine
+from tiling.signals import leave
 from unet2015.checkpoint import Checkpoint, describe_network, save
 from unet2015.cli import main
 from unet2015.info import describe
@@ -319,3 +322,47 @@ def test_a_command_in_a_folder_that_was_deleted_says_so(run, tmp_path, monkeypat
     assert said.count("\n") == 1
     assert "has been deleted; change to one that exists" in said
     assert main(["--help"]) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("first", [True, False])
+def test_a9_a_signal_while_the_program_leaves_ends_it_without_a_traceback(number, first):
+    """First: a signal was told of already, and this is the second one."""
+    script = """if True:
+        import atexit, os, signal, sys
+        from tiling.command import finish
+        from tiling.signals import leave
+
+        number, first = int(sys.argv[1]), sys.argv[2] == "True"
+        atexit.register(lambda: [os.kill(os.getpid(), number), [0 for _ in range(10**7)]])
+        work = (lambda: os.kill(os.getpid(), number)) if first else (lambda: None)
+        leave(lambda: finish("program", work))
+    """
+    words = [sys.executable, "-c", script, str(int(number)), str(first)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == -number
+    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]
+    assert done.stderr == (f"program: {word}\n" if first else "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a9_a_signal_while_another_is_told_changes_nothing(number, code, monkeypatch):
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+
+    def told(_text):
+        os.kill(os.getpid(), number)
+
+    def work():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "note", told)
+    try:
+        with pytest.raises(SystemExit) as left:
+            leave(lambda: command.finish("program", work))
+        assert left.value.code == code
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 import tracemalloc
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -569,3 +572,23 @@ def test_a_smaller_probe_tile_sees_the_same_for_less(output):
     result = np.empty((2, 90, 130))
     bad = stitch(image, network, result, geometry(30), step="paper", seams=rule)
     assert bad.probe_difference > 0.1
+
+
+def test_ctrl_c_during_the_last_band_waits_for_it():
+    """Python up to 3.12 takes a thread for ended whose `join` a signal interrupts."""
+
+    class Slow:
+        shape = (256, 64)
+        ended: ClassVar[list[int]] = []
+
+        def __setitem__(self, key, block):
+            if key[1].stop == 256:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.3)  # the main thread is interrupted while it waits for this band
+            self.ended.append(key[1].stop)
+
+    geometry = Geometry(margin=0, period=1, output=64)
+    with pytest.raises(KeyboardInterrupt):
+        stitch(np.ones((256, 64)), lambda tiles: tiles, Slow(), geometry)
+    assert Slow.ended == [64, 128, 192, 256]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tiling")]

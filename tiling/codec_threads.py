@@ -7,10 +7,11 @@ reads and writes some 50 megapixels a second, less than a GPU segments.
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
+
+from tiling.worker import Worker
 
 __all__ = ["codec_threads", "on_threads"]
 
@@ -66,10 +67,7 @@ def on_threads(work: Callable[[T], object], items: Iterable[T]) -> None:
             raised.append(error)
             left.clear()
 
-    helpers = [
-        threading.Thread(target=help_on, name="tiling codec", daemon=True)
-        for _ in range(min(codec_threads(), len(left)) - 1)
-    ]
+    helpers = [Worker(help_on, "tiling codec") for _ in range(min(codec_threads(), len(left)) - 1)]
     for helper in helpers:
         helper.start()
     try:

@@ -14,21 +14,18 @@ import functools
 import io
 import os
 import re
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from tiling.faults import Fault, UsageFault, WriteError
+from tiling.signals import Terminated, raise_on_sigterm
 
 if TYPE_CHECKING:
     import typer
 
 __all__ = [
-    "Terminated",
     "answer",
     "answering",
     "deferred",
@@ -37,41 +34,11 @@ __all__ = [
     "run_app",
     "tell",
     "tidy",
-    "undisturbed",
     "visible",
 ]
 
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 _LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived: unwinds like KeyboardInterrupt, so that temporary files are removed."""
-
-
-def _on_sigterm(_signum: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back while things change that belong together."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-
-    def hold(signum: int, _frame: FrameType | None) -> None:
-        held.append(signum)
-
-    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if held:
-            signal.raise_signal(held[0])
 
 
 def visible(text: str) -> str:
@@ -245,7 +212,7 @@ def finish(program: str, command: Callable[[], object], *, show_traceback: bool 
     show_traceback
         Also print the traceback (`--traceback`).
     """
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    raise_on_sigterm()
     _open_closed_streams()
     code = _exit_code(program, command, show_traceback=show_traceback)
     try:

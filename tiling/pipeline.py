@@ -6,7 +6,6 @@ two bands, of which one is filled while the other is written.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from tiling.channel import Channel, ClosedError
 from tiling.mirror import Source
 from tiling.plan import Plan
 from tiling.tally import Tally
+from tiling.worker import Worker
 
 __all__ = ["Pipeline"]
 
@@ -68,23 +68,19 @@ class Pipeline:
     def go(self) -> None:
         """Start the threads, run the function, join the threads whatever happens."""
         start = perf_counter()
-        threads = [
-            threading.Thread(target=work, name=f"tiling {work.__name__.strip('_')}", daemon=True)
-            for work in (self._read, self._write)
-        ]
+        reader, writer = Worker(self._read, "tiling read"), Worker(self._write, "tiling write")
         try:
-            for thread in threads:
-                thread.start()
+            reader.start()
+            writer.start()
             self._compute()
             self.bands.finish()
-            threads[1].join()
+            writer.join()
             self.bands.check()
         finally:
             self.batches.close()
             self.bands.finish()  # what is complete is still written, also after Ctrl-C
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+            reader.join()
+            writer.join()
         self.tally.seconds = perf_counter() - start
 
     def _read(self) -> None:

@@ -53,6 +53,16 @@ def tile_side(shape: tuple[int, ...]) -> int:
     It divides the steps of the usual output tiles: 128 px that of 388, 256 px those of 516, 772 and
     1540. Each tile costs some calls of Python, for which a fast GPU waits where tiles are small.
 
+    Parameters
+    ----------
+    shape
+        (..., H, W) in px.
+
+    Returns
+    -------
+    int
+        In px.
+
     Examples
     --------
     >>> tile_side((512, 512)), tile_side((4, 300, 20_000))

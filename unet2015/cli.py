@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from tiling.command import deferred, run_app, tell, tidy
+from tiling.signals import leave
 from unet2015.cli_predict import predict
 from unet2015.cli_train import train
 from unet2015.score_cli import score
@@ -152,4 +153,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Console script: `main`, then leave with its exit code."""
-    raise SystemExit(main())
+    leave(main)

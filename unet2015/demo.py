@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling import Summary
-from tiling.command import Terminated, note, tell, tidy
+from tiling.command import note, tell, tidy
 from tiling.faults import UsageFault, WriteError
 from tiling.images import read_stack
 from tiling.safe_write import write_text
+from tiling.signals import Terminated
 from unet2015.baselines import baselines
 from unet2015.checkpoint import build_network, load
 from unet2015.device import choose_device

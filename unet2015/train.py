@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tiling.command import Terminated, undisturbed
 from tiling.faults import Fault, NumericsError, UsageFault
+from tiling.signals import Terminated, undisturbed
 from unet2015.data import Stack, batches
 from unet2015.device import choose_precision
 from unet2015.net import UNet, init_paper_weights, output_side

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tiling import SeamRule
-from tiling.command import undisturbed
 from tiling.faults import NumericsError
+from tiling.signals import undisturbed
 from unet2015.data import Stack
 from unet2015.predict import predict_array
 from unet2015.recipe import Recipe

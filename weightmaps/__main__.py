@@ -18,11 +18,12 @@ def run() -> None:
     plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it is ignored
     if plain:
         signal.signal(signal.SIGINT, _stop)
+    from tiling.signals import leave
     from weightmaps.cli import main
 
     if plain:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    raise SystemExit(main())
+    leave(main)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiling.command import Terminated, answer, deferred, run_app, tell, tidy
+from tiling.command import answer, deferred, run_app, tell, tidy
 from tiling.faults import UsageFault, WriteError
+from tiling.signals import Terminated
 
 if TYPE_CHECKING:
     from weightmaps.spec import WeightMapSpec
