@@ -149,6 +149,8 @@ def test_f9_a_library_that_leaves_because_nobody_reads_is_no_failure():
     "error",
     [
         RuntimeError("can't start new thread"),
+        ImportError("libfoo.so: failed to map segment from shared object"),
+        RuntimeError("libdeflate_alloc_compressor returned 'NULL'"),
         OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
         BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
     ],

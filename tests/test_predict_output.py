@@ -310,6 +310,9 @@ def test_resuming_a_complete_output_does_nothing(stack, tmp_path, monkeypatch, n
     assert "is complete, made with these settings" in told[-1]
     assert not leftover.exists()
     other = [{"threshold": 0.4, "save": "label"}, {"channel": 0}]
+    other.append({"seam_tolerance": 0.5})
+    if save == "probability":
+        other.append({"dtype": "float32"})
     if name != "out.zarr":  # which no setting packs in another way
         other.append({"compression": "none"})
     for changes in other:
@@ -317,6 +320,24 @@ def test_resuming_a_complete_output_does_nothing(stack, tmp_path, monkeypatch, n
             predict_file(model(), stack, out, replace(settings, **changes), resume=True)
     with pytest.raises(WriteError, match="already exists"):
         predict_file(replace(model(), sha256="x"), stack, out, settings, resume=True)
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
+def test_a_complete_output_that_does_not_tell_its_type_has_the_type_it_has(stack, tmp_path, name):
+    """Files made before the type was told of."""
+    out = tmp_path / name
+    predict_file(model(), stack, out, SMALL)
+    assert finished(out)["dtype"] == "uint8"
+    if name == "out.zarr":
+        document = json.loads((out / "zarr.json").read_text())
+        del document["attributes"]["unet2015"]["dtype"]
+        (out / "zarr.json").write_text(json.dumps(document))
+    else:
+        out.write_bytes(out.read_bytes().replace(b'"dtype": "uint8", ', b" " * 18))
+    assert finished(out)["dtype"] == "uint8"
+    assert predict_file(model(), stack, out, SMALL, resume=True) == []
+    with pytest.raises(WriteError, match="already exists"):
+        predict_file(model(), stack, out, replace(SMALL, dtype="float32"), resume=True)
 
 
 @pytest.mark.parametrize("tile", [5, 2**70, -4, True, "100"])

@@ -361,6 +361,13 @@ def test_tifffile_shaped_axes(tmp_path: Path) -> None:
         assert (image.axes, image.page_shape) == ("YX", ())
 
 
+def test_more_images_than_can_be_counted_are_no_single_page(tmp_path: Path) -> None:
+    text = "ImageJ=1.54f\nimages=1000000000\n"
+    path = written(tmp_path / "a.tif", picture("u1", (4, 5)), description=text)
+    with pytest.raises(InputError, match="promises 1000000000 images"):
+        open_tiff(path)
+
+
 @pytest.mark.parametrize(
     ("axes", "shape", "expected"),
     [
@@ -548,6 +555,7 @@ def test_imagej_units_of_rows_and_slices(said: str, unit: str, z_step: tuple[flo
         ("unit=furlong\nyunit=cm\n", "NONE", None),
         ("yunit=cm\n", "NONE", None),
         ("unit=furlong\n", "NONE", (4.0, 2.0, "")),
+        ("unit=pixel\n", "CENTIMETER", None),
     ],
 )
 def test_imagej_gives_rows_and_columns_a_unit_each(

@@ -45,7 +45,7 @@ class PageAxes:
     images
         Number of images the description promises; 0 when it promises none.
     unit
-        Unit of length in the description, or ''.
+        Unit of length in the description, '' for none, '?' for one that is not known.
     y_factor
         What the tag's pixels per unit of y are to be multiplied by, where ImageJ gives y another
         unit than x; 0 where one of the two is not known.
@@ -119,7 +119,7 @@ def chosen_description(descriptions: Sequence[str]) -> str:
 def _imagej(text: str) -> PageAxes:
     found = dict(_IMAGEJ_LINE.findall(text[:8192].replace("\r", "")))
     length = {name: _count(found.get(name, "")) or 1 for name in ("frames", "slices", "channels")}
-    images = _count(found.get("images", "")) or math.prod(length.values())
+    images = _count(found.get("images", ""), 18) or math.prod(length.values())
     letters, shape = _without_ones("TZC", tuple(length.values()))
     if math.prod(shape) != images:
         letters, shape = _without_ones("I", (images,))
@@ -127,8 +127,9 @@ def _imagej(text: str) -> PageAxes:
     y_told, z_told = (found.get(name, told).lower() for name in ("yunit", "zunit"))
     unit, y_unit, z_unit = (_UNITS.get(word, "") for word in (told, y_told, z_told))
     same = told == y_told or unit == y_unit != ""
+    y_factor = 1.0 if same else in_unit(1.0, unit or "?", y_unit)
     return PageAxes(
-        letters, shape, images, unit, 1.0 if same else in_unit(1.0, unit or "?", y_unit),
+        letters, shape, images, unit or "?" * bool(told), y_factor,
         z_step=(_length(found.get("spacing", "")), z_unit),
     )  # fmt: skip
 
@@ -219,8 +220,8 @@ def _without_ones(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int,
     return "".join(axis for axis, _ in kept), tuple(side for _, side in kept)
 
 
-def _count(text: str) -> int:
-    return int(text) if re.fullmatch(r"[0-9]{1,9}", text.strip()) else 0
+def _count(text: str, digits: int = 9) -> int:
+    return int(text) if re.fullmatch(rf"[0-9]{{1,{digits}}}", text.strip()) else 0
 
 
 def _length(text: str) -> float:

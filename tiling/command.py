@@ -39,6 +39,8 @@ __all__ = [
 
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 _LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+# What threads, the loader of modules and libdeflate say where they get no memory.
+_NO_ROOM = ("can't start new thread", "failed to map segment", "libdeflate_alloc_compressor")
 
 
 def visible(text: str) -> str:
@@ -273,7 +275,7 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
     number = error.errno if isinstance(error, OSError) else 0
     if number in _REFUSED:
         return f"{getattr(error, 'filename', None) or 'output'}: {os.strerror(number or 0)}", 5
-    if number in _LIMITS or "can't start new thread" in str(error):
+    if number in _LIMITS or any(words in str(error) for words in _NO_ROOM):
         why = os.strerror(number) if number else error
         return f"{why}; raise the limits of files (ulimit -n), processes (-u) and memory (-v)", 6
     return f"this is a bug in unet2015, please report it: {type(error).__name__}: {error}", 1

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiling.faults import InputError
+from tiling.input_file import ANEW
 from tiling.lzw import sound_bytes
 from tiling.pages import CODECS, DEFLATE, DEFLATE_OLD, LZW, NONE, Layout
 
@@ -51,7 +52,7 @@ def decompress(path: str, page: int, compression: int, data: bytes, length: int)
         raise InputError(
             path,
             f"is damaged: a {CODECS[compression]} segment has {_many(found, length)} bytes, "
-            f"its pixels need {length}",
+            f"its pixels need {length}; {ANEW}",
             page=page,
         )
     return found
@@ -91,12 +92,7 @@ def _by_tifffile(path: str, page: int, compression: int, data: bytes, length: in
     try:
         codec = tifffile.TIFF.DECOMPRESSORS[compression]
     except KeyError as error:
-        raise InputError(
-            path,
-            f"is compressed with {name}, which needs the package imagecodecs: "
-            "pip install imagecodecs",
-            page=page,
-        ) from error
+        raise _lacks_imagecodecs(path, page, name) from error
     # One byte more than needed, so that too long a segment shows. Not for LZW: some encoders
     # (Cell Tracking Challenge files) end a strip with a code of surplus bytes, which libtiff
     # drops too.
@@ -105,10 +101,16 @@ def _by_tifffile(path: str, page: int, compression: int, data: bytes, length: in
         room, data = length, data[: sound_bytes(data, length)]
     try:
         return bytes(codec(data, out=room))
+    except ImportError as error:  # a name that tifffile has for a codec of newer Pythons
+        raise _lacks_imagecodecs(path, page, name) from error
     except Exception as error:
-        raise InputError(
-            path, f"is damaged: a {name} segment cannot be decoded ({error})", page=page
-        ) from error
+        reason = f"is damaged: a {name} segment cannot be decoded; {ANEW}"
+        raise InputError(path, reason, page=page) from error
+
+
+def _lacks_imagecodecs(path: str, page: int, name: str) -> InputError:
+    reason = f"is compressed with {name}, which needs the package imagecodecs"
+    return InputError(path, f"{reason}: pip install imagecodecs", page=page)
 
 
 class DeflateStream:
@@ -162,7 +164,7 @@ class DeflateStream:
                 if not self._stored:
                     self._stored = next(self._blocks)
             except zlib.error as error:
-                raise self._damaged(f"cannot be decoded ({error})") from error
+                raise self._damaged("cannot be decoded") from error
             except StopIteration:
                 raise self._damaged("ends too early") from None
 
@@ -172,7 +174,7 @@ class DeflateStream:
             try:
                 more = self._zlib.decompress(self._stored or next(self._blocks), 1)
             except zlib.error as error:
-                raise self._damaged(f"cannot be decoded ({error})") from error
+                raise self._damaged("cannot be decoded") from error
             except StopIteration:
                 raise self._damaged("has no end") from None
             self._stored = self._zlib.unconsumed_tail
@@ -180,7 +182,8 @@ class DeflateStream:
                 raise self._damaged("holds more than its pixels")
 
     def _damaged(self, what: str) -> InputError:
-        return InputError(self._path, f"is damaged: a deflate segment {what}", page=self._page)
+        reason = f"is damaged: a deflate segment {what}; {ANEW}"
+        return InputError(self._path, reason, page=self._page)
 
 
 def to_pixels(data: bytes, layout: Layout, order: Literal["<", ">"], rows: int) -> npt.NDArray[Any]:

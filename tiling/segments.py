@@ -85,6 +85,7 @@ def check_pages(file: InputFile, pages: list[Page], limits: Limits) -> None:
     stored, decoded, pieces = 0, 0, []
     if sound is not None:
         decoded, pieces = len(pages) * _decoded(first), [sound]
+        stored = int((sound[:, 1] - sound[:, 0]).sum())
     for page in () if sound is not None else pages:
         _check_equal(file, first, page)
         found = segments(file, page)
@@ -101,9 +102,26 @@ def check_pages(file: InputFile, pages: list[Page], limits: Limits) -> None:
             f"has {decoded} bytes in its tiles but {pixels} bytes of pixels; save it in smaller "
             "tiles",
         )
+    _check_ratio(file, pages, stored, limits)
     if one_piece:
         pieces = [np.array([[pieces[0][0, 0], pieces[1][-1, 1], 0]], np.uint64)]
     _check_apart(file, pages, np.concatenate(pieces))
+
+
+def _check_ratio(file: InputFile, pages: list[Page], stored: int, limits: Limits) -> None:
+    """Refuse many pages, none of them a bomb by itself, that decode to far more than is stored."""
+    large = (
+        page.layout.page_bytes
+        for page in pages
+        if page.layout.compression != NONE and page.layout.rows * page.layout.row_bytes > _TINY
+    )
+    decoded = sum(large)
+    if decoded > _MUCH and decoded > limits.max_ratio * stored:
+        raise InputError(
+            file.path,
+            f"decodes to {decoded / stored:.0f} times its size, above max_ratio "
+            f"{limits.max_ratio:g}; save it with deflate",
+        )
 
 
 def _sound_strips(file: InputFile, pages: list[Page]) -> npt.NDArray[np.uint64] | None:

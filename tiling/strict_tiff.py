@@ -274,4 +274,6 @@ def _resolution(
     unit = {2: "inch", 3: "cm", 4: "mm", 5: "um"}.get(
         integer(file, ifd, 296, "ResolutionUnit", 2), ""
     )
+    if meaning.unit == "?":  # ImageJ names one that is not known: it is not that of the tag
+        return None if unit else (x, y, "")
     return x, y * meaning.y_factor, meaning.unit or unit

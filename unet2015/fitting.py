@@ -140,9 +140,10 @@ class Fitting:
             output = side - 2 * self._margin
             half = halved(output, self._period)
             if half >= output:
+                other = "" if self._device.type == "cpu" else ", or use --device cpu"
                 raise MemoryFault(
-                    f"the device has too little memory even for an input of {shape[-2]} x "
-                    f"{shape[-1]} px; free some, or use --device cpu or --memory"
+                    f"there is too little memory even for an input of {shape[-2]} x {shape[-1]} px;"
+                    f" free some{other}"
                 )
             spans.append([(0, half), (output - half, half)])
         for (top, height), (left, width) in itertools.product(*spans):

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tiling import SeamRule, open_source
 from tiling.difference import noted
 from tiling.disk import beside, real_target
@@ -85,6 +87,7 @@ def provenance(job: Job, scale: Scale) -> dict[str, Any]:
         "offset": scale.offset,
         "gain": scale.gain,
         "save": settings.save,
+        "dtype": job.dtype,
         "classes": "all" if wanted.only is None else wanted.only,
         "output_tile": job.geometry.output,
         "step": settings.step,
@@ -106,6 +109,7 @@ def provenance(job: Job, scale: Scale) -> dict[str, Any]:
         "channel": settings.channel,
         "channels_in": channels or None,
         "pyramid": job.pyramid or None,
+        "seam_tolerance": settings.seam_tolerance,
     }
     return found | {name: value for name, value in optional.items() if value is not None}
 
@@ -157,6 +161,7 @@ def finished(out: _StrPath) -> dict[str, Any] | None:
     try:
         with open_source(target) as source:
             found = dict(source.provenance)
+            found.setdefault("dtype", np.dtype(source.dtype).name)  # of a file of ours without it
     except InputError:
         return None
     return found if found.pop("seams", None) is not None else None

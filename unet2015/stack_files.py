@@ -145,10 +145,13 @@ def _read_pair(read: _Read, name: str, image: Path, label: Path) -> None:
         read.notes.append(f"{image}: {len(truths)} slices stored as planar RGB, read as slices")
         pictures = pictures.transpose(1, 0, 2, 3)
     if len(pictures) != len(truths):
-        raise InputError(label, f"has {len(truths)} pages, but {image} has {len(pictures)}")
+        reason = f"has {len(truths)} pages, but {image} has {len(pictures)}"
+        raise InputError(label, f"{reason}; name the labels of this stack")
     if pictures.shape[2:] != truths.shape[2:]:
         raise InputError(
-            label, f"is {_size(truths)}, but {image} is {_size(pictures)} (height x width)"
+            label,
+            f"is {_size(truths)}, but {image} is {_size(pictures)} (height x width); name the "
+            "labels of this stack",
         )
     read.images.extend(pictures)
     read.labels.extend(truths[:, 0])

@@ -101,7 +101,7 @@ def whole_numbers(array: Labels) -> Labels:
         where = tuple(int(i[0]) for i in np.nonzero(bad))
         raise ValueError(
             f"label {array[where]} at {where} is not a whole number below 2**53; "
-            "labels are ids, not probabilities"
+            "labels are ids, not probabilities: save whole numbers"
         )
     return array.astype(np.int64)
 
