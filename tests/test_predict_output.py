@@ -322,6 +322,15 @@ def test_resuming_a_complete_output_does_nothing(stack, tmp_path, monkeypatch, n
         predict_file(replace(model(), sha256="x"), stack, out, settings, resume=True)
 
 
+def test_a_zarr_of_which_pixels_are_missing_is_not_complete(stack, tmp_path):
+    out = tmp_path / "out.zarr"
+    predict_file(model(), stack, out, SMALL)
+    assert predict_file(model(), stack, out, SMALL, resume=True) == []
+    next(file for file in (out / "0" / "c").rglob("*") if file.is_file()).unlink()
+    with pytest.raises(WriteError, match="already exists"):
+        predict_file(model(), stack, out, SMALL, resume=True)
+
+
 @pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
 def test_a_complete_output_that_does_not_tell_its_type_has_the_type_it_has(stack, tmp_path, name):
     """Files made before the type was told of."""

@@ -361,6 +361,15 @@ def test_tifffile_shaped_axes(tmp_path: Path) -> None:
         assert (image.axes, image.page_shape) == ("YX", ())
 
 
+def test_a_thumbnail_is_not_taken_for_the_image_below_it(tmp_path: Path) -> None:
+    path = tmp_path / "raw.tif"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(picture("u1", (4, 5)), subfiletype=1, subifds=1, metadata=None)
+        tif.write(picture("u1", (40, 50)), metadata=None)
+    with pytest.raises(InputError, match="its image lies in a SubIFD"):
+        open_tiff(path)
+
+
 def test_more_images_than_can_be_counted_are_no_single_page(tmp_path: Path) -> None:
     text = "ImageJ=1.54f\nimages=1000000000\n"
     path = written(tmp_path / "a.tif", picture("u1", (4, 5)), description=text)

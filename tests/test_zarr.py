@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -258,6 +259,31 @@ def test_existing_folders_are_kept_unless_overwritten(tmp_path):
         run(tmp_path / "mine.zarr", resume=False, overwrite=True)
     with pytest.raises(WriteError, match="does not exist"):
         run(tmp_path / "none" / "a.zarr", resume=False)
+
+
+@pytest.mark.parametrize("taken", ["everything", "a shard", "what the array says"])
+def test_a_folder_that_was_thinned_out_meanwhile_never_appears(tmp_path, taken):
+    """Zarr makes missing folders anew, without a word."""
+    array, path = np.ones((300, 140), np.uint8), tmp_path / "out.zarr"
+    unfinished = tmp_path / ".out.zarr.part.zarr"
+
+    def written_and_thinned_out():
+        with open_sink(path, array.shape, array.dtype, pyramid="mean") as sink:
+            sink[..., 0:200, 0:140] = array[:200]
+            if taken == "everything":
+                shutil.rmtree(unfinished)
+            elif taken == "a shard":
+                next(f for f in (unfinished / "0" / "c").rglob("*") if f.is_file()).unlink()
+            else:
+                (unfinished / "0" / "zarr.json").write_text("{}")
+            sink[..., 200:300, 0:140] = array[200:]
+
+    with pytest.raises(WriteError, match="was removed, moved or changed meanwhile; run again"):
+        written_and_thinned_out()
+    assert not path.exists()
+    write(path, array, pyramid="mean", resume=True)
+    with open_source(path) as image:
+        np.testing.assert_array_equal(image[..., 0:300, 0:140].squeeze(), array)
 
 
 def test_an_incomplete_image_never_appears(tmp_path):

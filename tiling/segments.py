@@ -18,7 +18,7 @@ __all__ = ["Segments", "check_pages", "promised_pages", "segments"]
 _SMALL = 1 << 24  # a compressed segment or page below this is no bomb, whatever its ratio
 _TINY = 1 << 19  # the largest tile of our own sink; zstd packs one of zeros 10,000 times
 _MUCH = 1 << 28  # so many decoded bytes cost a second; above it they must be mostly pixels
-_FIRST_PIXEL_BYTE = 8
+_HEADER_BYTES, _BIG_HEADER_BYTES = 8, 16
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ def check_pages(file: InputFile, pages: list[Page], limits: Limits) -> None:
     if one_piece:  # one directory for all: the first and the last speak for the others
         pages = [pages[0], pages[-1]]
     sound = None if one_piece else _sound_strips(file, pages)
-    stored, decoded, pieces = 0, 0, []
+    stored, decoded, pieces, header = 0, 0, [], _header_bytes(file)
     if sound is not None:
         decoded, pieces = len(pages) * _decoded(first), [sound]
         stored = int((sound[:, 1] - sound[:, 0]).sum())
     for page in () if sound is not None else pages:
         _check_equal(file, first, page)
         found = segments(file, page)
-        _check_segments(file, page, found, limits)
+        _check_segments(file, page, found, limits, header)
         stored += int(found.counts.sum())
         if stored > file.size:
             raise _shared(file, page.ifd_page)
@@ -145,7 +145,7 @@ def _sound_strips(file: InputFile, pages: list[Page]) -> npt.NDArray[np.uint64] 
         return None
     places = np.array(found, np.uint64)
     starts, lengths = places[:, 0], places[:, 1]
-    if starts.min() < _FIRST_PIXEL_BYTE or lengths.min() < 1 or int(lengths.sum()) > file.size:
+    if starts.min() < _header_bytes(file) or lengths.min() < 1 or int(lengths.sum()) > file.size:
         return None
     if first.compression == NONE and (lengths != expected).any():
         return None
@@ -194,7 +194,14 @@ def _shared(file: InputFile, page: int) -> InputError:
     return InputError(file.path, f"is damaged: pages share their pixel data; {ANEW}", page=page)
 
 
-def _check_segments(file: InputFile, page: Page, found: Segments, limits: Limits) -> None:
+def _header_bytes(file: InputFile) -> int:
+    """Bytes of the file's header, in which no pixel can lie."""
+    return _BIG_HEADER_BYTES if b"+" in file.read(2, 2) else _HEADER_BYTES
+
+
+def _check_segments(
+    file: InputFile, page: Page, found: Segments, limits: Limits, header: int
+) -> None:
     layout = page.layout
     offsets, counts = found.offsets.ravel(), found.counts.ravel()
     order = np.argsort(offsets, kind="stable")
@@ -203,7 +210,7 @@ def _check_segments(file: InputFile, page: Page, found: Segments, limits: Limits
     def refuse(reason: str) -> InputError:
         return InputError(file.path, reason, page=page.ifd_page)
 
-    if start[0] < _FIRST_PIXEL_BYTE or length.min() < 1:
+    if start[0] < header or length.min() < 1:
         raise refuse(f"has missing pixel data (a segment without place or size); {ANEW}")
     # Both are compared to the file's size before they are added: no overflow of uint64.
     size = np.uint64(file.size)

@@ -156,6 +156,7 @@ class TiffImage(Closing):
         self.dtype, self.bits = layout.dtype, layout.bits
         self.photometric, self.planar, self.tiled = layout.photometric, layout.planar, layout.tiled
         _refuse_stk(file, first, len(pages))
+        _refuse_thumbnail(file, first)
         self.description = chosen_description(texts(file, first))
         meaning = page_axes(self.description, self.samples, (self.height, self.width))
         pages = promised_pages(file, pages, meaning.images, limits, alone=directories == 1)
@@ -234,6 +235,16 @@ def _refuse_stk(file: InputFile, first: Ifd, pages: int) -> None:
             file.path,
             f"is a MetaMorph stack (STK) of {planes} planes with {pages} page(s), which is not "
             "read; save it as a multi-page TIFF, for instance with ImageJ",
+        )
+
+
+def _refuse_thumbnail(file: InputFile, first: Ifd) -> None:
+    """Refuse a small copy whose image lies in a directory below it, as in raw camera files."""
+    if integer(file, first, 254, "NewSubfileType", 0) & 1 and 330 in first.tags:
+        raise InputError(
+            file.path,
+            "begins with a smaller copy; its image lies in a SubIFD, which is not read: save the "
+            "image itself as a TIFF",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import zarr
 
 from tiling.disk import StrPath, fsync_folder, real_target, remove, remove_folder, writing
+from tiling.faults import WriteError
 from tiling.journal import numbered_records
 from tiling.lock import OutputLock
 from tiling.meaning import Meaning
@@ -29,7 +31,7 @@ from tiling.replacing import new_folder, put_back, replace_folder
 from tiling.safe_write import check_zarr_target
 from tiling.zarr_checks import COMPRESSED, check_codecs
 
-__all__ = ["CHUNK", "ZarrSink"]
+__all__ = ["CHUNK", "ZarrSink", "holds_all_shards"]
 
 CHUNK = 128
 _SHARD_COLUMNS = 4096
@@ -194,15 +196,58 @@ class ZarrSink(PagedSink):
                 fsync_folder(Path(place))  # the names of files and of folders made on the way
         check_zarr_target(self.target, overwrite=self._overwrite)  # after the wait
         self._partial.check_publishable()
+        self._check_whole()
         with self._writing():
             replace_folder(self.target)
         self._partial.discard()
+
+    def _check_whole(self) -> None:
+        """Refuse a folder of which something was taken away: zarr makes what is missing anew."""
+        said = [self._folder / str(level) / "zarr.json" for level in range(len(self._arrays))]
+        shards = (shard for row in range(self._rows.done) for shard in self._shards(row))
+        if self.notes.get(_METADATA) != _hash(said) or not all(map(os.path.isfile, shards)):
+            reason = f"{self._folder.name} was removed, moved or changed meanwhile; run again"
+            raise WriteError(self.target, reason)
 
     def _metadata(self) -> dict[str, Any]:
         """OME-NGFF description of the levels."""
         whole = self.dtype.kind in "ui" and self.dtype.itemsize < 4
         top = float(np.iinfo(self.dtype).max) if whole else 1.0
         return ome_attributes(self.stored_axes, len(self._arrays), self._meaning, top)
+
+
+def holds_all_shards(folder: Path) -> bool:
+    """Whether no file of pixels is missing in a folder that `ZarrSink` wrote.
+
+    Parameters
+    ----------
+    folder
+        The complete image.
+
+    Returns
+    -------
+    bool
+        A reader would take the pixels of a missing file for zeros.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     folder = Path(place, "a.zarr")
+    ...     with ZarrSink(folder, (4, 5), "uint8") as sink:
+    ...         sink[..., 0:4, 0:5] = np.zeros((4, 5), np.uint8)
+    ...     whole = holds_all_shards(folder)
+    ...     (folder / "0" / "c" / "0" / "0").unlink()
+    ...     whole, holds_all_shards(folder)
+    (True, False)
+    """
+    for name, array in zarr.open_group(str(folder), mode="r").arrays():
+        steps = array.shards or array.chunks
+        expected = math.prod(-(-n // step) for n, step in zip(array.shape, steps, strict=True))
+        found = sum(file.is_file() for file in (folder / name / "c").rglob("*"))
+        if found != expected:
+            return False
+    return True
 
 
 def _place(letter: str) -> int:

@@ -17,6 +17,7 @@ from tiling import Summary, label_bands, open_sink, open_source, stitch
 from tiling.disk import beside, real_target, remove, writing
 from tiling.faults import LockedError, UsageFault, WriteError
 from tiling.formats import is_zarr_name
+from tiling.input_file import as_input_error
 from tiling.lock import holding
 from tiling.ome import checked_for_ome, is_ome_name
 from tiling.partial import discard_partial, unfinished_identity
@@ -151,7 +152,14 @@ def _complete(out: str | os.PathLike[str], made_by: Mapping[str, Any]) -> bool:
     found = finished(out)
     if found is not None and is_zarr_name(target):  # no setting decides how it is packed
         found["compression"] = made_by["compression"]
-    return made_alike(found, made_by) and not unfinished
+    if not made_alike(found, made_by) or unfinished:
+        return False
+    if is_zarr_name(target):
+        from tiling.zarr_sink import holds_all_shards
+
+        with as_input_error(target):
+            return holds_all_shards(target)
+    return True
 
 
 def _comes_back(target: Path) -> bool:

@@ -329,6 +329,13 @@ def test_c7_many_pixels_each_in_a_large_tile(tmp_path: Path) -> None:
     refused(tmp_path / "a.tif", content, "285212672 bytes in its tiles but 17 bytes of pixels")
 
 
+def test_c3_pixels_cannot_lie_in_the_header_of_a_bigtiff(tmp_path: Path) -> None:
+    refused(tmp_path / "a.tif", tiff({273: (4, 8)}, big=True), "missing pixel data")
+    (tmp_path / "a.tif").write_bytes(tiff({273: (4, 8)}))  # where it is padding in a classic one
+    with open_tiff(tmp_path / "a.tif") as image:
+        assert image.pages == 1
+
+
 def test_c7_many_pages_none_of_which_is_a_bomb_by_itself(tmp_path: Path) -> None:
     side = 4096
     page = pytest.importorskip("imagecodecs").zstd_encode(bytes(side * side))
