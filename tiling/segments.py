@@ -81,8 +81,9 @@ def check_pages(file: InputFile, pages: list[Page], limits: Limits) -> None:
     one_piece = bool(pages[-1].shift)
     if one_piece:  # one directory for all: the first and the last speak for the others
         pages = [pages[0], pages[-1]]
-    sound = None if one_piece else _sound_strips(file, pages)
-    stored, decoded, pieces, header = 0, 0, [], _header_bytes(file)
+    header = _header_bytes(file)
+    sound = None if one_piece else _sound_strips(file, pages, header)
+    stored, decoded, pieces = 0, 0, []
     if sound is not None:
         decoded, pieces = len(pages) * _decoded(first), [sound]
         stored = int((sound[:, 1] - sound[:, 0]).sum())
@@ -117,14 +118,17 @@ def _check_ratio(file: InputFile, pages: list[Page], stored: int, limits: Limits
     )
     decoded = sum(large)
     if decoded > _MUCH and decoded > limits.max_ratio * stored:
-        raise InputError(
-            file.path,
-            f"decodes to {decoded / stored:.0f} times its size, above max_ratio "
-            f"{limits.max_ratio:g}; save it with deflate",
-        )
+        raise InputError(file.path, _too_packed(decoded / stored, limits))
 
 
-def _sound_strips(file: InputFile, pages: list[Page]) -> npt.NDArray[np.uint64] | None:
+def _too_packed(ratio: float, limits: Limits) -> str:
+    return (
+        f"decodes to {ratio:.0f} times its size, above max_ratio {limits.max_ratio:g}; "
+        "save it with deflate"
+    )
+
+
+def _sound_strips(file: InputFile, pages: list[Page], header: int) -> npt.NDArray[np.uint64] | None:
     """`_pieces` of all pages where each is one small segment without fault; None where not.
 
     It tells of no fault: page by page the checks then find it again, and say which it is.
@@ -145,7 +149,7 @@ def _sound_strips(file: InputFile, pages: list[Page]) -> npt.NDArray[np.uint64] 
         return None
     places = np.array(found, np.uint64)
     starts, lengths = places[:, 0], places[:, 1]
-    if starts.min() < _header_bytes(file) or lengths.min() < 1 or int(lengths.sum()) > file.size:
+    if starts.min() < header or lengths.min() < 1 or int(lengths.sum()) > file.size:
         return None
     if first.compression == NONE and (lengths != expected).any():
         return None
@@ -238,10 +242,7 @@ def _check_segments(
     if whole > _SMALL:
         ratio = max(ratio, whole / float(np.where(counted, found.counts, 0).sum()))
     if ratio > limits.max_ratio:
-        raise refuse(
-            f"decodes to {ratio:.0f} times its size, above max_ratio {limits.max_ratio:g}; "
-            "save it with deflate"
-        )
+        raise refuse(_too_packed(ratio, limits))
 
 
 def _check_equal(file: InputFile, first: Layout, page: Page) -> None:
