@@ -361,10 +361,15 @@ def test_tifffile_shaped_axes(tmp_path: Path) -> None:
         assert (image.axes, image.page_shape) == ("YX", ())
 
 
-def test_a_thumbnail_is_not_taken_for_the_image_below_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "said", [{"subfiletype": 1}, {"extratags": [(255, 3, 1, 2, False)]}], ids=["TIFF 6", "TIFF 5"]
+)
+def test_a_thumbnail_is_not_taken_for_the_image_below_it(
+    tmp_path: Path, said: dict[str, Any]
+) -> None:
     path = tmp_path / "raw.tif"
     with tifffile.TiffWriter(path) as tif:
-        tif.write(picture("u1", (4, 5)), subfiletype=1, subifds=1, metadata=None)
+        tif.write(picture("u1", (4, 5)), **said, subifds=1, metadata=None)
         tif.write(picture("u1", (40, 50)), metadata=None)
     with pytest.raises(InputError, match="its image lies in a SubIFD"):
         open_tiff(path)

@@ -7,15 +7,14 @@ that package too. Predictors: TIFF 6.0 section 14; TIFF Technical Note 3 (floats
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, cast
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from tiling.codec import libdeflate
 from tiling.faults import InputError
 from tiling.input_file import ANEW
 from tiling.lzw import sound_bytes
@@ -60,7 +59,7 @@ def decompress(path: str, page: int, compression: int, data: bytes, length: int)
 
 def _by_libdeflate(data: bytes, length: int) -> bytes | None:
     """The bytes, if they are as many and their checksum holds; None too without imagecodecs."""
-    decode = _libdeflate()
+    decode = libdeflate("deflate_decode")
     if decode is None:
         return None
     try:
@@ -68,17 +67,6 @@ def _by_libdeflate(data: bytes, length: int) -> bytes | None:
     except Exception:  # noqa: BLE001 - of whatever kind: the bytes are looked at again
         return None
     return found if len(found) == length else None
-
-
-@functools.cache
-def _libdeflate() -> Callable[..., Any] | None:
-    """Whole segments in a third of the time of zlib."""
-    with contextlib.suppress(ImportError):
-        from imagecodecs import DEFLATE, deflate_decode
-
-        if DEFLATE.available:
-            return cast("Callable[..., Any]", deflate_decode)
-    return None
 
 
 def _many(found: bytes, length: int) -> str:
@@ -98,6 +86,9 @@ def _by_tifffile(path: str, page: int, compression: int, data: bytes, length: in
     # drops too.
     room = length + 1
     if compression == LZW:
+        if data[:1] == b"\0" and data[1:2] and data[1] & 1:
+            reason = "has LZW in the bit order of before TIFF 6, which is not read; save it anew"
+            raise InputError(path, reason, page=page)
         room, data = length, data[: sound_bytes(data, length)]
     try:
         return bytes(codec(data, out=room))

@@ -165,8 +165,11 @@ def _why(error: OSError, target: Path, needed_bytes: int, bound: str = "at least
         return f"{reason}; raise the limit (ulimit -n)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{reason}; choose a folder that you may write to"
+    if error.errno == errno.EEXIST:
+        return "exists since a moment ago; use --overwrite to replace it, or another name"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return f"{reason}; its folder was moved or removed meanwhile: run again"
+        what = "what was written of it" if target.parent.is_dir() else "its folder"
+        return f"{reason}; {what} was moved or removed meanwhile: run again"
     return f"{reason}; the disk may be failing"
 
 

@@ -115,17 +115,21 @@ def other_header(found: Mapping[str, Any], header: Mapping[str, Any]) -> str:
 
 
 def first_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """The first key whose values differ, however deep, with both; "" where none does.
+    """The first of our keys whose values differ, however deep, with both; "" where none does.
 
     Examples
     --------
     >>> first_difference({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
     'c: 2, now 3'
+    >>> first_difference({"image_sha256": "05ac"}, {"image_sha256": "f3e1"})
+    'another image'
     """
-    for key in sorted({*theirs, *ours}):
+    for key in (*ours, *(key for key in theirs if key not in ours)):
         old, new = theirs.get(key), ours.get(key)
         if isinstance(old, dict) and isinstance(new, dict) and old != new:
             return first_difference(old, new)
+        if old != new and key.endswith("_sha256"):
+            return f"another {key.removesuffix('_sha256')}"
         if old != new:
             return f"{key}: {str(old)[:60]}, now {str(new)[:60]}"
     return ""

@@ -112,9 +112,10 @@ class OutputLock:
             raise
 
     def _refuse_others(self) -> None:
-        """Refuse a pipe or link in the lock's place; its holder may remove the lock meanwhile."""
+        """Refuse a pipe or a link, hard or soft, in its place; a holder may remove it meanwhile."""
         with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISREG(self.path.lstat().st_mode):
+            found = self.path.lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                 raise WriteError(
                     self.target, f"{self.path.name} beside it is no lock file of ours; remove it"
                 )

@@ -105,9 +105,10 @@ class PagedSink(ABC):
         """What a run must have in common with the one that it takes up; `own` is of one format."""
         told = self._meaning
         return {
-            "shape": self.shape, "dtype": self.dtype.str, "axes": self.axes,
-            "resolution": told.resolution, "provenance": self.provenance, **own,
-            "more": [self._pyramid.levels, self._method, told.z_step, told.channels],
+            "provenance": self.provenance, "shape": self.shape, "dtype": self.dtype.str,
+            "axes": self.axes, "pixel size": told.resolution, "step in z": told.z_step,
+            "names of the channels": told.channels, "smaller levels": self._pyramid.levels,
+            "pyramid": self._method, **own,
         }  # fmt: skip
 
     @abstractmethod

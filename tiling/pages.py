@@ -15,7 +15,7 @@ from tiling.faults import InputError
 from tiling.ifd import Ifd, Limits, Tag, integer, integers
 from tiling.input_file import ANEW, InputFile
 
-__all__ = ["CODECS", "Layout", "Page", "read_page_layout", "read_pages"]
+__all__ = ["CODECS", "REDUCED", "Layout", "Page", "read_page_layout", "read_pages", "subfile"]
 
 NONE, LZW, DEFLATE, DEFLATE_OLD, PACKBITS, ZSTD = 1, 5, 8, 32946, 32773, 50000
 CODECS = {
@@ -32,7 +32,7 @@ _PHOTOMETRIC = {0: "miniswhite", 1: "minisblack", 2: "rgb"}
 _REFUSED_PHOTOMETRIC = {3: "palette colours", 4: "a transparency mask", 5: "CMYK", 6: "YCbCr",
                         8: "CIELab", 32803: "a colour filter array"}  # fmt: skip
 _FORMATS: dict[int, Literal["u", "i", "f"]] = {1: "u", 2: "i", 3: "f"}
-_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _BITS = {"u": (1, 8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
 
 
@@ -198,7 +198,7 @@ def read_pages(
         A page is refused, is a mask of another, or a "smaller" copy that is not smaller.
     """
     pages, count = [read_page_layout(file, first, limits)], 1
-    told = not _subfile(file, first) & (_REDUCED | _MASK)
+    told = not subfile(file, first) & (REDUCED | _MASK)
     for ifd in others:
         count += 1
         if not (told and _is_smaller_copy(file, ifd, pages[0].layout)):
@@ -207,7 +207,7 @@ def read_pages(
 
 
 def _is_smaller_copy(file: InputFile, ifd: Ifd, first: Layout) -> bool:
-    kind = _subfile(file, ifd)
+    kind = subfile(file, ifd)
     if kind & _MASK:
         raise InputError(
             file.path,
@@ -215,7 +215,7 @@ def _is_smaller_copy(file: InputFile, ifd: Ifd, first: Layout) -> bool:
             "save the image without it",
             page=ifd.page,
         )
-    if not kind & _REDUCED:
+    if not kind & REDUCED:
         return False
     size = integer(file, ifd, 256, "ImageWidth"), integer(file, ifd, 257, "ImageLength")
     whole = (first.width, first.height)
@@ -230,11 +230,11 @@ def _is_smaller_copy(file: InputFile, ifd: Ifd, first: Layout) -> bool:
     return True
 
 
-def _subfile(file: InputFile, ifd: Ifd) -> int:
+def subfile(file: InputFile, ifd: Ifd) -> int:
     """NewSubfileType, or what its predecessor of TIFF 5 says in its words."""
     if 254 in ifd.tags:
         return integer(file, ifd, 254, "NewSubfileType")
-    return _REDUCED if integer(file, ifd, 255, "SubfileType", 1) == 2 else 0
+    return REDUCED if integer(file, ifd, 255, "SubfileType", 1) == 2 else 0
 
 
 def _photometric(

@@ -13,9 +13,7 @@ import hashlib
 import io
 import json
 import os
-import stat
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
@@ -40,52 +38,12 @@ from tiling.journal import (
     read_journal,
 )
 from tiling.lock import OutputLock
+from tiling.renaming import give_name
+from tiling.unfinished import clear, is_ordinary
 
-__all__ = ["Partial", "discard_partial", "unfinished_identity"]
+__all__ = ["Partial"]
 
 _BUFFER = 1 << 18
-_MAX_HEADER = 1 << 20
-
-
-def discard_partial(path: StrPath) -> list[Path]:
-    """Delete the unfinished output of `path`, journal first; returns what was there."""
-    target = real_target(path)
-    with OutputLock(target), writing(target):
-        return _discard(target)
-
-
-def unfinished_identity(path: StrPath) -> dict[str, Any] | None:
-    """The `identity` that the unfinished output of `path` was begun with; None where none lies."""
-    journal = beside(real_target(path), ".part.journal")
-    try:
-        if not _ours(journal):
-            return None
-        with journal.open("rb") as file:
-            records, _, _ = read_journal(file.readline(_MAX_HEADER))
-    except OSError:
-        return None
-    found = records[0].get("identity") if records else None
-    return found if isinstance(found, dict) else None
-
-
-def _ours(path: Path) -> bool:
-    """Whether an ordinary file lies there: no link to elsewhere, and no pipe that would hang."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
-        return False
-
-
-def _discard(target: Path) -> list[Path]:
-    names = (beside(target, ".part.journal"), beside(target, ".part"))
-    found = [path for path in names if os.path.lexists(path)]
-    for path in found:
-        if path.is_dir() and not path.is_symlink():
-            raise WriteError(target, f"{path.name} is a folder, not an unfinished output; move it")
-        remove(path)
-    if found:
-        fsync_folder(target.parent)
-    return found
 
 
 class Partial:
@@ -165,7 +123,7 @@ class Partial:
             self._check_target()  # another run may have completed it since
             if not self._resumable():
                 with writing(self.target):
-                    _discard(self.target)
+                    clear(self.target)
             create = os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             self._data = RawFile(self.path, create, self.target)
             undo.callback(self._data.close)
@@ -214,6 +172,17 @@ class Partial:
             self._journal.sync()
             self._chain, self._pending = chain, []
 
+    def seek(self, place: int) -> None:
+        """Go to a place in the data file; `WriteError` where it has become shorter than that."""
+        self.file.flush()
+        self.file.seek(place)
+        self._check_length(place)
+
+    def _check_length(self, length: int) -> None:
+        if os.fstat(self._data.descriptor).st_size < length:
+            reason = f"{self.path.name} was cut off by another program meanwhile; run again"
+            raise WriteError(self.target, reason)
+
     def digest(self, start: int, length: int) -> str:
         """SHA-256 of `length` bytes of the data file from `start`; shorter where it ends."""
         self.file.flush()
@@ -226,15 +195,17 @@ class Partial:
 
     def publish(self) -> None:
         """Give the data its final name and forget the journal; closes this object."""
-        self.file.flush()
+        length = self.file.seek(0, os.SEEK_END)
         with writing(self.target):
             keep_mode(self._data.descriptor, self.target)
         self._data.sync()
+        self._check_length(length)
         self.check_publishable()  # after the wait, in which much can happen
         let_go(self._data, self._journal)
         with writing(self.target):
-            os.replace(self.path, self.target)  # noqa: PTH105 - seen by the fault shim
+            give_name(self.path, self.target, replace=self.overwrite)
             fsync_folder(self.target.parent)
+            self._check_named()
             remove(self.journal_path)
         self._close()
 
@@ -245,11 +216,17 @@ class Partial:
             reason = f"{self.path.name} was removed, moved or replaced meanwhile; run again"
             raise WriteError(self.target, reason)
 
+    def _check_named(self) -> None:
+        """`WriteError` if something else lay under the hidden name as it became the final one."""
+        if self._data.descriptor >= 0 and not names(self.target, self._data.descriptor):
+            reason = "another program put something else in its place just now; remove it and run"
+            raise WriteError(self.target, f"{reason} again")
+
     def discard(self) -> None:
         """Delete the unfinished output; closes this object."""
         let_go(self._data, self._journal)
         with writing(self.target):
-            _discard(self.target)
+            clear(self.target)
         self._close()
 
     def _check_target(self) -> None:
@@ -260,7 +237,7 @@ class Partial:
 
     def _resumable(self) -> bool:
         """Whether data and journal are both there and the journal's first line is whole."""
-        if not (_ours(self.path) and _ours(self.journal_path)):
+        if not (is_ordinary(self.path) and is_ordinary(self.journal_path)):
             return False
         with writing(self.target):
             size = self.journal_path.stat().st_size

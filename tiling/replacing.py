@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tiling.disk import beside, fsync_folder, remove_folder
 from tiling.faults import WriteError
+from tiling.renaming import give_name
 
 __all__ = ["clear_folders", "hidden_predecessor", "new_folder", "put_back", "replace_folder"]
 
@@ -25,19 +26,21 @@ def new_folder(target: Path) -> Path:
     return beside(target, ".part.zarr")
 
 
-def replace_folder(target: Path) -> None:
+def replace_folder(target: Path, *, overwrite: bool) -> None:
     """Give the new folder the name `target`; what had it is deleted, as far as the disk lets it.
 
     Raises
     ------
+    FileExistsError
+        The name is taken, and `overwrite` is not given.
     OSError
         A rename or the wait for the disk failed; the next run puts the names right.
     """
     old = beside(target, _OLD)
     _throw_away(target)
-    if target.exists():
+    if overwrite and target.exists():
         os.replace(target, old)  # noqa: PTH105 - seen by the fault shim
-    os.replace(new_folder(target), target)  # noqa: PTH105
+    give_name(new_folder(target), target, replace=False)
     fsync_folder(target.parent)
     _throw_away(target)
 

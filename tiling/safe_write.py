@@ -32,8 +32,10 @@ from tiling.disk import (
 from tiling.faults import WriteError
 from tiling.journal import JOURNAL_FORMAT
 from tiling.lock import OutputLock, remove_dead_lock
-from tiling.partial import Partial, discard_partial
+from tiling.partial import Partial
 from tiling.process import lives, machine, start_time
+from tiling.renaming import give_name
+from tiling.unfinished import discard_partial
 
 __all__ = [
     "OutputLock",
@@ -100,7 +102,7 @@ def publish(path: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         file.close()
         _checked_target(path, overwrite=overwrite)
         with writing(target):
-            os.replace(temporary, target)  # noqa: PTH105 - seen by the fault shim
+            give_name(temporary, target, replace=overwrite)
             fsync_folder(target.parent)
     except BaseException as stop:
         if raw is not None:

@@ -26,7 +26,7 @@ from tiling.imagej import slice_labels
 from tiling.input_file import InputFile, as_input_error
 from tiling.meaning import Meaning, in_unit
 from tiling.ome import history
-from tiling.pages import read_pages
+from tiling.pages import REDUCED, read_pages, subfile
 from tiling.rows import RowReader, check_bytes
 from tiling.segments import check_pages, promised_pages
 
@@ -240,7 +240,7 @@ def _refuse_stk(file: InputFile, first: Ifd, pages: int) -> None:
 
 def _refuse_thumbnail(file: InputFile, first: Ifd) -> None:
     """Refuse a small copy whose image lies in a directory below it, as in raw camera files."""
-    if integer(file, first, 254, "NewSubfileType", 0) & 1 and 330 in first.tags:
+    if subfile(file, first) & REDUCED and 330 in first.tags:
         raise InputError(
             file.path,
             "begins with a smaller copy; its image lies in a SubIFD, which is not read: save the "

@@ -28,7 +28,7 @@ from tiling.bigtiff import (
     directories,
     header,
 )
-from tiling.codec import codec
+from tiling.codec import codec, deflate_by
 from tiling.codec_threads import codec_threads
 from tiling.disk import StrPath
 from tiling.faults import UsageFault
@@ -37,8 +37,9 @@ from tiling.meaning import Meaning
 from tiling.ome import checked_for_ome, is_ome_name
 from tiling.paged_rows import Key
 from tiling.paged_sink import PagedSink
-from tiling.partial import Partial, discard_partial
+from tiling.partial import Partial
 from tiling.safe_write import check_output
+from tiling.unfinished import discard_partial
 
 __all__ = ["TiffSink", "tile_side"]
 
@@ -150,7 +151,8 @@ class TiffSink(PagedSink):
         self._text()  # too long a history is refused now, not when all is computed
         size = math.prod(self.shape) * kind.itemsize
         check_output(path, overwrite=overwrite, needed_bytes=size if compression == "none" else 0)
-        identity = self._identity(compression=compression, tile=self._tile)
+        packed_by = {"packed by": deflate_by()} if compression == "deflate" else {}
+        identity = self._identity(compression=compression, tile=self._tile, **packed_by)
         self._path, self._resume = path, resume
         self._partial = Partial(path, identity=identity, overwrite=overwrite)
         self._end = HEADER_BYTES
@@ -184,7 +186,7 @@ class TiffSink(PagedSink):
         self._coming = None
         stored = list(chain.from_iterable(part.result() for part in parts))
         data = b"".join(stored)  # one call of each for all: every call waits for Python's lock
-        self._partial.file.seek(self._end)
+        self._partial.seek(self._end)
         self._partial.file.write(data)
         record = {
             "n": number, "start": self._end, "counts": [len(tile) for tile in stored],
@@ -243,9 +245,8 @@ class TiffSink(PagedSink):
 
     def _take_up(self) -> None:
         """Enter the rows of tiles of an earlier run whose bytes are still what they were."""
-        if not self._partial.records:
-            self._partial.file.seek(0)
-            self._partial.file.write(header(0))
+        self._partial.file.seek(0)
+        self._partial.file.write(header(0))  # also where somebody cut it off
         total = self._rows.pages * self._rows.down
         for record in numbered_records([r for r in self._partial.records if "n" in r], total):
             if not self._is_next(record):
@@ -293,7 +294,7 @@ class TiffSink(PagedSink):
         ]
         texts = [self._text(), *smaller]
         first, blob = directories(self._levels, texts, self._meaning.resolution, start)
-        file.seek(self._end)
+        self._partial.seek(self._end)
         file.write(b"\0" * (start - self._end) + blob)
         file.truncate(start + len(blob))
         file.seek(0)

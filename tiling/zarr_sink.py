@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
@@ -26,9 +26,10 @@ from tiling.lock import OutputLock
 from tiling.meaning import Meaning
 from tiling.ngff import ORDER, ome_attributes
 from tiling.paged_sink import PagedSink
-from tiling.partial import Partial, discard_partial
+from tiling.partial import Partial
 from tiling.replacing import new_folder, put_back, replace_folder
 from tiling.safe_write import check_zarr_target
+from tiling.unfinished import discard_partial
 from tiling.zarr_checks import COMPRESSED, check_codecs
 
 __all__ = ["CHUNK", "ZarrSink", "holds_all_shards"]
@@ -65,6 +66,7 @@ class ZarrSink(PagedSink):
         )
         self.stored_axes = "".join(sorted(self.axes, key=_place))
         self._arrays: list[Any] = []
+        self._bytes: list[int] = []  # of the files of each row of shards
         self.target, self._overwrite, self._resume = real_target(path), overwrite, resume
         self._folder = new_folder(self.target)
         check_zarr_target(self.target, overwrite=overwrite)
@@ -89,8 +91,9 @@ class ZarrSink(PagedSink):
                 _fsync(file)
             for folder in {file.parent for file in files}:
                 fsync_folder(folder)
-            digest = _hash(files)
+            digest, size = _hash(files), _size(files)
         self._partial.append({"n": number, "sha256": digest})
+        self._bytes.append(size)
 
     def _writing(self) -> AbstractContextManager[None]:
         """`writing`, with the bytes of the pixels that are still to come; packing needs fewer."""
@@ -150,6 +153,7 @@ class ZarrSink(PagedSink):
             for record in latest:
                 if _hash(self._shards(record["n"])) != record.get("sha256"):
                     break
+                self._bytes.append(_size(self._shards(record["n"])))
                 self._rows.done += 1
         else:
             remove_folder(self._folder)
@@ -198,14 +202,14 @@ class ZarrSink(PagedSink):
         self._partial.check_publishable()
         self._check_whole()
         with self._writing():
-            replace_folder(self.target)
+            replace_folder(self.target, overwrite=self._overwrite)
         self._partial.discard()
 
     def _check_whole(self) -> None:
         """Refuse a folder of which something was taken away: zarr makes what is missing anew."""
         said = [self._folder / str(level) / "zarr.json" for level in range(len(self._arrays))]
-        shards = (shard for row in range(self._rows.done) for shard in self._shards(row))
-        if self.notes.get(_METADATA) != _hash(said) or not all(map(os.path.isfile, shards)):
+        sizes = [_size(self._shards(row)) for row in range(len(self._bytes))]
+        if self.notes.get(_METADATA) != _hash(said) or sizes != self._bytes:
             reason = f"{self._folder.name} was removed, moved or changed meanwhile; run again"
             raise WriteError(self.target, reason)
 
@@ -269,6 +273,16 @@ def _fsync(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _size(files: Iterable[Path]) -> int:
+    """Bytes of these files together; -1 where one is missing or none."""
+    found = 0
+    for file in files:
+        if not file.is_file():
+            return -1
+        found += file.stat().st_size
+    return found
 
 
 def _hash(files: Any) -> str:

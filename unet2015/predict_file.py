@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from tiling import Summary, label_bands, open_sink, open_source, stitch
 from tiling.disk import beside, real_target, remove, writing
-from tiling.faults import LockedError, UsageFault, WriteError
+from tiling.faults import InputError, LockedError, UsageFault, WriteError
 from tiling.formats import is_zarr_name
-from tiling.input_file import as_input_error
 from tiling.lock import holding
 from tiling.ome import checked_for_ome, is_ome_name
-from tiling.partial import discard_partial, unfinished_identity
 from tiling.replacing import clear_folders, hidden_predecessor, new_folder
 from tiling.safe_write import check_output
+from tiling.unfinished import discard_partial, unfinished_identity
 from unet2015.predict import geometry_of
 from unet2015.predict_history import (
     certificate,
     check_input,
     classes_file,
+    damage_of,
     finished,
     last_change_ns,
     made_alike,
@@ -110,11 +110,12 @@ def predict_file(
         job = prepare(model, source, name, settings)
         made_by = provenance(job, job.scale)
         if resume and _complete(out, made_by):
-            _clear_left(out)
-            say(
-                f"{os.fsdecode(out)}: is complete, made with these settings; nothing was left to do"
-            )
-            return []
+            damage = damage_of(out)
+            if not damage:
+                _clear_left(out)
+                say(f"{os.fsdecode(out)}: is complete, made with these settings; nothing is left")
+                return []
+            say(f"{os.fsdecode(out)}: is no longer whole: {damage}")
         _check_format(job, out)
         with holding(out):
             # Once more: another run may have completed it since.
@@ -152,14 +153,7 @@ def _complete(out: str | os.PathLike[str], made_by: Mapping[str, Any]) -> bool:
     found = finished(out)
     if found is not None and is_zarr_name(target):  # no setting decides how it is packed
         found["compression"] = made_by["compression"]
-    if not made_alike(found, made_by) or unfinished:
-        return False
-    if is_zarr_name(target):
-        from tiling.zarr_sink import holds_all_shards
-
-        with as_input_error(target):
-            return holds_all_shards(target)
-    return True
+    return made_alike(found, made_by) and not unfinished
 
 
 def _comes_back(target: Path) -> bool:
@@ -255,7 +249,14 @@ def _write_instances(
     summaries: list[Summary] = []
     if not (resume and made_alike(finished(classes), order.made_by)):
         summaries = _write(order, classes, overwrite=True, resume=resume)
-    _label(order, classes, out, overwrite=overwrite)
+    try:
+        _label(order, classes, out, overwrite=overwrite)
+    except InputError as error:
+        if error.path != os.fsdecode(classes):
+            raise
+        remove(classes)
+        reason = f"the classes found so far ({classes.name}) are damaged; run again"
+        raise WriteError(os.fsdecode(out), reason) from error
     remove(classes)
     return summaries
 

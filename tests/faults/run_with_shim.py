@@ -20,8 +20,8 @@ def main() -> None:
     assert spec is not None
     assert spec.loader is not None
     shim = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(shim)
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # the checkout, as `python -m` has it
+    spec.loader.exec_module(shim)
     kind, *rest = sys.argv[1:]
     shim.install(os.environ.get("UNET2015_FAULT", ""))
     if kind == "-m":

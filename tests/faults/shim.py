@@ -10,7 +10,8 @@
     sigint:N    Ctrl-C before the N-th call; sigterm:N a scheduler's stop
 
 The product is not changed: `tiling.disk` and `tiling.lock` look the functions up on `os` when they
-call them, and `install` puts counting ones there.
+call them, and `install` puts counting ones there. The rename that takes only a free name is none of
+`os`; it is looked up in `tiling.renaming`, and counts as "replace".
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ import signal
 import stat
 import sys
 
+from tiling import renaming
+
 NAMES = ("write", "pwrite", "fsync", "replace", "rename", "ftruncate", "posix_fallocate")
+_RENAME = "rename_to_free_name"
 _real = {name: getattr(os, name) for name in NAMES if hasattr(os, name)}
+_real[_RENAME] = getattr(renaming, _RENAME)
 
 
 class Counter:
@@ -50,7 +55,8 @@ class Counter:
             return _real[name](*args, **keywords)
         self.calls += 1
         if self.log >= 0:
-            _real["write"](self.log, f"{self.calls} {name} {file}\n".encode(errors="replace"))
+            shown = "replace" if name == _RENAME else name
+            _real["write"](self.log, f"{self.calls} {shown} {file}\n".encode(errors="replace"))
         what = self.at.get(self.calls, "")
         if what == "torn" and name == "write":
             _real["write"](args[0], bytes(args[1])[: len(bytes(args[1])) // 2])  # type: ignore[arg-type]
@@ -87,14 +93,18 @@ def install(text: str) -> Counter:
         def counted(*args: object, _name: str = name, **keywords: object) -> object:
             return counter.call(_name, args, keywords)
 
-        setattr(os, name, counted)
+        setattr(_home(name), name, counted)
     return counter
 
 
 def uninstall() -> None:
     """Put the real functions back."""
     for name, function in _real.items():
-        setattr(os, name, function)
+        setattr(_home(name), name, function)
+
+
+def _home(name: str) -> object:
+    return renaming if name == _RENAME else os
 
 
 def log_of(path: str | os.PathLike[str]) -> list[tuple[str, str]]:

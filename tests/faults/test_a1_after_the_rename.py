@@ -72,7 +72,7 @@ def test_a1_a_predecessor_half_deleted_never_comes_back(
     lay(replacing.new_folder(target), "new")
     with monkeypatch.context() as patch:
         patch.setattr(replacing, "remove_folder", half)
-        replacing.replace_folder(target)
+        replacing.replace_folder(target, overwrite=True)
     assert hidden(tmp_path) == [".o.zarr.trash.zarr"]
     target.rename(tmp_path / "kept.zarr")
     replacing.put_back(target)
@@ -88,7 +88,9 @@ def test_a1_killed_at_each_rename_of_a_folder_the_old_or_the_new_one_is_found(
         target = folder / "o.zarr"
         lay(target, "old")
         lay(replacing.new_folder(target), "new")
-        ended = forked(lambda target=target: replacing.replace_folder(target), f"kill:{n}")
+        ended = forked(
+            lambda target=target: replacing.replace_folder(target, overwrite=True), f"kill:{n}"
+        )
         published = not replacing.new_folder(target).exists()
         if target.exists() and published:  # the user takes the result away
             target.rename(folder / "kept")
@@ -98,7 +100,7 @@ def test_a1_killed_at_each_rename_of_a_folder_the_old_or_the_new_one_is_found(
                 assert (folder / left / "0" / "zarr.json").read_text() == "old"
                 assert left == ".o.zarr.old.zarr"
             lay(replacing.new_folder(target), "newer")
-            replacing.replace_folder(target)
+            replacing.replace_folder(target, overwrite=True)
             assert (target / "0" / "zarr.json").read_text() == "newer"
             assert hidden(folder) == []
         else:
@@ -158,7 +160,7 @@ def test_a9_ctrl_c_while_a_folder_is_deleted_is_ctrl_c(
     lay(replacing.new_folder(target), "new")
     monkeypatch.setattr(os, call, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        replacing.replace_folder(target)
+        replacing.replace_folder(target, overwrite=True)
     assert (target / "0" / "zarr.json").read_text() == "new"
     replacing.put_back(target)
     assert os.listdir(tmp_path) == ["o.zarr"]

@@ -13,9 +13,10 @@ from tests.faults.killing import MAKE_MODEL
 from tests.faults.warm import Warm
 from tiling.faults import Fault, WriteError
 from tiling.journal import journal_lines
-from tiling.partial import Partial, discard_partial, unfinished_identity
+from tiling.partial import Partial
 from tiling.safe_write import OutputLock, remove_stale
 from tiling.tiff_sink import TiffSink
+from tiling.unfinished import discard_partial, unfinished_identity
 from tiling.zarr_sink import ZarrSink
 
 ENDINGS = (".part", ".part.journal", ".lock", ".part.zarr", ".old.zarr")

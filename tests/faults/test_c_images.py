@@ -192,7 +192,7 @@ def test_c2_lzw_codes_outside_the_table_never_reach_the_decoder(
     pytest.importorskip("imagecodecs")
     for tail in (b"", b"\x50\x38\x24" * 40):
         content = tiff({259: (3, 5)}, data=bytes.fromhex(stream) + tail)
-        refused(tmp_path / "a.tif", content, "LZW segment")
+        refused(tmp_path / "a.tif", content, "LZW")
 
 
 def test_c2_lzw_mutants_never_crash_the_decoder() -> None:
@@ -242,6 +242,16 @@ def test_c2_lzw_that_clears_its_table_early_is_read(tmp_path: Path, codes: int) 
         bits[at] = "1" * 9
         wild = np.packbits(np.array(list("".join(bits)), np.uint8)).tobytes()
         assert sound_bytes(wild, pixels.size) == len("".join(bits[:at])) + 7 >> 3
+
+
+def test_c2_lzw_in_the_bit_order_of_long_ago_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    codes = [256, *range(64), 257]
+    bits = "".join(f"{code:09b}"[::-1] for code in codes)  # the least significant bit first
+    stream = np.packbits(np.array(list(bits), np.uint8), bitorder="little").tobytes()
+    size = {256: (4, 8), 257: (4, 8), 278: (4, 8), 259: (3, 5)}
+    assert stream[0] == 0
+    refused(tmp_path / "a.tif", tiff(size, data=stream), "bit order of before TIFF 6.*save it anew")
 
 
 def lzw_width(number: int) -> int:

@@ -1,0 +1,237 @@
+"""B5, B8, B12: what other programs do to an output while it grows, or as it gets its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from tests.faults.killing import MAKE_MODEL, content, hidden
+from tests.faults.warm import Warm
+from tiling import open_sink, renaming, zarr_sink
+from tiling.faults import WriteError
+from tiling.lock import OutputLock
+from tiling.safe_write import write_bytes
+from unet2015 import predict_file as product
+from unet2015.cli_predict import load_model
+from unet2015.predict_file import Settings, predict_file
+
+HALF = np.full((1, 150, 40), 7, np.uint8)
+FOREIGN = b"somebody else's"
+
+
+def write(out: Path, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Two bands, and something that happens between them."""
+    if out.suffix == ".bin":
+        meanwhile()
+        write_bytes(out, b"ours")
+        return
+    with open_sink(out, (300, 40), "uint8") as sink:
+        sink[:, 0:150, 0:40] = HALF
+        meanwhile()
+        sink[:, 150:300, 0:40] = HALF
+
+
+def at_the_rename(monkeypatch: pytest.MonkeyPatch, what: Callable[[Path, Path], object]) -> None:
+    """Something happens after the last look at the names and just before the rename."""
+    real = renaming.rename_to_free_name
+
+    def late(path: Path, target: Path) -> bool:
+        monkeypatch.undo()
+        what(path, target)
+        return real(path, target)
+
+    monkeypatch.setattr(renaming, "rename_to_free_name", late)
+
+
+@pytest.mark.parametrize("name", ["o.bin", "o.tif", "o.zarr"])
+def test_b5_what_takes_the_name_at_the_very_last_moment_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if renaming._renameat2() is None:
+        pytest.skip("this system has no rename that takes only a free name")
+    out = tmp_path / name
+    at_the_rename(monkeypatch, lambda _, target: target.write_bytes(FOREIGN))
+    with pytest.raises(WriteError, match="exists since a moment ago; use --overwrite"):
+        write(out)
+    assert out.read_bytes() == FOREIGN
+
+
+@pytest.mark.parametrize("name", ["o.bin", "o.tif", "o.zarr"])
+def test_b5_where_the_system_knows_no_such_rename_the_plain_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(renaming, "_renameat2", lambda: None)
+    write(tmp_path / name)
+    assert (tmp_path / name).exists()
+    assert hidden(tmp_path) == []
+
+
+def test_b8_what_was_put_in_place_of_the_data_at_the_last_moment_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swap(path: Path, _target: Path) -> None:
+        path.unlink()
+        path.write_bytes(FOREIGN)
+
+    at_the_rename(monkeypatch, swap)
+    with pytest.raises(WriteError, match="another program put something else in its place"):
+        write(tmp_path / "o.tif")
+
+
+@pytest.mark.parametrize("name", ["o.tif", "o.zarr"])
+def test_b8_data_that_go_at_the_last_moment_are_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    at_the_rename(monkeypatch, lambda path, _: path.rename(path.with_name("elsewhere")))
+    with pytest.raises(WriteError, match="what was written of it was moved or removed"):
+        write(tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("length", [0, 10])
+def test_b8_data_that_somebody_cuts_are_not_published(tmp_path: Path, length: int) -> None:
+    out = tmp_path / "o.tif"
+    part = tmp_path / ".o.tif.part"
+    with pytest.raises(WriteError, match="was cut off by another program meanwhile; run again"):
+        write(out, lambda: os.truncate(part, length))
+    assert not out.exists()
+    with open_sink(out, (300, 40), "uint8", resume=True) as sink:
+        assert sink.rows_done == 0
+        for top in (0, 150):
+            sink[:, top : top + 150, 0:40] = HALF
+    np.testing.assert_array_equal(tifffile.imread(out), 7)
+
+
+def test_b8_data_that_somebody_cuts_while_the_disk_is_waited_for_are_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "o.tif", os.fsync
+
+    def cut(descriptor: int) -> None:
+        real(descriptor)
+        if (tmp_path / ".o.tif.part").stat().st_size > 1000:  # the directory is there
+            os.truncate(tmp_path / ".o.tif.part", 10)
+
+    monkeypatch.setattr(os, "fsync", cut)
+    with pytest.raises(WriteError, match="was cut off by another program meanwhile"):
+        write(out)
+    assert not out.exists()
+
+
+def test_b8_a_shard_that_somebody_cuts_is_not_published(tmp_path: Path) -> None:
+    out = tmp_path / "o.zarr"
+    shard = zarr_sink.new_folder(out) / "0" / "c" / "0" / "0"
+    with pytest.raises(WriteError, match="was removed, moved or changed meanwhile"):
+        write(out, lambda: os.truncate(shard, 10))
+    assert not out.exists()
+
+
+def test_b8_a_lock_that_is_a_second_name_of_a_file_is_not_written_into(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    os.link(victim, tmp_path / ".o.tif.lock")
+    with pytest.raises(WriteError, match="is no lock file of ours; remove it"):
+        OutputLock(tmp_path / "o.tif").acquire()
+    assert victim.read_bytes() == b"precious"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Any:
+    """A tiny network."""
+    path = tmp_path_factory.mktemp("others") / "model.safetensors"
+    assert warm.run(path, "1", code=MAKE_MODEL).code == 0
+    return load_model(path)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(7).integers(0, 256, (150, 40), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "image.tif", pixels, photometric="minisblack", metadata=None)
+    return tmp_path / "image.tif"
+
+
+def damage(path: Path) -> None:
+    """Other bytes in the middle of the pixels."""
+    if path.is_dir():
+        path = path / "0" / "c" / "0" / "0"
+        path.write_bytes(path.read_bytes()[:-9])
+        return
+    with tifffile.TiffFile(path) as file:
+        start, count = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
+    data = bytearray(path.read_bytes())
+    data[start + count // 2 : start + count // 2 + 8] = bytes(8)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["o.tif", "o.zarr"])
+def test_a1_a_result_that_was_damaged_since_is_not_called_complete(
+    model: Any, image: Path, name: str
+) -> None:
+    out, settings, told = image.with_name(name), Settings(output_tile=60, device="cpu"), []
+    predict_file(model, image, out, settings)
+    whole = content(out)
+    assert predict_file(model, image, out, settings, resume=True, say=told.append) == []
+    assert "is complete" in told.pop()
+    damage(out)
+    with pytest.raises(WriteError, match="already exists; use --overwrite"):
+        predict_file(model, image, out, settings, resume=True, say=told.append)
+    assert "is no longer whole: " in told[0]
+    predict_file(model, image, out, settings, resume=True, overwrite=True)
+    assert content(out) == whole
+
+
+def test_a1_classes_that_were_damaged_since_are_computed_again(
+    model: Any, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = image.with_name("o.tif")
+    settings = Settings(output_tile=60, save="instances", device="cpu")
+    predict_file(model, image, out, settings)
+    whole = content(out)
+    out.unlink()
+    real = product.label_bands
+
+    def stopped(*_args: Any, **_keywords: Any) -> Any:
+        monkeypatch.undo()
+        assert product.label_bands is real
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(product, "label_bands", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(model, image, out, settings)
+    damage(image.with_name(".o.tif.classes.tif"))
+    with pytest.raises(WriteError, match=r"found so far \(.*\) are damaged; run again"):
+        predict_file(model, image, out, settings, resume=True)
+    predict_file(model, image, out, settings, resume=True)
+    assert content(out) == whole
+    assert hidden(image.parent) == []
+
+
+def test_a1_what_sets_an_unfinished_output_apart_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "o.tif"
+
+    def begin(**options: Any) -> None:
+        with open_sink(out, (300, 40), "uint8", resume=True, **options) as sink:
+            sink[:, 0:150, 0:40] = HALF
+            raise InterruptedError
+
+    first = {"image_sha256": "05ac", "gain": 1.0}
+    with pytest.raises(InterruptedError):
+        begin(provenance=first)
+    for options, words in (
+        ({"provenance": {"image_sha256": "f3e1", "gain": 2.0}}, r"\(another image\)"),
+        ({"provenance": first, "pyramid": "mode"}, "smaller levels: 0, now 1"),
+        ({"provenance": first, "z_step": 2.0}, "step in z: 0.0, now 2.0"),
+    ):
+        with pytest.raises(WriteError, match=words):
+            begin(**options)  # type: ignore[arg-type]
+    monkeypatch.setattr("tiling.tiff_sink.deflate_by", lambda: "another library")
+    with pytest.raises(WriteError, match=r"packed by: [a-z]*, now another library"):
+        begin(provenance=first)
