@@ -24,8 +24,8 @@ from tests.valid_network import geometry, network, one_shot
 from tiling import Geometry, SeamError, SeamRule, open_sink, open_source, read_mirrored, stitch
 from tiling.bigtiff import Layout, Level, directories, header
 from tiling.faults import InputError, UsageFault, WriteError
+from tiling.packing import cut
 from tiling.strict_tiff import open_tiff, read_stack
-from tiling.tiff_sink import _cut
 
 RNG = np.random.default_rng(3)
 
@@ -126,7 +126,7 @@ def test_a_row_is_cut_into_tiles_side_by_side(channels, height, width, kind):
     padded = np.zeros((channels, 16, layout.across * 16), kind)
     padded[:, : pixels.shape[1], :width] = pixels
     expected = [np.split(one, layout.across, axis=1) for one in padded]
-    np.testing.assert_array_equal(_cut(pixels, layout), np.concatenate(expected))
+    np.testing.assert_array_equal(cut(pixels, 16, layout.dtype), np.concatenate(expected))
 
 
 def test_large_images_have_larger_tiles_and_are_resumed(tmp_path, monkeypatch):

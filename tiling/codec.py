@@ -63,7 +63,6 @@ def deflate_by() -> str:
     return "zlib" if libdeflate("deflate_encode") is None else "libdeflate"
 
 
-@functools.cache
 def libdeflate(name: str) -> Callable[..., Any] | None:
     """A function of imagecodecs that takes a third of the time of zlib, or None where it lacks.
 

@@ -7,6 +7,7 @@ that package too. Predictors: TIFF 6.0 section 14; TIFF Technical Note 3 (floats
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from tiling.pages import CODECS, DEFLATE, DEFLATE_OLD, LZW, NONE, Layout
 __all__ = ["DeflateStream", "decompress", "is_deflate", "to_pixels"]
 
 _INPUT_BLOCK = 1 << 18
+_looked_up = functools.cache(libdeflate)  # once, not for each segment
 
 
 def is_deflate(compression: int) -> bool:
@@ -59,7 +61,7 @@ def decompress(path: str, page: int, compression: int, data: bytes, length: int)
 
 def _by_libdeflate(data: bytes, length: int) -> bytes | None:
     """The bytes, if they are as many and their checksum holds; None too without imagecodecs."""
-    decode = libdeflate("deflate_decode")
+    decode = _looked_up("deflate_decode")
     if decode is None:
         return None
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -67,11 +67,29 @@ class PagedRows:
     def write(self, page: int, key: Key, block: npt.NDArray[Any]) -> None:
         """Take the next full-width band of a page, (K, h, W) or (h, W)."""
         _, rows, columns = key
+        if (columns.start, columns.stop) != (0, self.size[-1]):
+            raise ValueError(f"columns {columns.start} to {columns.stop} came, all were due")
+        groups, band = self._due(page, rows, block)
+        for group in groups.add(rows.start, band):
+            self._write(self.done, group)
+            self.done += 1
+
+    def coming(
+        self, page: int, key: Key, block: npt.NDArray[Any]
+    ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Numbers and pixels of the groups that a band will complete, see `RowGroups.coming`."""
+        _, rows, columns = key
+        groups, band = self._due(page, rows, block)
+        yield from enumerate(groups.coming(rows.start, band, columns), self.done)
+
+    def _due(
+        self, page: int, rows: slice, block: npt.NDArray[Any]
+    ) -> tuple[RowGroups, npt.NDArray[Any]]:
+        """The open groups of a page and a band (K, h, W) for them, if that is the next one."""
         band = np.asarray(block)
         band = band if band.ndim == 3 else band[None]
-        width = self.size[-1]
-        expected = (self.channels, rows.stop - rows.start, width)
-        if band.shape != expected or (columns.start, columns.stop) != (0, width):
+        expected = (self.channels, rows.stop - rows.start, self.size[-1])
+        if band.shape != expected:
             raise ValueError(f"a band of shape {band.shape} came, {expected} was due")
         if band.dtype != self._dtype:
             raise ValueError(f"pixels of {band.dtype} came for an output of {self._dtype}")
@@ -79,9 +97,7 @@ class PagedRows:
             self._begin(page)
         if page != self._page or self._rows is None:
             raise ValueError(f"page {page} came while page {self._page} is unfinished")
-        for group in self._rows.add(rows.start, band):
-            self._write(self.done, group)
-            self.done += 1
+        return self._rows, band
 
     def _begin(self, page: int) -> None:
         if page != self.done // self.down:

@@ -28,8 +28,9 @@ class PageSink:
     ----------
     rows, number
         The file's account, and which page this is.
-    write, note
-        Called with the page and a band; with a name and a JSON value to keep with the rows.
+    write, note, begin
+        Called with the page and a band; with a name and a JSON value to keep with the rows; with
+        the page and a band of which some columns are there.
 
     Attributes
     ----------
@@ -43,11 +44,13 @@ class PageSink:
         number: int,
         write: Callable[[int, Key, npt.NDArray[Any]], None],
         note: Callable[[str, Any], None],
+        begin: Callable[[int, Key, npt.NDArray[Any]], None],
     ) -> None:
         if not 0 <= number < rows.pages:
             raise ValueError(f"page {number} of an output of {rows.pages}")
         self.shape = rows.size
-        self._rows, self._number, self._write, self._note = rows, number, write, note
+        self._rows, self._number = rows, number
+        self._write, self._note, self._begin = write, note, begin
 
     @property
     def rows_done(self) -> int:
@@ -57,6 +60,13 @@ class PageSink:
     def __setitem__(self, key: Key, block: npt.NDArray[Any]) -> None:
         """Write the next full-width band."""
         self._write(self._number, key, block)
+
+    def begin_band(self, key: Key, block: npt.NDArray[Any]) -> None:
+        """Begin with the next band, of which the columns left of the key's end are final by now.
+
+        `block` is the whole band; the key's columns are those that have come since the last time.
+        """
+        self._begin(self._number, key, block)
 
     def note(self, name: str, value: Any) -> None:
         """Keep a JSON value with the rows that are written next, see `notes` of the file."""
@@ -126,7 +136,7 @@ class PagedSink(ABC):
 
     def page(self, number: int) -> PageSink:
         """The sink of one page; pages are written one after the other."""
-        return PageSink(self._rows, number, self._write_band, self._partial.note)
+        return PageSink(self._rows, number, self._write_band, self._partial.note, self._begin_band)
 
     @property
     def rows_done(self) -> int:
@@ -145,6 +155,14 @@ class PagedSink(ABC):
     def __setitem__(self, key: Key, block: npt.NDArray[Any]) -> None:
         """Write the next full-width band of the first page."""
         self._write_band(0, key, block)
+
+    def begin_band(self, key: Key, block: npt.NDArray[Any]) -> None:
+        """`PageSink.begin_band` of the first page."""
+        self._begin_band(0, key, block)
+
+    @abstractmethod
+    def _begin_band(self, page: int, key: Key, block: npt.NDArray[Any]) -> None:
+        """Begin what can be done with a band that is not complete."""
 
     def _write_band(self, page: int, key: Key, block: npt.NDArray[Any]) -> None:
         self._rows.write(page, key, block)

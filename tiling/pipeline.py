@@ -31,6 +31,16 @@ Array = npt.NDArray[Any]
 Notes = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Filled:
+    """A band as far as it is filled: columns (x0, x1) of the image are new; notes when whole."""
+
+    row: int
+    band: Array
+    columns: tuple[int, int]
+    notes: Notes | None
+
+
 @dataclass
 class Pipeline:
     """One run of `tiling.stitch`: what its three threads share.
@@ -59,7 +69,8 @@ class Pipeline:
         self._note: Callable[[str, Any], None] | None = getattr(self.sink, "note", None)
         self.watch = SeamWatch(self.plan, self.seams, self.first_row)
         self.batches: Channel[Batch] = Channel(1)
-        self.bands: Channel[tuple[int, Array, Notes]] = Channel(2)
+        self._begin: Callable[[Any, Array], None] | None = getattr(self.sink, "begin_band", None)
+        self.bands: Channel[_Filled] = Channel(2 * self.plan.columns)  # of two bands, see `free`
         self.free: Channel[Array] = Channel(2)
         self.bands_made = 0
         self.band: Array | None = None
@@ -134,9 +145,12 @@ class Pipeline:
             return
         self.band = self._empty_band(result) if self.band is None else self.band
         self._place(item, result, self.band)
-        if item.column + len(item.tiles) == self.plan.columns:
-            self._hand_over(item.row, self.band, self._noted(item.row))
-            self.band = None
+        whole = item.column + len(item.tiles) == self.plan.columns
+        if whole or self._begin is not None:
+            columns = item.tiles[0].write[2], item.tiles[-1].write[3]
+            notes = self._noted(item.row) if whole else None
+            self._hand_over(_Filled(item.row, self.band, columns, notes))
+        self.band = None if whole else self.band
         if self.progress is not None:
             self.progress(self.tally.tiles, (self.plan.rows - self.first_row) * self.plan.columns)
 
@@ -209,30 +223,39 @@ class Pipeline:
             notes[f"probe {row}"] = probe.to_json()
         return notes
 
-    def _hand_over(self, row: int, band: Array, notes: Notes) -> None:
+    def _hand_over(self, filled: _Filled) -> None:
         start = perf_counter()
-        self.bands.put((row, band, notes))
+        self.bands.put(filled)
         self.tally.waiting_output += perf_counter() - start
 
     def _write(self) -> None:
         try:
-            flat = len(getattr(self.sink, "shape", (0, 0, 0))) == 2
-            top, _, x0, x1 = self.plan.region
-            for row, band, notes in self.bands:
+            for filled in self.bands:
                 start = perf_counter()
-                y0, y1 = self.plan.band(row)
-                kept = max(0, top + self.rows_kept - y0)
-                block = band[:, kept : y1 - y0]
-                if self._note is not None:
-                    for name, value in notes.items():
-                        self._note(name, value)  # with the band, not after it
-                if block.shape[1]:
-                    rows = slice(y0 + kept - top, y1 - top)
-                    self.sink[..., rows, 0 : x1 - x0] = block[0] if flat else block
+                self._write_band(filled)
                 self.tally.writing += perf_counter() - start
-                self.free.put(band)  # never waits: there are only two
+                if filled.notes is not None:
+                    self.free.put(filled.band)  # never waits: there are only two
         except ClosedError:
             pass
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self.free.fail(error)
             self.bands.fail(error)
+
+    def _write_band(self, filled: _Filled) -> None:
+        """Give the sink a band, or tell it of new columns of one."""
+        top, _, left, right = self.plan.region
+        y0, y1 = self.plan.band(filled.row)
+        kept = max(0, top + self.rows_kept - y0)
+        block = filled.band[:, kept : y1 - y0]
+        rows = slice(y0 + kept - top, y1 - top)
+        for name, value in (filled.notes or {}).items():
+            if self._note is not None:
+                self._note(name, value)  # with the band, not after it
+        if not block.shape[1]:
+            return
+        if filled.notes is None and self._begin is not None:
+            self._begin((..., rows, slice(*(x - left for x in filled.columns))), block)
+        else:
+            flat = len(getattr(self.sink, "shape", (0, 0, 0))) == 2
+            self.sink[..., rows, 0 : right - left] = block[0] if flat else block

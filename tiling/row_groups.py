@@ -44,11 +44,7 @@ class RowGroups:
 
         A group may share memory with the block or with the next group; use it at once.
         """
-        if start != self._next or block.shape[1] > self._shape[1] - start:
-            raise ValueError(
-                f"rows {start} to {start + block.shape[1]} came, row {self._next} of "
-                f"{self._shape[1]} was due; write full-width bands in order"
-            )
+        self._check(start, block)
         self._next += block.shape[1]
         at_end = self._next == self._shape[1]
         done = 0
@@ -69,3 +65,30 @@ class RowGroups:
             if complete:
                 group, self._filled = self._held[:, : self._filled], 0
                 yield group
+
+    def coming(
+        self, start: int, block: npt.NDArray[Any], columns: slice
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Groups that `block` will complete, while only its columns up to `columns.stop` are there.
+
+        It may be asked again and again as they become more, with those that are new since the last
+        time; then the block comes by `add`.
+        """
+        self._check(start, block)
+        done, height = 0, block.shape[1]
+        if self._filled and self._held is not None:
+            done = min(self._height - self._filled, height)
+            end = self._filled + done
+            self._held[:, self._filled : end, columns] = block[:, :done, columns]
+            if end == self._height or start + height == self._shape[1]:
+                yield self._held[:, :end]
+        while done + self._height <= height or (done < height and start + height == self._shape[1]):
+            yield block[:, done : done + self._height]
+            done += self._height
+
+    def _check(self, start: int, block: npt.NDArray[Any]) -> None:
+        if start != self._next or block.shape[1] > self._shape[1] - start:
+            raise ValueError(
+                f"rows {start} to {start + block.shape[1]} came, row {self._next} of "
+                f"{self._shape[1]} was due; write full-width bands in order"
+            )

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import chain
 from types import TracebackType
 from typing import Any, Self
@@ -29,12 +29,12 @@ from tiling.bigtiff import (
     header,
 )
 from tiling.codec import codec, deflate_by
-from tiling.codec_threads import codec_threads
 from tiling.disk import StrPath
 from tiling.faults import UsageFault
 from tiling.journal import numbered_records
 from tiling.meaning import Meaning
 from tiling.ome import checked_for_ome, is_ome_name
+from tiling.packing import Packing, cut
 from tiling.paged_rows import Key
 from tiling.paged_sink import PagedSink
 from tiling.partial import Partial
@@ -45,7 +45,6 @@ __all__ = ["TiffSink", "tile_side"]
 
 LARGE = 2048
 """Longer side in px above which the tiles of a file are larger."""
-_TOGETHER = 4  # tiles handed to a thread at a time
 
 
 def tile_side(shape: tuple[int, ...]) -> int:
@@ -158,21 +157,24 @@ class TiffSink(PagedSink):
         self._end = HEADER_BYTES
         self._coming: tuple[int, list[Future[list[bytes]]]] | None = None
 
+    def _begin_band(self, page: int, key: Key, block: npt.NDArray[Any]) -> None:
+        for number, group in self._rows.coming(page, key, _stored(block)):
+            self._packing.begin(number, group, ready=key[2].stop)
+
     def _write_band(self, page: int, key: Key, block: npt.NDArray[Any]) -> None:
-        super()._write_band(page, key, block.view(np.uint8) if block.dtype == np.bool_ else block)
+        super()._write_band(page, key, _stored(block))
 
     def _write_tiles(self, number: int, group: npt.NDArray[Any]) -> None:
         """Compress one row of tiles of each channel, and the smaller ones now due; append the last.
 
         A row is appended while the next one is compressed.
         """
-        tiles: list[npt.NDArray[Any]] = []
+        parts = self._packing.pack(number, group)
         for level, _, pixels in self._pyramid.add(number % self._rows.down, group):
-            tiles.extend(_cut(pixels, self._levels[level].layout))
-        parts = [tiles[i : i + _TOGETHER] for i in range(0, len(tiles), _TOGETHER)]
-        coming = number, [self._pool.submit(self._encoded, part) for part in parts]
+            if level:
+                parts += self._packing.submit(cut(pixels, self._tile, self.dtype))
         self._settle()
-        self._coming = coming
+        self._coming = number, parts
 
     def _sync(self) -> None:
         self._settle()
@@ -194,9 +196,6 @@ class TiffSink(PagedSink):
         }  # fmt: skip
         self._partial.append(record)
         self._enter(record)
-
-    def _encoded(self, tiles: list[npt.NDArray[Any]]) -> list[bytes]:
-        return [self._encode(tile) for tile in tiles]
 
     def _places(self, number: int) -> Iterator[tuple[int, tuple[int, int]]]:
         """(level, (image, tile)) of each tile that is written with one row of tiles, in order."""
@@ -240,7 +239,7 @@ class TiffSink(PagedSink):
         except BaseException as error:
             self._partial.__exit__(type(error), error, error.__traceback__)
             raise
-        self._pool = ThreadPoolExecutor(codec_threads(), thread_name_prefix="tiling compress")
+        self._packing = Packing(self._encode, self._tile, self.dtype)
         return self
 
     def _take_up(self) -> None:
@@ -275,7 +274,7 @@ class TiffSink(PagedSink):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pool.shutdown()
+        self._packing.end()
         super().__exit__(kind, error, trace)
 
     def _text(self) -> str:
@@ -302,13 +301,6 @@ class TiffSink(PagedSink):
         self._partial.publish()
 
 
-def _cut(pixels: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
-    """A row of tiles (K, h, W) as tiles (K * across, side, side), each contiguous, zeros beyond."""
-    side, width = layout.tile, pixels.shape[2]
-    tiles = np.zeros((pixels.shape[0], layout.across, side, side), layout.dtype)
-    rows = tiles.swapaxes(1, 2)[:, : pixels.shape[1]]
-    full = width // side
-    inside = pixels[..., : full * side]
-    rows[:, :, :full] = inside.reshape(*inside.shape[:2], full, side)
-    rows[:, :, full:, : width - full * side] = pixels[..., None, full * side :]
-    return tiles.reshape(-1, side, side)
+def _stored(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Pixels as they are stored: those of bool as bytes."""
+    return block.view(np.uint8) if block.dtype == np.bool_ else block

@@ -25,6 +25,7 @@ from tiling.journal import numbered_records
 from tiling.lock import OutputLock
 from tiling.meaning import Meaning
 from tiling.ngff import ORDER, ome_attributes
+from tiling.paged_rows import Key
 from tiling.paged_sink import PagedSink
 from tiling.partial import Partial
 from tiling.replacing import new_folder, put_back, replace_folder
@@ -76,6 +77,9 @@ class ZarrSink(PagedSink):
     def compression(self) -> str:
         """Name of the codec that packs the chunks, zarr's own choice; known once it is entered."""
         return "".join(sorted(check_codecs(self.target, self._arrays[0].metadata) & COMPRESSED))
+
+    def _begin_band(self, page: int, key: Key, block: npt.NDArray[Any]) -> None:
+        """Shards are as wide as several tiles of a network: all of a row is waited for."""
 
     def _write_shards(self, number: int, group: npt.NDArray[Any]) -> None:
         """Write one row of whole shards of each channel, and the smaller ones that are now due."""
