@@ -192,7 +192,7 @@ def _ome(text: str, samples: int) -> PageAxes:
     order = found.get("DimensionOrder", "")
     if sorted(order) != sorted("XYZCT") or order[:2] != "XY":
         return PageAxes()
-    length = {axis: _count(found.get(f"Size{axis}", "")) or 1 for axis in "ZCT"}
+    length = {axis: _count(found.get(f"Size{axis}", ""), 18) or 1 for axis in "ZCT"}
     whole_pixels = length["C"] % samples == 0
     if whole_pixels:
         length["C"] //= samples

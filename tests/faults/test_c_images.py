@@ -729,6 +729,8 @@ def test_c24_ome_that_contradicts_itself(tmp_path: Path, tiff_data: str, match: 
 def test_c1_ome_that_promises_more_planes_than_pages(tmp_path: Path, tiff_data: str) -> None:
     content = ome(tiff_data, pages=7, sizes='SizeC="2" SizeZ="5"')
     refused(tmp_path / "a.ome.tif", content, r"cut off.*10 planes \(C 2 x Z 5 x T 1\).*7 pages")
+    content = ome(tiff_data, pages=7, sizes='SizeC="2" SizeZ="1000000000000"')
+    refused(tmp_path / "a.ome.tif", content, "cut off.*2000000000000 planes")
 
 
 def test_c2_damage_is_told_with_the_page_of_the_file_not_of_the_plane(tmp_path: Path) -> None:
