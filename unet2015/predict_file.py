@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ from unet2015.predict_job import Job, Model, Settings, prepare
 __all__ = ["Job", "Model", "Settings", "predict_file", "prepare"]
 
 Progress = Callable[[Job, int, int, int], None]
+
+_QUICK_PX = 100_000_000  # values that are read in some seconds
 
 # What may lie beside an output whose run was killed.
 _LEFT = (
@@ -110,12 +113,15 @@ def predict_file(
         job = prepare(model, source, name, settings)
         made_by = provenance(job, job.scale)
         if resume and _complete(out, made_by):
+            there = os.fsdecode(out)
+            if math.prod(job.shape) > _QUICK_PX:
+                say(f"{there}: is there; each of its stored tiles is read to see that it is whole")
             damage = damage_of(out)
             if not damage:
                 _clear_left(out)
-                say(f"{os.fsdecode(out)}: is complete, made with these settings; nothing is left")
+                say(f"{there}: is complete, made with these settings; nothing was left to do")
                 return []
-            say(f"{os.fsdecode(out)}: is no longer whole: {damage}")
+            say(f"{there}: is no longer whole: {damage}")
         _check_format(job, out)
         with holding(out):
             # Once more: another run may have completed it since.
