@@ -143,6 +143,7 @@ class Pyramid:
         self.sizes = [tuple(-(-side // (1 << k)) for side in size) for k in range(levels + 1)]
         self._height, self._halve = height, METHODS[method]
         self._held: dict[int, Array] = {}
+        self._begun: dict[int, tuple[int, Array]] = {}  # columns and halves of coming groups
 
     @property
     def levels(self) -> int:
@@ -163,6 +164,27 @@ class Pyramid:
             found.append((level + 1, row))
         return found
 
+    def begin(self, row: int, group: Array, *, ready: int) -> None:
+        """Halve a coming group of the finest level where it is final: left of column `ready`."""
+        height, width = group.shape[-2:]
+        end = ready // 2 * 2 if ready < width else width
+        if not self.levels:
+            return
+        if row not in self._begun:
+            size = (*group.shape[:-2], -(-height // 2), -(-width // 2))
+            self._begun[row] = 0, np.empty(size, group.dtype)
+        done, half = self._begun[row]
+        if end > done:
+            half[..., done // 2 : -(-end // 2)] = self._halve(group[..., done:end])
+            self._begun[row] = end, half
+
+    def _halved(self, row: int, group: Array) -> Array:
+        """The half of a complete group of the finest level."""
+        if row not in self._begun:
+            return self._halve(group)
+        self.begin(row, group, ready=group.shape[-1])
+        return self._begun.pop(row)[1]
+
     def add(self, row: int, group: Array) -> Iterator[tuple[int, int, Array]]:
         """(level, number, pixels) of every group that this one completes, itself the first."""
         if row == 0:
@@ -171,11 +193,11 @@ class Pyramid:
         for level, number in self.due(row):
             if level:
                 above = self._held.pop(level, None)
-                half = self._halve(group)
+                half = self._halved(row, group) if level == 1 else self._halve(group)
                 group = half if above is None else np.concatenate((above, half), axis=1)
             yield level, number, group
         if level < self.levels:
-            self._held[level + 1] = self._halve(group)
+            self._held[level + 1] = self._halve(group) if level else self._halved(row, group)
 
     def take_up(self, rows: int, read: Callable[[int, int], Array]) -> None:
         """Be as after `rows` groups of the finest level; `read(level, number)` gives old groups."""

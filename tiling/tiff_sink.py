@@ -160,6 +160,7 @@ class TiffSink(PagedSink):
     def _begin_band(self, page: int, key: Key, block: npt.NDArray[Any]) -> None:
         for number, group in self._rows.coming(page, key, _stored(block)):
             self._packing.begin(number, group, ready=key[2].stop)
+            self._pyramid.begin(number % self._rows.down, group, ready=key[2].stop)
 
     def _write_band(self, page: int, key: Key, block: npt.NDArray[Any]) -> None:
         super()._write_band(page, key, _stored(block))
