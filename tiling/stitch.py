@@ -28,7 +28,9 @@ class Sink(Protocol):
     """Anything to write pixels to: a numpy or zarr array, `tiling.open_sink`, ...
 
     Bands of full width arrive in order from the top, each row once. A sink with an attribute
-    `rows_done` already holds that many rows; what comes before is not computed again.
+    `rows_done` already holds that many rows; what comes before is not computed again. One with a
+    method `begin_band(key, block)` is told of each new part of the band that comes next: `block` is
+    that band, final in the columns of the key and left of them.
     """
 
     def __setitem__(self, key: Any, block: Any, /) -> None:
