@@ -221,7 +221,8 @@ def _without_ones(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int,
 
 
 def _count(text: str, digits: int = 9) -> int:
-    return int(text) if re.fullmatch(rf"[0-9]{{1,{digits}}}", text.strip()) else 0
+    text = text.strip()  # of more than `int` would strip
+    return int(text) if re.fullmatch(rf"[0-9]{{1,{digits}}}", text) else 0
 
 
 def _length(text: str) -> float:

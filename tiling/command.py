@@ -37,7 +37,14 @@ __all__ = [
     "visible",
 ]
 
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+_REFUSED = {
+    errno.ENOSPC: "free some space", errno.EDQUOT: "free some space",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EFBIG: "raise the limit (ulimit -f)",
+    errno.EIO: "the disk may be failing", errno.ENODEV: "was it unplugged?",
+    errno.ESTALE: "mount the network disk again", errno.ENOTCONN: "mount it again",
+}  # fmt: skip
 _LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 # What threads, the loader of modules and libdeflate say where they get no memory.
 _NO_ROOM = ("can't start new thread", "failed to map segment", "libdeflate_alloc_compressor")
@@ -274,7 +281,10 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
     """What is told of an error that nothing has turned into a `Fault`, and its exit code."""
     number = error.errno if isinstance(error, OSError) else 0
     if number in _REFUSED:
-        return f"{getattr(error, 'filename', None) or 'output'}: {os.strerror(number or 0)}", 5
+        where = getattr(error, "filename", None) or "output"
+        return f"{where}: {os.strerror(number or 0)}; {_REFUSED[number or 0]}", 5
+    if "No usable temporary directory" in str(error):
+        return "no folder for temporary files can be written; set TMPDIR to one that can", 5
     if number in _LIMITS or any(words in str(error) for words in _NO_ROOM):
         why = os.strerror(number) if number else error
         return f"{why}; raise the limits of files (ulimit -n), processes (-u) and memory (-v)", 6

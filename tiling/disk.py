@@ -9,28 +9,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import os
 import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tiling.faults import UsageFault, WriteError
 
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
-
 __all__ = [
-    "RawFile",
+    "BINARY",
     "StrPath",
     "beside",
+    "check_descriptors",
     "check_folder",
+    "explained",
     "free_bytes",
     "fsync_folder",
     "keep_mode",
-    "let_go",
     "names",
     "real_target",
     "remove",
@@ -38,10 +34,11 @@ __all__ = [
     "writing",
 ]
 
+_DESCRIPTORS = 12
 _NAME_MAX = 255  # NAME_MAX of every file system in common use, in bytes
 StrPath = str | bytes | os.PathLike[str]
 
-_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
 
 
@@ -87,7 +84,7 @@ def fsync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut (a no-op where folders cannot be synced)."""
     if sys.platform == "win32":
         return
-    descriptor = os.open(folder, os.O_RDONLY | _BINARY)
+    descriptor = os.open(folder, os.O_RDONLY | BINARY)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -140,18 +137,23 @@ def remove_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(target: Path, needed_bytes: int = 0, bound: str = "at least") -> Iterator[None]:
+def writing(
+    target: Path, needed_bytes: int = 0, *, bound: str = "at least", done: str = ""
+) -> Iterator[None]:
     """Turn an `OSError` of the writing layer into a `WriteError` about `target`.
 
-    `bound` says whether "at least" or "up to" `needed_bytes` are needed, for a full disk.
+    `bound` says whether "at least" or "up to" `needed_bytes` are needed, for a full disk; `done`
+    what is well all the same.
     """
     try:
         yield
     except OSError as error:
-        raise WriteError(target, _why(error, target, needed_bytes, bound)) from error
+        reason = explained(error, target, needed_bytes, bound)
+        raise WriteError(target, f"{reason}; {done}" if done else reason) from error
 
 
-def _why(error: OSError, target: Path, needed_bytes: int, bound: str = "at least") -> str:
+def explained(error: OSError, target: Path, needed_bytes: int, bound: str = "at least") -> str:
+    """Why `target` cannot be written, and what to do; `needed_bytes` of it for a full disk."""
     reason = f"cannot write: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = free_bytes(target.parent)
@@ -173,105 +175,17 @@ def _why(error: OSError, target: Path, needed_bytes: int, bound: str = "at least
     return f"{reason}; the disk may be failing"
 
 
-class RawFile(io.RawIOBase):
-    """Unbuffered read-write file on a descriptor, whose failures are `WriteError`s.
+def check_descriptors() -> None:
+    """Refuse to begin where hardly a file can be opened: zarr's threads die of it with riddles.
 
-    It has no `fileno`, so that no library writes behind our back. After `abandon()` nothing is
-    written any more: what a buffer above still holds is dropped in silence.
-
-    Parameters
-    ----------
-    path
-        File to open.
-    flags
-        `os.O_CREAT`, `os.O_EXCL`, ... on top of read-write.
-    target
-        Final name, for the error text.
+    Raises
+    ------
+    OSError
+        The limit of open files is nearly reached.
     """
-
-    def __init__(self, path: Path, flags: int, target: Path) -> None:
-        super().__init__()
-        self.path, self.target = path, target
-        self._abandoned = False
-        self._descriptor = -1
-        with writing(target):
-            self._descriptor = os.open(path, os.O_RDWR | _BINARY | flags, 0o666)
-
-    @property
-    def descriptor(self) -> int:
-        """The open file descriptor (for `os.pread`, `os.fchmod`)."""
-        return self._descriptor
-
-    def abandon(self) -> None:
-        """Write nothing from now on."""
-        self._abandoned = True
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        """Read into `buffer`; returns the number of bytes, 0 at the end."""
-        view = memoryview(buffer).cast("B")
-        with writing(self.target):
-            found = os.read(self._descriptor, len(view))
-        view[: len(found)] = found
-        return len(found)
-
-    def write(self, data: ReadableBuffer) -> int:
-        """Write some of `data`; returns the number of bytes taken."""
-        view = memoryview(data).cast("B")
-        if self._abandoned:
-            return len(view)
-        try:
-            return os.write(self._descriptor, view)
-        except OSError as error:
-            needed = self.tell() + len(view)
-            raise WriteError(self.target, _why(error, self.target, needed)) from error
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to `offset`; returns the new position."""
-        with writing(self.target):
-            return os.lseek(self._descriptor, offset, whence)
-
-    def truncate(self, size: int | None = None) -> int:
-        """Make the file `size` bytes long (default: up to here); returns the size."""
-        size = self.tell() if size is None else size
-        if not self._abandoned:
-            with writing(self.target, size):
-                os.ftruncate(self._descriptor, size)
-        return size
-
-    def sync(self) -> None:
-        """Wait until the bytes are on the disk."""
-        with writing(self.target):
-            os.fsync(self._descriptor)
-
-    def close(self) -> None:
-        """Close the descriptor; a second call does nothing."""
-        descriptor, self._descriptor = self._descriptor, -1
-        try:
-            super().close()
-        finally:
-            if descriptor >= 0:
-                with writing(self.target):
-                    os.close(descriptor)
-
-
-def let_go(*files: RawFile) -> None:
-    """Close files that are about to be renamed or deleted, where that needs them closed."""
-    if sys.platform == "win32":
-        for file in files:
-            file.abandon()
-            file.close()
+    with contextlib.ExitStack() as opened:
+        for _ in range(_DESCRIPTORS):
+            opened.enter_context(Path(os.devnull).open("rb"))
 
 
 def check_folder() -> None:

@@ -18,12 +18,10 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
 from tiling.disk import (
-    RawFile,
     StrPath,
     beside,
     fsync_folder,
     keep_mode,
-    let_go,
     names,
     real_target,
     remove,
@@ -38,6 +36,7 @@ from tiling.journal import (
     read_journal,
 )
 from tiling.lock import OutputLock
+from tiling.raw_file import RawFile, let_go
 from tiling.renaming import give_name
 from tiling.unfinished import clear, is_ordinary
 
@@ -172,17 +171,6 @@ class Partial:
             self._journal.sync()
             self._chain, self._pending = chain, []
 
-    def seek(self, place: int) -> None:
-        """Go to a place in the data file; `WriteError` where it has become shorter than that."""
-        self.file.flush()
-        self.file.seek(place)
-        self._check_length(place)
-
-    def _check_length(self, length: int) -> None:
-        if os.fstat(self._data.descriptor).st_size < length:
-            reason = f"{self.path.name} was cut off by another program meanwhile; run again"
-            raise WriteError(self.target, reason)
-
     def digest(self, start: int, length: int) -> str:
         """SHA-256 of `length` bytes of the data file from `start`; shorter where it ends."""
         self.file.flush()
@@ -195,30 +183,35 @@ class Partial:
 
     def publish(self) -> None:
         """Give the data its final name and forget the journal; closes this object."""
-        length = self.file.seek(0, os.SEEK_END)
+        self.file.flush()
         with writing(self.target):
             keep_mode(self._data.descriptor, self.target)
         self._data.sync()
-        self._check_length(length)
+        self._data.check_length()
         self.check_publishable()  # after the wait, in which much can happen
         let_go(self._data, self._journal)
         with writing(self.target):
             give_name(self.path, self.target, replace=self.overwrite)
+        self._check_named()
+        with writing(self.target, done="it is whole and has its name; --resume tidies up"):
             fsync_folder(self.target.parent)
-            self._check_named()
             remove(self.journal_path)
         self._close()
 
     def check_publishable(self) -> None:
         """`WriteError` if a file has come since, or the data were taken away or replaced."""
         self._check_target()
-        if not names(self.path, self._data.descriptor):
+        with writing(self.target):
+            ours = names(self.path, self._data.descriptor)
+        if not ours:
             reason = f"{self.path.name} was removed, moved or replaced meanwhile; run again"
             raise WriteError(self.target, reason)
 
     def _check_named(self) -> None:
         """`WriteError` if something else lay under the hidden name as it became the final one."""
-        if self._data.descriptor >= 0 and not names(self.target, self._data.descriptor):
+        with writing(self.target):
+            ours = self._data.descriptor < 0 or names(self.target, self._data.descriptor)
+        if not ours:
             reason = "another program put something else in its place just now; remove it and run"
             raise WriteError(self.target, f"{reason} again")
 
@@ -230,7 +223,9 @@ class Partial:
         self._close()
 
     def _check_target(self) -> None:
-        if self.target.exists() and not self.overwrite:
+        with writing(self.target):
+            taken = self.target.exists() and not self.overwrite
+        if taken:
             raise WriteError(
                 self.target, "already exists; use --overwrite to replace it, or another name"
             )

@@ -15,6 +15,7 @@ from pathlib import Path
 from tiling.disk import beside, fsync_folder, remove_folder
 from tiling.faults import WriteError
 from tiling.renaming import give_name
+from tiling.signals import undisturbed
 
 __all__ = ["clear_folders", "hidden_predecessor", "new_folder", "put_back", "replace_folder"]
 
@@ -34,13 +35,22 @@ def replace_folder(target: Path, *, overwrite: bool) -> None:
     FileExistsError
         The name is taken, and `overwrite` is not given.
     OSError
-        A rename or the wait for the disk failed; the next run puts the names right.
+        A rename or the wait for the disk failed. The old folder has its name again, where the disk
+        lets it; else the next run puts the names right.
     """
     old = beside(target, _OLD)
     _throw_away(target)
-    if overwrite and target.exists():
-        os.replace(target, old)  # noqa: PTH105 - seen by the fault shim
-    give_name(new_folder(target), target, replace=False)
+    with undisturbed():
+        moved = overwrite and target.exists()
+        if moved:
+            os.replace(target, old)  # noqa: PTH105 - seen by the fault shim
+        try:
+            give_name(new_folder(target), target, replace=False)
+        except OSError:
+            if moved:
+                with contextlib.suppress(OSError):  # else the next run does
+                    os.replace(old, target)  # noqa: PTH105
+            raise
     fsync_folder(target.parent)
     _throw_away(target)
 

@@ -19,7 +19,6 @@ from typing import BinaryIO, cast
 
 from tiling.apart import check_apart
 from tiling.disk import (
-    RawFile,
     StrPath,
     beside,
     free_bytes,
@@ -34,6 +33,7 @@ from tiling.journal import JOURNAL_FORMAT
 from tiling.lock import OutputLock, remove_dead_lock
 from tiling.partial import Partial
 from tiling.process import lives, machine, start_time
+from tiling.raw_file import RawFile
 from tiling.renaming import give_name
 from tiling.unfinished import discard_partial
 
@@ -99,6 +99,7 @@ def publish(path: StrPath, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         with writing(target):
             keep_mode(raw.descriptor, target)
         raw.sync()
+        raw.check_length()
         file.close()
         _checked_target(path, overwrite=overwrite)
         with writing(target):

@@ -189,7 +189,7 @@ class TiffSink(PagedSink):
         self._coming = None
         stored = list(chain.from_iterable(part.result() for part in parts))
         data = b"".join(stored)  # one call of each for all: every call waits for Python's lock
-        self._partial.seek(self._end)
+        self._partial.file.seek(self._end)
         self._partial.file.write(data)
         record = {
             "n": number, "start": self._end, "counts": [len(tile) for tile in stored],
@@ -294,7 +294,7 @@ class TiffSink(PagedSink):
         ]
         texts = [self._text(), *smaller]
         first, blob = directories(self._levels, texts, self._meaning.resolution, start)
-        self._partial.seek(self._end)
+        self._partial.file.seek(self._end)
         file.write(b"\0" * (start - self._end) + blob)
         file.truncate(start + len(blob))
         file.seek(0)

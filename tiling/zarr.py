@@ -15,7 +15,7 @@ import numpy.typing as npt
 import zarr
 
 from tiling.closing import Closing
-from tiling.disk import StrPath
+from tiling.disk import StrPath, check_descriptors
 from tiling.faults import Fault, InputChangedError, InputError
 from tiling.input_file import as_input_error
 from tiling.meaning import Meaning, in_unit
@@ -74,6 +74,7 @@ class ZarrSource(Closing):
         with as_input_error(path):
             if not Path(self.path).is_dir():
                 raise InputError(path, "is not a Zarr folder")
+            check_descriptors()
             store = StrictStore(self.path, limits)
             self._array, self.meaning, self.provenance = _opened(self.path, store)
             if np.dtype(self._array.dtype).kind not in "buif":

@@ -19,7 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from tiling.disk import StrPath, fsync_folder, real_target, remove, remove_folder, writing
+from tiling.disk import (
+    StrPath,
+    check_descriptors,
+    fsync_folder,
+    real_target,
+    remove,
+    remove_folder,
+    writing,
+)
 from tiling.faults import WriteError
 from tiling.journal import numbered_records
 from tiling.lock import OutputLock
@@ -130,6 +138,7 @@ class ZarrSink(PagedSink):
 
     def __enter__(self) -> Self:
         with OutputLock(self.target), writing(self.target):
+            check_descriptors()
             put_back(self.target)
             check_zarr_target(self.target, overwrite=self._overwrite)
         if not self._resume:

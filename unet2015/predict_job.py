@@ -189,10 +189,7 @@ def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
     made = maps * np.dtype(wanted.dtype).itemsize
 
     def pipeline_bytes(geometry: Geometry) -> int:
-        """Rows and batches that are read ahead, bands and results that are written behind.
-
-        Beside the band that is filled and the one that is written, pixels wait to be packed.
-        """
+        """Rows and batches read ahead; a band that is filled, one written, pixels to be packed."""
         rows = (geometry.input + geometry.step) * planes.width * read
         bands = 3 * geometry.output * size[1] * made
         tiles = geometry.input**2 * (3 * read + 4 * channels) + geometry.output**2 * made

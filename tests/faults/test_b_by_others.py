@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
+import resource
+import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +18,9 @@ import tifffile
 
 from tests.faults.killing import MAKE_MODEL, content, hidden
 from tests.faults.warm import Warm
-from tiling import open_sink, renaming, zarr_sink
-from tiling.faults import WriteError
+from tiling import open_sink, open_source, renaming, zarr_sink
+from tiling.command import finish
+from tiling.faults import InputError, WriteError
 from tiling.lock import OutputLock
 from tiling.safe_write import write_bytes
 from unet2015 import predict_file as product
@@ -106,6 +112,37 @@ def test_b8_data_that_somebody_cuts_are_not_published(tmp_path: Path, length: in
         for top in (0, 150):
             sink[:, top : top + 150, 0:40] = HALF
     np.testing.assert_array_equal(tifffile.imread(out), 7)
+
+
+def test_b8_data_cut_before_any_write_of_them_are_not_published(tmp_path: Path) -> None:
+    """Whatever the buffer above still holds: a write beyond the cut would hide it with zeros."""
+    ended = False
+    for n in range(1, 99):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        calls, real = 0, {name: getattr(os, name) for name in ("write", "ftruncate", "fsync")}
+
+        def cut(name: str, part: Path, *words: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == n and part.exists() and part.stat().st_size:  # noqa: B023
+                os.truncate(part, part.stat().st_size // 2)
+            return real[name](*words)  # noqa: B023
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in real:
+                patch.setattr(os, name, functools.partial(cut, name, folder / ".o.tif.part"))
+            try:
+                write(folder / "o.tif")
+            except WriteError as error:
+                assert "was cut off by another program" in error.reason  # noqa: PT017
+                assert not (folder / "o.tif").exists()
+                continue
+        np.testing.assert_array_equal(tifffile.imread(folder / "o.tif"), 7)
+        ended = calls < n
+        if ended:
+            break
+    assert ended
 
 
 def test_b8_data_that_somebody_cuts_while_the_disk_is_waited_for_are_not_published(
@@ -235,3 +272,84 @@ def test_a1_what_sets_an_unfinished_output_apart_is_told_in_words(
     monkeypatch.setattr("tiling.tiff_sink.deflate_by", lambda: "another library")
     with pytest.raises(WriteError, match=r"packed by: [a-z]*, now another library"):
         begin(provenance=first)
+
+
+def test_b3_a_disk_that_fails_after_the_name_is_given_says_that_the_file_is_whole(
+    model: Any, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, settings = image.with_name("o.tif"), Settings(output_tile=60, device="cpu")
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if out.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match="it is whole and has its name; --resume tidies up"):
+        predict_file(model, image, out, settings)
+    monkeypatch.undo()
+    assert predict_file(model, image, out, settings, resume=True) == []
+    assert hidden(image.parent) == []
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENODEV])
+def test_b3_a_disk_that_fails_at_a_look_is_told_in_words(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def look() -> None:
+        raise OSError(number, os.strerror(number), "out.tif")
+
+    assert finish("program", look) == 5
+    told = capsys.readouterr().err
+    assert "out.tif" in told
+    assert "bug" not in told
+
+
+def test_f_no_folder_for_temporary_files_is_told_in_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/none"])
+    assert finish("program", tempfile.gettempdir) == 5
+    assert "set TMPDIR to one that can" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", [KeyboardInterrupt, OSError(errno.EIO, "broken")])
+def test_a9_a_folder_that_cannot_be_replaced_keeps_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: Any
+) -> None:
+    out = tmp_path / "o.zarr"
+    write(out)
+    before = content(out)
+
+    def stopped(path: Path, target: Path) -> bool:
+        monkeypatch.undo()
+        if isinstance(what, OSError):
+            raise what
+        signal.raise_signal(signal.SIGINT)
+        return renaming.rename_to_free_name(path, target)
+
+    monkeypatch.setattr(renaming, "rename_to_free_name", stopped)
+    with (
+        pytest.raises((KeyboardInterrupt, WriteError)),
+        open_sink(out, (300, 40), "uint8", overwrite=True) as sink,
+    ):
+        sink[:, 0:300, 0:40] = np.full((1, 300, 40), 9, np.uint8)
+    assert (content(out) == before) == isinstance(what, OSError)
+    assert out.exists()
+
+
+def test_f_too_few_files_for_zarr_is_told_in_words(tmp_path: Path) -> None:
+    out = tmp_path / "o.zarr"
+    write(out)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/dev/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 4, limits[1]))
+    try:
+        with pytest.raises(WriteError, match=r"raise the limit \(ulimit -n\)"):
+            write(tmp_path / "p.zarr")
+        with pytest.raises(InputError, match=r"raise the limit \(ulimit -n\)"):
+            open_source(out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
