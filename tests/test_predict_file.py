@@ -171,6 +171,34 @@ def test_axes_that_do_not_end_in_rows_and_columns_are_asked(tmp_path):
         assert (source.axes, source.pages) == ("ZYX", 3)
 
 
+@pytest.mark.parametrize(
+    ("names", "given", "said", "out_axes"),
+    [
+        (["slice", "y", "x"], "", "", "IYX"),
+        (["s", "y", "x"], "ZYX", "", "ZYX"),
+        (["s", "z", "y", "x"], "TZYX", "", "TZYX"),
+        (["s", "i", "y", "x"], "", "2 x 3 pages; say what they are with --axes", ""),
+        (["s", "i", "y", "x"], "TZYX", "", "TZYX"),
+    ],
+)
+def test_an_axis_of_a_zarr_that_begins_with_s_is_pages(tmp_path, names, given, said, out_axes):
+    pixels = image_of(*(2, 3, 50, 61)[-len(names) :])
+    array = zarr.create_array(tmp_path / "in.zarr", shape=pixels.shape, dtype="u1",
+                              dimension_names=names)  # fmt: skip
+    array[...] = pixels
+    wanted = model(), tmp_path / "in.zarr", tmp_path / "out.tif", replace(SMALL, axes=given)
+    if said:
+        with pytest.raises(InputError, match=said):
+            predict_file(*wanted)
+        return
+    predict_file(*wanted)
+    with open_source(tmp_path / "out.tif") as source:
+        assert source.axes == out_axes
+        found = [source.page(i)[..., 0:50, 0:61] for i in range(source.pages)]
+    for one, plane in zip(found, pixels.reshape(-1, 50, 61), strict=True):
+        np.testing.assert_array_equal(one, probability(plane))
+
+
 def test_all_classes_logits_and_regions(image, tmp_path):
     who, pixels = model(classes=3), tifffile.imread(image)
     region = (11, 80, 37, 101)

@@ -126,6 +126,16 @@ def test_foreign_ome_zarr_04_is_read(tmp_path):
         np.testing.assert_array_equal(source[..., 3:9, 2:7], array[1, :, 0, 3:9, 2:7])
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "axes"), [("s", "space", "IYX"), ("stain", "channel", "CYX")]
+)
+def test_the_type_of_an_axis_says_that_it_is_channels(tmp_path, name, kind, axes):
+    named = [{"name": name, "type": kind}, *({"name": n, "type": "space"} for n in "yx")]
+    path = group_of(tmp_path / "a.zarr", named, [[1, 1, 1]])
+    with ZarrSource(path) as source:
+        assert source.axes == axes
+
+
 def test_what_is_no_image_is_refused(tmp_path):
     def array(name, shape, **options):
         path = tmp_path / f"{name}.zarr"
@@ -302,9 +312,9 @@ def test_an_incomplete_image_never_appears(tmp_path):
 
 
 def group_of(path, axes, scales, whole=()):
-    """An image of 4 x 5 px, with the scales of its level and of the whole image."""
+    """Images of 4 x 5 px, with the scales of their level and of the whole image."""
     group = zarr.open_group(path, mode="w", zarr_format=3)
-    group.create_array("0", shape=(4, 5), chunks=(4, 5), dtype="u1")
+    group.create_array("0", shape=(3, 4, 5)[-len(axes) :], dtype="u1")
     steps = [[{"type": "scale", "scale": scale} for scale in part] for part in (scales, whole)]
     level = {"path": "0", "coordinateTransformations": steps[0]}
     image = {"axes": axes, "datasets": [level], "coordinateTransformations": steps[1]}
@@ -384,19 +394,25 @@ def test_the_axes_that_xarray_names_are_read(tmp_path):
         (["c", "y", "x"], "CYX"),
         (["dim_0", "dim_1", "dim_2"], "IYX"),  # xarray's names of axes without one
         ([], "IYX"),
+        (["slice", "y", "x"], "IYX"),  # no colour samples, as they are called in a TIFF
+        (["sample", "z", "y", "x"], "IZYX"),
+        (["scene", "i", "y", "x"], "QIYX"),
     ]:
-        with ZarrSource(array("_".join(dimensions), (2, 4, 5), dimensions)) as source:
+        shape = (2, 3, 4, 5)[-max(len(dimensions), 3) :]
+        with ZarrSource(array("_".join(dimensions), shape, dimensions)) as source:
             assert source.axes == axes
     wrong = [
         (["x", "y"], "do not end in y, x; reorder the array"),
+        (["time", "tile", "y", "x"], "two with the letter T; rename one of them"),
         (["y"], "names 1 of 2 axes"),
         ({"y": 0, "x": 1}, "is not a list of names"),
         ([["y"], ["x"]], "is not a list of names"),
         ("yx", "is not a list of names"),
     ]
     for number, (dimensions, match) in enumerate(wrong):
+        shape = (4, 5) if len(dimensions) < 3 else (2, 3, 4, 5)
         with pytest.raises(InputError, match=match):
-            ZarrSource(array(f"{number}", (4, 5), dimensions))
+            ZarrSource(array(f"{number}", shape, dimensions))
 
 
 @pytest.mark.parametrize("version", ["0.1", "0.2"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tiling.disk import StrPath
+from tiling.faults import InputError
 from tiling.meaning import Meaning
 
-__all__ = ["ORDER", "channel_labels", "dimension_names", "ome_attributes", "pixel_sizes"]
+__all__ = [
+    "ORDER", "axis_letters", "channel_labels", "dimension_names", "ome_attributes", "pixel_sizes",
+]  # fmt: skip
 
 ORDER = "ITCZYX"
 """Order of the axes that OME-NGFF asks for; pages of unknown meaning come first."""
@@ -75,6 +79,58 @@ def ome_attributes(axes: str, count: int, meaning: Meaning, top: float) -> dict[
             ]
         }  # fmt: skip
     return found
+
+
+def axis_letters(
+    path: StrPath, names: Sequence[str], dimensions: int, kinds: Sequence[object] = ()
+) -> str:
+    """One capital letter per axis of a Zarr, ending in "YX".
+
+    "I" stands for pages of unknown meaning, and so do names that begin with S ("slice", "sample"),
+    which in a TIFF are the samples of a colour; a second such axis is "Q", so that the user is
+    asked.
+
+    Parameters
+    ----------
+    path
+        The Zarr, for messages.
+    names
+        Names of the axes; none for an array that does not name them.
+    dimensions
+        Number of axes.
+    kinds
+        Type of each axis where it is told: of "channel" is "C", whatever its name.
+
+    Raises
+    ------
+    InputError
+        The axes do not end in y, x, two have the same letter, or more than three have no name.
+
+    Examples
+    --------
+    >>> axis_letters("a", ["slice", "y", "x"], 3), axis_letters("a", ["s", "i", "y", "x"], 4)
+    ('IYX', 'QIYX')
+    >>> axis_letters("a", ["stain", "y", "x"], 3, ["channel", "space", "space"])
+    'CYX'
+    """
+    if not names and dimensions not in (2, 3):
+        raise InputError(
+            path, f"has {dimensions} axes and no names for them, which is read of 2 (y, x) and 3 "
+            "(pages, y, x); write their names into its metadata",
+        )  # fmt: skip
+    letters = [(name or "I")[0].upper()[0] for name in names] or list("IYX"[-dimensions:])
+    if kinds:
+        both = zip(letters, kinds, strict=True)
+        letters = ["C" if kind == "channel" else letter for letter, kind in both]
+    if len(letters) != dimensions or letters[-2:] != ["Y", "X"]:
+        raise InputError(path, f"has axes {list(names)} that do not end in y, x; reorder the array")
+    twice = [letter for letter in letters if letters.count(letter) > 1]
+    if twice:
+        raise InputError(
+            path, f"has axes {list(names)}, two with the letter {twice[0]}; rename one of them"
+        )
+    unknown = "Q" if "I" in letters else "I"
+    return "".join(unknown if letter == "S" else letter for letter in letters)
 
 
 def channel_labels(ome: Mapping[str, Any], count: int) -> tuple[str, ...]:

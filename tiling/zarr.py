@@ -19,7 +19,7 @@ from tiling.disk import StrPath, check_descriptors
 from tiling.faults import Fault, InputChangedError, InputError
 from tiling.input_file import as_input_error
 from tiling.meaning import Meaning, in_unit
-from tiling.ngff import channel_labels, dimension_names, pixel_sizes
+from tiling.ngff import axis_letters, channel_labels, dimension_names, pixel_sizes
 from tiling.strict_tiff import Limits
 from tiling.zarr_checks import check_shape, folder_state, narrowed
 from tiling.zarr_store import StrictStore
@@ -51,7 +51,7 @@ class ZarrSource(Closing):
     dtype : numpy.dtype
         Type of a pixel.
     axes : str
-        Axes of the whole array, "TCZYX", ...; "I" where the file does not say.
+        Axes of the whole array, "TCZYX", ...; "I" where the file does not say. Never "S".
     resolution : (float, float, str) or None
         Pixels per unit in x and y, and the unit.
     meaning : Meaning
@@ -241,7 +241,7 @@ def _opened(path: str, store: StrictStore) -> tuple[Any, Meaning, dict[str, Any]
     if isinstance(node, zarr.Array):
         with _understood(path):
             names = dimension_names(node)
-        return node, Meaning(axes=_letters(path, names, node.ndim)), {}
+        return node, Meaning(axes=axis_letters(path, names, node.ndim)), {}
     ome: Any = attributes.get("ome", attributes)
     images = ome.get("multiscales") if isinstance(ome, dict) else None
     if not images:
@@ -253,7 +253,8 @@ def _opened(path: str, store: StrictStore) -> tuple[Any, Meaning, dict[str, Any]
             raise InputError(path, f"names the group {str(finest['path'])[:80]!r} as its pixels")
         axes = images[0].get("axes") or (_FIVE if array.ndim == len(_FIVE) else "")
         names = [str(axis["name"] if isinstance(axis, dict) else axis) for axis in axes]
-        letters = _letters(path, names, array.ndim)
+        kinds = [axis.get("type") if isinstance(axis, dict) else None for axis in axes]
+        letters = axis_letters(path, names, array.ndim, kinds)
         told = [str(axis.get("unit", "")) if isinstance(axis, dict) else "" for axis in axes]
         units = [_UNITS.get(unit, unit) for unit in told]
         sizes = pixel_sizes((finest, images[0]), array.ndim)
@@ -289,19 +290,3 @@ def _understood(path: str) -> Iterator[None]:
             path, f"cannot be read: its metadata make no sense ({words}); copy the folder again "
             "from where it came, or save the image anew",
         ) from error  # fmt: skip
-
-
-def _letters(path: str, names: list[str], dimensions: int) -> str:
-    """One capital letter per axis; unknown leading axes of an unnamed array become one "I"."""
-    letters = "".join(name[:1].upper() for name in names)
-    if not names and dimensions in (2, 3):
-        letters = "IYX"[-dimensions:]
-    elif not names:
-        raise InputError(
-            path, f"has {dimensions} axes and no names for them, which is read of 2 (y, x) and 3 "
-            "(pages, y, x); write their names into its metadata",
-        )  # fmt: skip
-    usable = len(letters) == dimensions and letters.endswith("YX")
-    if not usable or len(set(letters)) != len(letters):
-        raise InputError(path, f"has axes {names} that do not end in y, x; reorder the array")
-    return letters

@@ -199,7 +199,10 @@ def _leading(source: Any, path: str, axes: str) -> tuple[str, tuple[int, ...]]:
         letters = wanted[:-2]
     unknown = set(letters) - set(_PAGE_AXES + "C")
     if unknown:
-        odd = " that cannot be right (they do not end in YX)" if "Q" in letters else f" {said}"
+        odd = f" {said}"
+        if "Q" in letters:
+            tiff = hasattr(source, "image")
+            odd = " that cannot be right (they do not end in YX)" if tiff else " of unknown meaning"
         shown = " x ".join(map(str, lengths))
         raise InputError(path, f"has axes{odd}, {shown} pages; say what they are with --axes")
     return letters, lengths
