@@ -7,6 +7,7 @@ two ways is refused with the question that decides it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from tiling.faults import InputError
 from tiling.input_file import as_input_error
-from tiling.strict_tiff import open_tiff, read_stack
+from tiling.strict_tiff import TiffImage, open_tiff, read_stack
 from unet2015.augment import dtype_range
 from unet2015.label_values import Meaning, as_class_labels
 from unet2015.pairing import cell_mask_folders, image_files, pairs
@@ -78,8 +79,8 @@ def read_stack_pair(
     Raises
     ------
     InputError
-        If a file is broken, has no partner, does not fit its partner, or holds other label
-        values than expected.
+        If a file is broken, has no partner or is its own, does not fit its partner, holds channels
+        as pages, or holds other label values than expected.
 
     Examples
     --------
@@ -123,8 +124,7 @@ def _read_folders(images: Path, labels: Path, alone: Literal["refused", "left ou
     for path, other in ((images, labels), (labels, images)):
         if not path.is_dir():
             raise InputError(path, f"is a file, but {other} is a folder; give two of a kind")
-    if images.resolve() == labels.resolve():
-        raise InputError(images, "is named as the folder of images and of labels")
+    _refuse_same(images, labels, "folder")
     read = _Read([], [], [], [], [])
     partners = pairs(images, labels, alone=alone)
     left_out = len(image_files(images)) - len(partners)
@@ -137,6 +137,7 @@ def _read_folders(images: Path, labels: Path, alone: Literal["refused", "left ou
 
 def _read_pair(read: _Read, name: str, image: Path, label: Path) -> None:
     """Append the slices of one image file and its label file."""
+    _refuse_same(image, label, "file")
     pictures, picture_planar = _pages(image)
     truths, truth_planar = _pages(label)
     if truths.shape[1] > 1:
@@ -161,6 +162,18 @@ def _read_pair(read: _Read, name: str, image: Path, label: Path) -> None:
         numbers = [name] if count == 1 else [f"{name}[{i}]" for i in numbers]
     read.names.extend(numbers)
     read.sources.extend((str(label), i) for i in range(count))
+
+
+def _refuse_same(images: Path, labels: Path, what: str) -> None:
+    """Refuse one file under two names, as a link too: a network would learn to copy it."""
+    found = []
+    for path in (images, labels):
+        with as_input_error(path):
+            found.append(path.stat())
+    if os.path.samestat(*found):
+        raise InputError(
+            labels, f"is named as the {what} of images and of labels; name the {what} of the labels"
+        )
 
 
 def _grey_labels(truths: NDArray[Any], planar: bool, label: Path, read: _Read) -> NDArray[Any]:
@@ -213,9 +226,22 @@ def _pages(path: Path) -> tuple[NDArray[Any], bool]:
         stack = read_image(path)
     else:
         with open_tiff(path) as image:
+            _refuse_channels(path, image)
             planar = image.planar and image.samples in (3, 4)
         stack = read_stack(path)
     return stack if stack.ndim == 4 else stack[:, None], planar
+
+
+def _refuse_channels(path: Path, image: TiffImage) -> None:
+    """Refuse pages that are channels: a page would be trained on as a slice of its own."""
+    place = image.axes.find("C")
+    if 0 <= place < len(image.page_shape):
+        count, names = image.page_shape[place], image.meaning.channels
+        named = f" ({', '.join(names[:8])})" if len(names) == count else ""
+        raise InputError(
+            path, f"has {count} channels{named} as pages, and a page is read as a slice; save one "
+            "channel as a file of its own, or, if they are slices, save them with the axes ZYX",
+        )  # fmt: skip
 
 
 def _fit_channels(read: _Read, source: Path, channels: int | None) -> list[NDArray[Any]]:

@@ -75,6 +75,67 @@ def test_d1_labels_of_another_shape_name_both_shapes(tmp_path):
         read_stack_pair(image, fewer)
 
 
+def with_channels(path, axes, shape, *, ome):
+    array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    path.parent.mkdir(exist_ok=True)
+    how = {"photometric": "minisblack"} if ome else {"imagej": True}
+    tifffile.imwrite(path, array, metadata={"axes": axes} if axes else {}, **how)
+    return path
+
+
+@pytest.mark.parametrize("ome", [True, False])
+@pytest.mark.parametrize(
+    ("axes", "shape", "count"),
+    [("CYX", (2, 8, 9), 2), ("ZCYX", (3, 2, 8, 9), 2), ("", (6, 8, 9), 6)],
+)  # tifffile writes pages without a name as channels into the text of ImageJ
+def test_d_channels_are_no_slices(tmp_path, ome, axes, shape, count):
+    if ome and not axes:
+        axes = "CYX"
+    ending = ".ome.tif" if ome else ".tif"
+    odd = with_channels(tmp_path / f"odd{ending}", axes, shape, ome=ome)
+    plain = write(tmp_path / "plain.tif", np.zeros((int(np.prod(shape[:-2])), 8, 9), np.uint8))
+    words = rf"odd.*: has {count} channels.*; save one channel as .*, or, if they are slices,"
+    for images, labels in ((odd, plain), (plain, odd)):
+        with pytest.raises(InputError, match=words):
+            read_stack_pair(images, labels)
+
+
+@pytest.mark.parametrize("missing", ["i.tif", "l.tif"])
+def test_d7_the_file_that_is_missing_is_named(tmp_path, missing):
+    for name in {"i.tif", "l.tif"} - {missing}:
+        write(tmp_path / name, np.zeros((8, 9), np.uint8))
+    with pytest.raises(InputError, match=rf"{missing}: cannot be read: No such file"):
+        read_stack_pair(tmp_path / "i.tif", tmp_path / "l.tif")
+
+
+def test_d_one_channel_of_many_slices_is_slices(tmp_path):
+    image = with_channels(tmp_path / "i.ome.tif", "ZCYX", (3, 1, 8, 9), ome=True)
+    label = with_channels(tmp_path / "l.tif", "TZYX", (3, 1, 8, 9), ome=False)
+    assert len(read_stack_pair(image, label, meaning="instances")) == 3
+
+
+@pytest.mark.parametrize("kind", ["same", "link", "second name"])
+@pytest.mark.parametrize("what", ["files", "folders", "files of folders"])
+def test_d7_an_image_is_not_its_own_labels(tmp_path, kind, what):
+    image = write(tmp_path / "i" / "a.tif", np.zeros((8, 9), np.uint8))
+    other = tmp_path / "l" / "a.tif"
+    if what != "folders":
+        other.parent.mkdir()
+        if kind == "same" and what == "files":
+            other = image
+        elif kind == "second name":
+            other.hardlink_to(image)
+        else:
+            other.symlink_to(image)
+    elif kind == "same":
+        other = image
+    else:
+        other.parent.symlink_to(image.parent)
+    named = (image, other) if what == "files" else (image.parent, other.parent)
+    with pytest.raises(InputError, match=r"is named .* of images and of labels; name the "):
+        read_stack_pair(*named)
+
+
 def test_d3_float_labels_are_read_only_where_they_are_whole(tmp_path):
     image = write(tmp_path / "i.tif", np.zeros((4, 4), np.uint8))
     whole = write(tmp_path / "w.tif", np.eye(4, dtype=np.float32) * 255)
