@@ -187,7 +187,10 @@ def test_png_files_are_read(files, capsys):
         (lambda truth: truth[:, :-1], "both need the same slices and size"),
         (lambda truth: -(truth > 0).astype(np.int16), "negative label -1; 0 is membrane"),
         (lambda truth: truth[:3], "both need the same slices and size"),
-        (lambda truth: truth * (np.arange(5) != 2)[:, None, None].astype(np.uint8), "slice 2"),
+        (
+            lambda truth: truth * (np.arange(5) != 2)[:, None, None].astype(np.uint8),
+            "bad.tif, page 2: has no foreground",
+        ),
     ],
 )
 def test_bad_pairs_get_one_line_and_exit_code_3(files, capsys, change, message):
@@ -196,6 +199,41 @@ def test_bad_pairs_get_one_line_and_exit_code_3(files, capsys, change, message):
     assert (code, out) == (3, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "message"),
+    [
+        (lambda t: t * 0, [], ", page 0: has no foreground (no value above 0); leave"),
+        (
+            lambda t: t * (np.arange(5) < 3)[:, None, None].astype(np.uint8),
+            ["--slices", "3-4"],
+            ", page 3: has no foreground",
+        ),
+        (lambda t: t * 0, ["--measure", "seg"], ": has no object, and SEG is a mean over the"),
+        (lambda t: -t.astype(np.int16), ["--measure", "seg"], ": has the negative label -"),
+        (lambda t: -t.astype(np.int16), [], ": has the negative label -"),
+        (lambda t: t / np.float32(2), [], ": has the label 127.5 at (0, "),
+        (lambda t: t / np.float32(2), ["--measure", "ap"], ": has the label 127.5 at (0, "),
+        (
+            lambda t: t * np.float32("nan"),
+            ["--measure", "iou"],
+            ": has the label nan at (0, 0, 0) is not",
+        ),
+        (lambda t: t * 0, ["--measure", "iou", "--ignore", "0"], ": holds the ignore label 0 in"),
+    ],
+)
+def test_of_two_files_the_bad_one_is_named(files, capsys, change, words, message):
+    path = write(files["folder"] / "truth2.tif", change(tifffile.imread(files["truth"])))
+    code, _, err = run(capsys, files["truth"], path, *words)
+    assert code == 3
+    assert f"{path}{message}" in err
+    assert "; " in err
+    assert "against" not in err
+    if "label" in message and "--ignore" not in words:  # the same in the prediction
+        code, _, err = run(capsys, path, files["truth"], "--measure", "seg")
+        assert code == 3
+        assert err.startswith(f"unet2015: {path}: against {files['truth']}: ")
 
 
 def test_missing_file_and_unknown_measure(files, capsys):

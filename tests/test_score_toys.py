@@ -400,7 +400,7 @@ def test_a_slice_without_foreground_is_named():
     truth = np.ones((3, 4, 4), np.uint8)
     truth[1] = 0
     for measure in (score.pixel_error, score.rand_error, score.v_rand, score.warping_error):
-        with pytest.raises(ValueError, match="no foreground in the truth of slice 1"):
+        with pytest.raises(ValueError, match="slice 1 of the truth has no foreground"):
             measure(np.ones((3, 4, 4), np.float32), truth)
 
 

@@ -167,7 +167,7 @@ class StrictStore(LocalStore):
         except (FileNotFoundError, NotADirectoryError):
             data = None
         except OSError as error:
-            raise InputError(file, f"cannot be read: {error.strerror}") from error
+            raise InputError(file, f"cannot be read: {error.strerror}; {_AGAIN}") from error
         self._check(key, data, part)
         return None if data is None else prototype.buffer.from_bytes(data)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unet2015.truth import TruthError, true_labels
 from weightmaps.labels import whole_numbers
 
 __all__ = ["ctc_jaccards", "ctc_seg", "dsb_ap", "dsb_image_ap"]
@@ -31,16 +32,18 @@ class _Overlap(NamedTuple):
 
 
 def _label_stacks(prediction: ArrayLike, truth: ArrayLike) -> tuple[NDArray, NDArray]:  # type: ignore[type-arg]
-    found, true = (whole_numbers(np.asarray(labels)) for labels in (prediction, truth))
+    found, true = whole_numbers(np.asarray(prediction)), true_labels(truth, zero="background")
     if found.shape != true.shape:
         raise ValueError(f"prediction {found.shape} and truth {true.shape} must have equal shapes")
     if true.ndim not in (2, 3) or true.size == 0:
         raise ValueError(f"shape {true.shape} is not (H, W) or (slices, H, W)")
-    for name, labels in (("prediction", found), ("truth", true)):
-        if labels.dtype.kind not in "biu":
-            raise TypeError(f"{name} of type {labels.dtype}; object labels must be integers")
-        if labels.min() < 0:
-            raise ValueError(f"{name} has the negative label {labels.min()}; 0 is background")
+    if found.dtype.kind not in "biu":
+        raise TypeError(f"prediction of type {found.dtype}; object labels must be integers")
+    if found.min() < 0:
+        raise ValueError(
+            f"prediction has the negative label {found.min()}; 0 is background, cells are above:"
+            " save it so"
+        )
     shape = (-1, *true.shape[-2:])
     return found.reshape(shape), true.reshape(shape)
 
@@ -111,7 +114,10 @@ def ctc_seg(prediction: ArrayLike, truth: ArrayLike) -> float:
     """
     indices = ctc_jaccards(prediction, truth)
     if indices.size == 0:
-        raise ValueError("the truth has no object; SEG is a mean over reference objects")
+        raise TruthError(
+            "has no object, and SEG is a mean over the objects of the truth; name the right truth,"
+            " or measure ap instead"
+        )
     return float(indices.mean())
 
 

@@ -68,6 +68,7 @@ def score(
     """
     from tiling.faults import InputError, MemoryFault, UsageFault
     from unet2015.score_files import read_pair
+    from unet2015.truth import TruthError
 
     wanted = list(dict.fromkeys(measure or [Measure.ISBI]))
     if ignore is not None and Measure.IOU not in wanted:
@@ -87,6 +88,9 @@ def score(
     try:
         for name in wanted:
             record.update(_measured(name, pair, ignore))
+    except TruthError as error:
+        page = None if error.index is None else pair.slices[error.index]
+        raise InputError(truth, error.reason, page=page) from error
     except (TypeError, ValueError) as error:
         raise InputError(prediction, f"against {truth}: {error}") from error
     except MemoryError as error:
@@ -147,14 +151,18 @@ def _class_scores(pair: ScoredPair, ignore: int | None) -> dict[str, Any]:
     import numpy as np
 
     from unet2015.score import ClassScores, confusion
+    from unet2015.truth import TruthError, whole_truth
     from weightmaps.labels import whole_numbers
 
-    found, true = whole_numbers(pair.prediction), whole_numbers(pair.truth)
+    found, true = whole_numbers(pair.prediction), whole_truth(pair.truth)
     if ignore is not None:
         counted = true != ignore
         found, true = found[counted], true[counted]
     if not true.size:
-        raise ValueError(f"every pixel of the truth has the ignore label {ignore}")
+        raise TruthError(
+            f"holds the ignore label {ignore} in every pixel; give another one with --ignore, or"
+            " name the right truth"
+        )
     # As Python's integers: numpy knows no integer type for int64 and uint64 together.
     apart = [np.unique(array, return_inverse=True) for array in (found, true)]
     labels = sorted({value for values, _ in apart for value in values.tolist()})

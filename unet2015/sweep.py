@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from weightmaps.labels import whole_numbers
+from unet2015.truth import TruthError, true_labels
 from weightmaps.threads import threads
 
 __all__ = ["SWEEP", "Sweep", "as_probability", "paired", "slice_by_slice"]
@@ -183,20 +183,19 @@ def paired(
     TypeError
         If the truth is of another type.
     """
-    labels = whole_numbers(np.asarray(truth))
-    if labels.dtype.kind not in "biu":
-        raise TypeError(f"truth of type {labels.dtype}; labels must be integers or bool")
+    labels = true_labels(truth, zero="membrane")
     shape = np.shape(prediction)
     if shape != labels.shape:
         raise ValueError(f"prediction {shape} and truth {labels.shape} must have equal shapes")
     if labels.ndim not in (2, 3) or labels.size == 0:
         raise ValueError(f"shape {labels.shape} is not (H, W) or (slices, H, W)")
-    if labels.dtype.kind == "i" and labels.min() < 0:
-        raise ValueError(f"truth has the negative label {labels.min()}; 0 is membrane")
     stack = labels.reshape(-1, *labels.shape[-2:]) > 0
     for index, interior in enumerate(stack):
         if not interior.any():
-            raise ValueError(f"no foreground in the truth of slice {index}")
+            raise TruthError(
+                "has no foreground (no value above 0); leave it out (--slices), or name the right"
+                " truth", index=index,
+            )  # fmt: skip
     return as_probability(prediction).reshape(stack.shape), stack
 
 

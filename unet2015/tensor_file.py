@@ -144,7 +144,9 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         descriptor = os.open(path, _FLAGS)
     except OSError as error:
-        raise ModelFileError(path, f"cannot be opened: {error.strerror}") from error
+        gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+        remedy = "check the name" if gone else "copy it again from where it came"
+        raise ModelFileError(path, f"cannot be opened: {error.strerror}; {remedy}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ModelFileError(path, "is not a regular file; give the model file itself")

@@ -138,7 +138,7 @@ def _behind(name: str) -> list[LabelFile]:
         if not files:
             raise InputError(name, "no label file matches this pattern")
         return files
-    raise InputError(name, "no such file or folder")
+    raise InputError(name, "no such file or folder; check the name")
 
 
 def _of_folder(folder: Path) -> list[LabelFile]:

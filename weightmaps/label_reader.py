@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tiling.closing import Closing
 from tiling.faults import InputChangedError, InputError
-from tiling.input_file import InputFile
+from tiling.input_file import InputFile, as_input_error
 from tiling.strict_tiff import Limits, TiffImage, open_tiff
 from weightmaps.annotations import LabelFile
 from weightmaps.label_rule import LabelRule, inside_of, looks_like_image, taken_as, tally
@@ -38,10 +38,8 @@ def identity(file: LabelFile) -> tuple[tuple[int, ...], ...]:
     """Return what tells that the files are the same as before: device, inode, size, time."""
     found = []
     for part in file.parts:
-        try:
+        with as_input_error(part):
             now = part.stat()
-        except OSError as error:
-            raise InputError(part, f"cannot be read: {error.strerror}") from error
         found.append((now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns))
     return tuple(found)
 
