@@ -10,6 +10,7 @@ Sources: Zarr v2 and v3 core specifications; the c-blosc 1 header.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import os
 import stat
@@ -225,16 +226,21 @@ class StrictStore(LocalStore):
             raise InputError(file, f"is damaged: the index of its chunks is cut off; {_AGAIN}")
         first = self._index if self._index_first else 0
         stop = size if self._index_first else size - self._index
-        for start, length in np.frombuffer(places, "<u8").reshape(-1, 2).tolist():
-            if start == length == _NO_CHUNK:
-                continue
+        pairs = np.frombuffer(places, "<u8").reshape(-1, 2).tolist()
+        there = [pair for pair in pairs if pair != [_NO_CHUNK, _NO_CHUNK]]
+        for start, length in there:
             if not length or start < first or start + length > stop:
                 raise InputError(
                     file, f"is damaged: it names a chunk of {length} bytes at {start}, "
                     f"but its chunks lie from {first} to {stop}; {_AGAIN}",
                 )  # fmt: skip
-            if part is None:
-                yield data[start : start + length]
+        for (start, length), (other, _) in itertools.pairwise(sorted(there)):
+            if start + length > other:
+                raise InputError(
+                    file, f"is damaged: two of its chunks share bytes from {other} on; {_AGAIN}"
+                )
+        if part is None:
+            yield from (data[start : start + length] for start, length in there)
 
 
 def _read(file: Path, part: ByteRequest | None) -> bytes:

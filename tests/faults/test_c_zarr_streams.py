@@ -137,6 +137,37 @@ def test_c2_places_in_a_shard_that_hold_no_chunk(
         image[..., 0:rows, 0:64]
 
 
+@pytest.mark.parametrize("where", ["start", "end"])
+@pytest.mark.parametrize("second", [(0, 1024), (1000, 1024), (8, 16)])
+@pytest.mark.parametrize("rows", [64, 32])
+def test_c8_chunks_of_a_shard_that_share_their_bytes(
+    tmp_path: Path, where: str, second: tuple[int, int], rows: int
+) -> None:
+    crc32c = pytest.importorskip("google_crc32c")
+    first = 68 * (where == "start")
+    places = [(0, 1024), (1024, 1024), (2048, 1024), second]
+    index = b"".join(struct.pack("<QQ", first + start, length) for start, length in places)
+    index += struct.pack("<I", crc32c.value(index))
+    data = PIXELS.tobytes()
+    path = version_3(
+        tmp_path, index + data if where == "start" else data + index,
+        codecs=shard_of(32, [BYTES], index=[BYTES, CRC], where=where),
+    )  # fmt: skip
+    with ZarrSource(path) as image, pytest.raises(InputError, match=r"share bytes .*; copy the f"):
+        image[..., 0:rows, 0:64]
+
+
+def test_chunks_of_a_shard_lie_in_any_order_with_gaps(tmp_path: Path) -> None:
+    places = [(3000, 1024), (1100, 1024), (0, 1024), (2**64 - 1, 2**64 - 1)]
+    index = b"".join(struct.pack("<QQ", *place) for place in places)
+    data = bytes(1100) + b"\1" * 1024 + bytes(3000 - 2124) + b"\2" * 1024 + bytes(72)
+    path = version_3(
+        tmp_path, data + index, codecs=shard_of(32, [BYTES], index=[BYTES], where="end")
+    )
+    with ZarrSource(path) as image:
+        assert image[..., 0:64, 0:64][::32, ::32].tolist() == [[2, 1], [0, 0]]
+
+
 def test_c1_a_shard_that_lost_its_first_bytes(tmp_path: Path) -> None:
     index = b"".join(struct.pack("<QQ", 1024 * n, 1024) for n in range(4))
     codecs = shard_of(32, [BYTES], index=[BYTES], where="end")
