@@ -214,3 +214,15 @@ def test_a_spiral_through_all_bands_is_one_cell():
     mask[0, 0] = False
     source = ComponentSource(mask, 4, 3)
     assert source.components == ndimage.label(mask)[1]
+
+
+def test_bands_that_do_not_meet_need_no_graph(monkeypatch):
+    def never(*_args, **_options):
+        raise AssertionError("a graph was made")
+
+    monkeypatch.setattr("scipy.sparse.csgraph.connected_components", never)
+    mask = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]], bool)
+    for rows in (2, 4):
+        found = ComponentSource(mask, 8, rows)[..., 0:4, 0:3]
+        assert found.tolist() == [[1, 0, 2], [0, 0, 0], [0, 3, 0], [0, 0, 0]]
+        assert found.dtype == np.int32

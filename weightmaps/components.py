@@ -99,9 +99,6 @@ class ComponentSource:
 
     def _unite(self) -> npt.NDArray[Any]:
         """Table: provisional number (bands counted through, from 0) -> component (from 1)."""
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
         starts, meetings = [0], []
         above: npt.NDArray[np.int64] | None = None
         for number in range(-(-self.shape[0] // self._rows)):
@@ -109,23 +106,15 @@ class ComponentSource:
             # 0 for background, provisional number + 1 for components.
             first, last = (_counted(local[k], starts[-1]) for k in (0, -1))
             if above is not None:
-                meetings.append(_meetings(above, first, self._diagonal))
+                pairs = _meetings(above, first, self._diagonal)
+                meetings += [pairs] if pairs[0].size else []
             starts.append(starts[-1] + found)
             above = last
         self._starts, total = starts, starts[-1]
         if total == 0:
             return np.zeros(1, np.int32)
-        a = np.concatenate([m[0] for m in meetings] or [np.zeros(0, np.int64)])
-        b = np.concatenate([m[1] for m in meetings] or [np.zeros(0, np.int64)])
-        graph = coo_array((np.ones(a.size, np.bool_), (a, b)), shape=(total, total))
-        count, group = connected_components(graph, directed=False)
-        # Groups by their first provisional number, which is raster order of the first pixel.
-        first_seen = np.full(count, total, np.int64)
-        np.minimum.at(first_seen, group, np.arange(total))
-        order = np.empty(count, np.int64)
-        order[np.argsort(first_seen)] = np.arange(1, count + 1)
-        table: npt.NDArray[np.int64] = order[group]
-        return table if count > np.iinfo(np.int32).max else table.astype(np.int32)
+        table = _united(meetings, total) if meetings else np.arange(1, total + 1)
+        return table if table.max() > np.iinfo(np.int32).max else table.astype(np.int32)
 
 
 class ClassComponents:
@@ -151,6 +140,23 @@ class ClassComponents:
             numbers = part[key].astype(np.int64)
             found = found + np.where(numbers > 0, numbers + before, 0)
         return np.asarray(found)
+
+
+def _united(meetings: Sequence[Pairs], total: int) -> npt.NDArray[np.int64]:
+    """Component (from 1) of each of `total` provisional numbers, of which these are the same."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    a, b = (np.concatenate(numbers) for numbers in zip(*meetings, strict=True))
+    graph = coo_array((np.ones(a.size, np.bool_), (a, b)), shape=(total, total))
+    count, group = connected_components(graph, directed=False)
+    # Groups by their first provisional number, which is raster order of the first pixel.
+    first_seen = np.full(count, total, np.int64)
+    np.minimum.at(first_seen, group, np.arange(total))
+    order = np.empty(count, np.int64)
+    order[np.argsort(first_seen)] = np.arange(1, count + 1)
+    table: npt.NDArray[np.int64] = order[group]
+    return table
 
 
 def _counted(row: npt.NDArray[np.int32], start: int) -> npt.NDArray[np.int64]:

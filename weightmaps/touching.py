@@ -75,6 +75,7 @@ def touching_pairs(cells: Labels) -> Labels:
     """
     found = []
     for here, there, meet in meetings(cells):
-        a, b = cells[here][meet], cells[there][meet]
-        found.append(np.unique(np.stack([np.minimum(a, b), np.maximum(a, b)], axis=1), axis=0))
-    return np.unique(np.concatenate(found), axis=0)
+        if meet.any():
+            a, b = cells[here][meet], cells[there][meet]
+            found.append(np.unique(np.stack([np.minimum(a, b), np.maximum(a, b)], axis=1), axis=0))
+    return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), cells.dtype)
