@@ -226,3 +226,18 @@ def test_bands_that_do_not_meet_need_no_graph(monkeypatch):
         found = ComponentSource(mask, 8, rows)[..., 0:4, 0:3]
         assert found.tolist() == [[1, 0, 2], [0, 0, 0], [0, 3, 0], [0, 0, 0]]
         assert found.dtype == np.int32
+
+
+def test_a_mask_of_one_band_is_read_once():
+    class Once:
+        shape, dtype = (4, 3), np.dtype(bool)
+        reads = 0
+
+        def __getitem__(self, key):
+            self.reads += 1
+            return np.eye(4, 3, dtype=bool)[key]
+
+    mask = Once()
+    source = ComponentSource(mask, 4, 4)
+    assert source[..., 1:3, 0:3].tolist() == [[0, 2, 0], [0, 0, 3]]
+    assert mask.reads == 1

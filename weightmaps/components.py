@@ -23,7 +23,8 @@ Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 class ComponentSource:
     """Source of component numbers, computed band by band from a source of a mask.
 
-    Building it reads the mask once; slicing it reads the bands concerned once more.
+    Building it reads the mask once; slicing it reads the bands concerned once more, where there
+    are several.
 
     Parameters
     ----------
@@ -111,6 +112,8 @@ class ComponentSource:
             starts.append(starts[-1] + found)
             above = last
         self._starts, total = starts, starts[-1]
+        if len(starts) == 2:  # the only band has its final numbers
+            self._bands[0] = local
         if total == 0:
             return np.zeros(1, np.int32)
         table = _united(meetings, total) if meetings else np.arange(1, total + 1)
