@@ -45,7 +45,7 @@ def whole_truth(truth: ArrayLike) -> NDArray[Any]:
     try:
         return whole_numbers(np.asarray(truth))
     except ValueError as error:
-        raise TruthError(f"has the {error}") from error
+        raise TruthError(f"cannot be scored: {error}") from error
 
 
 def true_labels(truth: ArrayLike, *, zero: str) -> NDArray[Any]:
