@@ -142,7 +142,7 @@ class TiffImage(Closing):
         Axes, resolution, distance of slices and names of the channels together.
     description : str
         Image description of the first page, at most a megabyte of it; of two the first that is
-        OME-XML or ImageJ's.
+        OME-XML or ImageJ's, else tifffile's JSON.
     """
 
     def __init__(self, file: InputFile, limits: Limits) -> None:
