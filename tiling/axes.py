@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tiling.meaning import in_unit
-from tiling.ome import channel_names, first_pixels, spoken
+from tiling.ome import channel_names, first_pixels, is_ome, spoken
 from tiling.ome_planes import OmePlanes, ome_planes
 
 __all__ = ["PageAxes", "chosen_description", "page_axes"]
 
 _MAX_JSON = 1 << 16
 _MOST_AXES = 64  # as many as an array of numpy has
-_IMAGEJ, _OME = "ImageJ=", ("<?xml", "<OME", "<ome:")
+_IMAGEJ = "ImageJ="
 _PADDING = "\ufeff \t\r\n"
 _IMAGEJ_LINE = re.compile(r"^(\w{1,20})=(.{0,80})$", re.MULTILINE)
 _AXIS = re.compile(r"[A-Z]{2,26}\Z")
@@ -99,7 +99,7 @@ def page_axes(description: str, samples: int, size: tuple[int, int] = (0, 0)) ->
         return _imagej(head)
     if head.startswith("{"):
         return _shaped(head, samples, size)
-    if head.startswith(_OME):
+    if is_ome(head):
         return _ome(head, samples)
     return PageAxes()
 
@@ -123,7 +123,7 @@ def chosen_description(descriptions: Sequence[str]) -> str:
 
 
 def _is_imagej_or_ome(text: str) -> bool:
-    return text.startswith((_IMAGEJ, *_OME))
+    return text.startswith(_IMAGEJ) or is_ome(text)
 
 
 def _imagej(text: str) -> PageAxes:
@@ -251,7 +251,8 @@ def _without_ones(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int,
 
 
 def _count(text: str, digits: int = 9) -> int:
-    return int(text) if re.fullmatch(rf"[0-9]{{1,{digits}}}", text.strip()) else 0
+    found = re.fullmatch(rf"\+?0*+([0-9]{{0,{digits}}})", text.strip())
+    return int(found[1] or "0") if found else 0
 
 
 def _length(text: str) -> float:

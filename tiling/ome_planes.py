@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tiling.ome import PIXELS_END, attributes
+from tiling.ome import INSIDE, PIXELS_END, attributes
 
 __all__ = ["OmePlanes", "ome_planes"]
 
-_BLOCK = re.compile(r"<(?:\w{1,20}:)?TiffData\b([^<>]{0,1024})>(?:\s{0,80}<(?:\w{1,20}:)?(UUID)\b"
-                    r"([^<>]{0,2048})>([^<>]{0,200}))?")  # fmt: skip
-_ELSEWHERE = re.compile(r"<(?:\w{1,20}:)?(?:MetadataOnly|BinData)\b")
+_BLOCK = re.compile(r"<TiffData(?![\w:.-])")
+_UUID = re.compile(r"\s*+<UUID(?![\w:.-])")
+_TEXT = re.compile(r"[^<]{0,200}")
+_ELSEWHERE = re.compile(r"<(?:MetadataOnly|BinData)\b")
 _NUMBER = re.compile(r"\s{0,8}[0-9]{1,9}\s{0,8}")
 _NUMBERS = ("IFD", "PlaneCount", "NumPlanes")  # beside FirstC, FirstZ, FirstT
 _UNREADABLE = 1 << 40  # beyond all pages and planes, so that it is refused
-_FILE = re.compile(r"""\bFileName\s{0,8}=\s{0,8}(?:"([^"<>]{0,1024})"|'([^'<>]{0,1024})')""")
 _MOST_SHOWN = 3
 
 
@@ -29,7 +30,7 @@ _MOST_SHOWN = 3
 class _Block:
     """One `TiffData`: its first page, the place of its first plane, how many (None: all pages).
 
-    `unread` is the first of its attributes that is no number, as it is written.
+    `unread` is what cannot be understood of it, for a sentence; "" for nothing.
     """
 
     page: int
@@ -89,7 +90,7 @@ class OmePlanes:
             return None
         unread = [block.unread for block in self.blocks if block.unread]
         if unread:
-            raise _contradiction(f"say {unread[0]}, which is no number of up to nine digits")
+            raise _contradiction(unread[0])
         if not self.whole:
             as_they_lie = all(block.page == self._number(block.first) for block in self.blocks)
             return list(range(pages)) if planes == pages and as_they_lie else None
@@ -160,30 +161,48 @@ def ome_planes(
     end = PIXELS_END.search(text, start)
     stop = start if empty else end.start() if end else len(text)
     blocks, names = [], set()
-    for element in _BLOCK.finditer(text, start, stop):
-        said = attributes(element[1])
-        told = {
-            name: int(value) if _NUMBER.fullmatch(value) else _UNREADABLE
-            for name, value in said.items()
-        }
-        unread = (
-            f"{name}={said[name][:40]!r}"
-            for name in (*_NUMBERS, *(f"First{axis}" for axis in axes))
-            if told.get(name) == _UNREADABLE
-        )
-        places = {axis: told.get(f"First{axis}", 0) for axis in axes}
-        places["C"] = places.get("C", 0) // samples
-        count = told.get("PlaneCount", told.get("NumPlanes"))
-        if count is None and "IFD" in told:
-            count = 1
-        first = tuple(places[axis] for axis in axes)
-        blocks.append(_Block(told.get("IFD", 0), first, count, next(unread, "")))
-        if element[2] and not element[1].rstrip().endswith("/"):
-            name = _FILE.search(element[3])
-            names.add(name[0] if name else element[4].strip())
-        else:
-            names.add("")
+    for said, file in _tiff_data(text, start, stop):
+        blocks.append(_block(said, axes, samples))
+        names.add(file)
     files = 0 if names == {""} else len(names)
     elsewhere = not blocks and _ELSEWHERE.search(text, start, stop) is not None
     whole = (empty or end is not None) and not elsewhere
     return OmePlanes(axes, sizes, tuple(blocks), files, whole)
+
+
+def _tiff_data(text: str, start: int, stop: int) -> Iterator[tuple[dict[str, str] | None, str]]:
+    """Attributes of each `TiffData`, and the file that its UUID names; None without an end."""
+    for element in _BLOCK.finditer(text, start, stop):
+        inside = INSIDE.match(text, element.end(), stop)
+        if inside is None:
+            yield None, ""
+            continue
+        child = None if inside[1].endswith("/") else _UUID.match(text, inside.end(), stop)
+        named = child and INSIDE.match(text, child.end(), stop)
+        file = ""
+        if named:
+            told = _TEXT.match(text, named.end(), stop)
+            file = attributes(named[1]).get("FileName", "") or (told[0].strip() if told else "")
+        yield attributes(inside[1]), file
+
+
+def _block(said: dict[str, str] | None, axes: str, samples: int) -> _Block:
+    """A `TiffData` of such attributes; `FirstC` counts samples."""
+    if said is None:
+        return _Block(0, (0,) * len(axes), 0, "cannot be read to its end")
+    told = {
+        name: int(value) if _NUMBER.fullmatch(value) else _UNREADABLE
+        for name, value in said.items()
+    }
+    unread = (
+        f"say {name}={said[name][:40]!r}, which is no number of up to nine digits"
+        for name in (*_NUMBERS, *(f"First{axis}" for axis in axes))
+        if told.get(name) == _UNREADABLE
+    )
+    places = {axis: told.get(f"First{axis}", 0) for axis in axes}
+    places["C"] = places.get("C", 0) // samples
+    count = told.get("PlaneCount", told.get("NumPlanes"))
+    if count is None and "IFD" in told:
+        count = 1
+    first = tuple(places[axis] for axis in axes)
+    return _Block(told.get("IFD", 0), first, count, next(unread, ""))

@@ -23,6 +23,7 @@ from broken_tiff import deflated, first_page, tiff  # see conftest.py
 from PIL import Image
 
 import tiling.segments
+from tiling.axes import chosen_description, page_axes
 from tiling.faults import InputError
 from tiling.images import read_image
 from tiling.lzw import sound_bytes
@@ -660,11 +661,16 @@ def test_c24_a_foreign_file_named_in_the_metadata_is_never_opened(
 
 def ome(tiff_data: str, *, pages: int = 2, sizes: str = 'SizeC="2" SizeZ="1"') -> bytes:
     """An OME-TIFF whose page k has the value k everywhere."""
-    text = (
+    return described(
         '<?xml version="1.0"?><!-- <Pixels DimensionOrder="XYZCT" SizeZ="9"> --><OME><Image><Pixels'
         f' DimensionOrder="XYCZT" {sizes} SizeT="1"><Channel Name="DAPI"/><Channel Name="GFP"/>'
-        f"{tiff_data}</Pixels></Image></OME>"
+        f"{tiff_data}</Pixels></Image></OME>",
+        pages,
     )
+
+
+def described(text: str, pages: int) -> bytes:
+    """A TIFF whose page k has the value k everywhere."""
     data = b"".join(bytes([page]) * 48 for page in range(pages))
     places = [{273: (4, 16 + 48 * page), 279: (4, 48)} for page in range(pages)]
     first = places[0] | {270: (2, text.encode() + b"\0")}
@@ -723,6 +729,69 @@ def test_c24_ome_says_which_page_is_which_plane(
 )
 def test_c24_ome_that_contradicts_itself(tmp_path: Path, tiff_data: str, match: str) -> None:
     refused(tmp_path / "a.ome.tif", ome(tiff_data), match)
+
+
+def reversed_ome(prefix: str = "", size: str = "3", attribute: str = "", declared: str = "") -> str:
+    """OME-XML of three planes that lie in the pages in reversed order."""
+    blocks = "".join(
+        f'<{prefix}TiffData IFD="{2 - z}" FirstZ="{z}" PlaneCount="1" {attribute}/>'
+        for z in range(3)
+    )
+    return (
+        f"{declared}<{prefix}OME><{prefix}Image><{prefix}Pixels {attribute} "
+        f'DimensionOrder="XYZCT" SizeZ="{size}" SizeC="1" SizeT="1">{blocks}'
+        f"</{prefix}Pixels ></{prefix}Image></{prefix}OME>"
+    )
+
+
+@pytest.mark.parametrize("declared", ['<?xml version="1.0"?>\n', "", "<!-- by hand -->\n"])
+@pytest.mark.parametrize(
+    "prefix", ["", "ome:", "o-me:", "o.me:", "ome-xml:", "a" * 21 + ":", "b" * 300 + ":", "é:"]
+)
+def test_c24_ome_of_any_namespace_prefix_is_understood(
+    tmp_path: Path, prefix: str, declared: str
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    path.write_bytes(described(reversed_ome(prefix, declared=declared), pages=3))
+    assert order_of_pages(path) == ("ZYX", [2, 1, 0])
+
+
+@pytest.mark.parametrize("size", ["3", "+3", " +3 ", "003", "0" * 30 + "3"])
+@pytest.mark.parametrize(
+    "attribute",
+    ["", f'Note="{"x" * 1100}"', f"{'n' * 100}='{'x' * 3000}'", "Note=' SizeZ=\"1\" a>b '",
+     f"Note='{'x' * 1100} IFD=\"0\" SizeZ=\"1\" '", " " * 5000],
+    ids=["plain", "long value", "long name", "quoted", "long quoted", "blanks"],
+)  # fmt: skip
+def test_c24_ome_of_any_length_and_legal_size_is_understood(
+    tmp_path: Path, size: str, attribute: str
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    path.write_bytes(described(reversed_ome(size=size, attribute=attribute), pages=3))
+    assert order_of_pages(path) == ("ZYX", [2, 1, 0])
+    only_blocks = reversed_ome().replace("<TiffData", "<o.me-xml:TiffData")
+    path.write_bytes(described(only_blocks, pages=3))
+    assert order_of_pages(path) == ("ZYX", [2, 1, 0])
+
+
+def test_c24_tiff_data_without_an_end_is_refused(tmp_path: Path) -> None:
+    text = reversed_ome().replace('IFD="1"', 'IFD="1')
+    refused(tmp_path / "a.tif", described(text, pages=3), "TiffData cannot be read .*export it")
+
+
+HOSTILE = [
+    "<", "<a:", "<Pixels ", '<TiffData a="', "<TiffData>", '<TiffData IFD="9"/>', "<UUID a='", "a ",
+    "<TiffData><UUID ", "<TiffData>" + " " * 40, "<StructuredAnnotations ", '"', "a=", 'a="', " ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_c24_no_ome_takes_long_to_understand(piece: str) -> None:
+    many = piece * ((1 << 20) // len(piece))
+    for start in ("<OME ", '<OME><Pixels DimensionOrder="XYZCT">', "<OME><Pixels><TiffData "):
+        with cheaply():
+            chosen_description([start + many, "ImageJ="])
+            page_axes(start + many, 1)
 
 
 @pytest.mark.parametrize("tiff_data", ["", "<TiffData/>", '<TiffData IFD="0" PlaneCount="10"/>'])
