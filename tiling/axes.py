@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tiling.meaning import in_unit
-from tiling.ome import channel_names, first_pixels, is_ome, spoken
+from tiling.ome import channel_names, first_pixels, is_ome, page_sizes, positive, spoken
 from tiling.ome_planes import OmePlanes, ome_planes
 
 __all__ = ["PageAxes", "chosen_description", "page_axes"]
@@ -128,8 +128,8 @@ def _is_imagej_or_ome(text: str) -> bool:
 
 def _imagej(text: str) -> PageAxes:
     found = dict(_IMAGEJ_LINE.findall(text[:8192].replace("\r", "")))
-    length = {name: _count(found.get(name, "")) or 1 for name in ("frames", "slices", "channels")}
-    images = _count(found.get("images", ""), 18) or math.prod(length.values())
+    length = {name: positive(found.get(name, "")) or 1 for name in ("frames", "slices", "channels")}
+    images = positive(found.get("images", ""), 18) or math.prod(length.values())
     letters, shape = _without_ones("TZC", tuple(length.values()))
     if math.prod(shape) != images:
         letters, shape = _without_ones("I", (images,))
@@ -222,7 +222,7 @@ def _ome(text: str, samples: int) -> PageAxes:
     order = found.get("DimensionOrder", "")
     if sorted(order) != sorted("XYZCT") or order[:2] != "XY":
         return PageAxes()
-    length = {axis: _count(found.get(f"Size{axis}", ""), 18) or 1 for axis in "ZCT"}
+    length = page_sizes(found)
     whole_pixels = length["C"] % samples == 0
     if whole_pixels:
         length["C"] //= samples
@@ -241,18 +241,13 @@ def _ome(text: str, samples: int) -> PageAxes:
     return PageAxes(
         letters, shape, 0, unit, 1.0, per_unit, z_step, channel_names(text, content),
         planes if whole_pixels else None,
-        (_count(found.get("SizeY", "")), _count(found.get("SizeX", ""))),
+        (positive(found.get("SizeY", "")), positive(found.get("SizeX", ""))),
     )  # fmt: skip
 
 
 def _without_ones(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
     kept = [(axis, side) for axis, side in zip(letters, shape, strict=True) if side != 1]
     return "".join(axis for axis, _ in kept), tuple(side for _, side in kept)
-
-
-def _count(text: str, digits: int = 9) -> int:
-    found = re.fullmatch(rf"\+?0*+([0-9]{{0,{digits}}})", text.strip())
-    return int(found[1] or "0") if found else 0
 
 
 def _length(text: str) -> float:

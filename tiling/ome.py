@@ -15,8 +15,9 @@ import numpy as np
 from tiling.meaning import Meaning
 
 __all__ = [
-    "INSIDE", "PIXELS_END", "attributes", "channel_names", "checked_for_ome", "first_pixels",
-    "history", "is_ome", "is_ome_name", "ome_xml", "spoken",
+    "INSIDE", "PIXELS", "PIXELS_END", "attributes", "channel_names", "checked_for_ome",
+    "first_pixels", "history", "is_ome", "is_ome_name", "ome_xml", "page_sizes", "positive",
+    "root_attributes", "spoken",
 ]  # fmt: skip
 
 _TYPES = {
@@ -32,7 +33,7 @@ _CHANNEL = re.compile(r"<Channel\s([^<>]{0,4096})>")
 _NAME = re.compile(r"""\bName\s{0,8}=\s{0,8}(?:"([^"<>]{0,256})"|'([^'<>]{0,256})')""")
 _HISTORY = re.compile(r'Namespace="unet2015"[^<>]{0,80}>\s{0,8}<Value>([^<>]{0,100000})</Value>')
 PIXELS_END = re.compile(r"</Pixels\s*+>")
-_PIXELS = re.compile(r"<Pixels(?![\w:.-])")
+PIXELS = re.compile(r"<Pixels(?![\w:.-])")
 # No attribute holds "<", so that each element is looked at once, however long it is.
 INSIDE = re.compile(r"""((?:[^<>"']++|"[^"<]*+"|'[^'<]*+')*+)>""")
 _ATTRIBUTE = re.compile(r"""(?<![\w:.-])([\w:.-]++)\s*+=\s*+(?:"([^"<]*+)"|'([^'<]*+)')""")
@@ -164,9 +165,45 @@ def first_pixels(text: str) -> tuple[dict[str, str], int] | None:
     >>> first_pixels('<Pixels Name="a>b" SizeZ="3"><TiffData/></Pixels>')
     ({'Name': 'a>b', 'SizeZ': '3'}, 29)
     """
-    element = _PIXELS.search(text)
+    element = PIXELS.search(text)
     inside = element and INSIDE.match(text, element.end())
     return (attributes(inside[1]), inside.end()) if inside else None
+
+
+def root_attributes(text: str) -> dict[str, str]:
+    """Attributes of the `OME` element that a text begins with; {} where it begins otherwise.
+
+    Examples
+    --------
+    >>> root_attributes('<OME UUID="urn:uuid:1"><Image/></OME>')
+    {'UUID': 'urn:uuid:1'}
+    """
+    element = _ROOT.match(text)
+    inside = element and INSIDE.match(text, element.end())
+    return attributes(inside[1]) if inside else {}
+
+
+def positive(text: str, digits: int = 9) -> int:
+    """A whole number, perhaps with a sign and zeros before it; 0 where it is no positive number.
+
+    Examples
+    --------
+    >>> positive(" +06 "), positive("6.0"), positive("1234567890")
+    (6, 0, 0)
+    """
+    found = re.fullmatch(rf"\+?0*+([0-9]{{0,{digits}}})", text.strip())
+    return int(found[1] or "0") if found else 0
+
+
+def page_sizes(found: dict[str, str]) -> dict[str, int]:
+    """Lengths of the page axes by the attributes of a `Pixels` element, 1 where it does not say.
+
+    Examples
+    --------
+    >>> page_sizes({"SizeZ": "30", "SizeX": "512"})
+    {'Z': 30, 'C': 1, 'T': 1}
+    """
+    return {axis: positive(found.get(f"Size{axis}", ""), 18) or 1 for axis in "ZCT"}
 
 
 def attributes(text: str) -> dict[str, str]:

@@ -8,35 +8,15 @@ Source: OME-TIFF specification 6, "The TiffData element".
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tiling.ome import INSIDE, PIXELS_END, attributes
+from tiling.ome import PIXELS_END
+from tiling.ome_blocks import ELSEWHERE, Block, block_of, tiff_data
+from tiling.ome_images import LaterImages, later_images
 
 __all__ = ["OmePlanes", "ome_planes"]
 
-_BLOCK = re.compile(r"<TiffData(?![\w:.-])")
-_UUID = re.compile(r"\s*+<UUID(?![\w:.-])")
-_TEXT = re.compile(r"[^<]{0,200}")
-_ELSEWHERE = re.compile(r"<(?:MetadataOnly|BinData)\b")
-_NUMBER = re.compile(r"\s{0,8}[0-9]{1,9}\s{0,8}")
-_NUMBERS = ("IFD", "PlaneCount", "NumPlanes")  # beside FirstC, FirstZ, FirstT
-_UNREADABLE = 1 << 40  # beyond all pages and planes, so that it is refused
 _MOST_SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """One `TiffData`: its first page, the place of its first plane, how many (None: all pages).
-
-    `unread` is what cannot be understood of it, for a sentence; "" for nothing.
-    """
-
-    page: int
-    first: tuple[int, ...]
-    count: int | None
-    unread: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,13 +34,16 @@ class OmePlanes:
     whole
         The element ends within the text that was read, and its pixels lie in TIFF pages.
         Otherwise planes are told only where all that was read says: as the pages lie.
+    later
+        What the images behind the first need.
     """
 
     axes: str
     sizes: tuple[int, ...]
-    blocks: tuple[_Block, ...] = ()
+    blocks: tuple[Block, ...] = ()
     files: int = 0
     whole: bool = True
+    later: LaterImages = field(default_factory=LaterImages)
 
     def order(self, pages: int) -> list[int] | None:
         """Page of each plane; None where the planes of this file cannot be told.
@@ -161,48 +144,14 @@ def ome_planes(
     end = PIXELS_END.search(text, start)
     stop = start if empty else end.start() if end else len(text)
     blocks, names = [], set()
-    for said, file in _tiff_data(text, start, stop):
-        blocks.append(_block(said, axes, samples))
-        names.add(file)
+    bare = True
+    for element in tiff_data(text, start, stop):
+        blocks.append(block_of(element.said, axes, samples))
+        names.add(element.file or element.uuid)
+        bare = bare and element.here and not element.said
     files = 0 if names == {""} else len(names)
-    elsewhere = not blocks and _ELSEWHERE.search(text, start, stop) is not None
+    elsewhere = not blocks and ELSEWHERE.search(text, start, stop) is not None
     whole = (empty or end is not None) and not elsewhere
-    return OmePlanes(axes, sizes, tuple(blocks), files, whole)
-
-
-def _tiff_data(text: str, start: int, stop: int) -> Iterator[tuple[dict[str, str] | None, str]]:
-    """Attributes of each `TiffData`, and the file that its UUID names; None without an end."""
-    for element in _BLOCK.finditer(text, start, stop):
-        inside = INSIDE.match(text, element.end(), stop)
-        if inside is None:
-            yield None, ""
-            continue
-        child = None if inside[1].endswith("/") else _UUID.match(text, inside.end(), stop)
-        named = child and INSIDE.match(text, child.end(), stop)
-        file = ""
-        if named:
-            told = _TEXT.match(text, named.end(), stop)
-            file = attributes(named[1]).get("FileName", "") or (told[0].strip() if told else "")
-        yield attributes(inside[1]), file
-
-
-def _block(said: dict[str, str] | None, axes: str, samples: int) -> _Block:
-    """A `TiffData` of such attributes; `FirstC` counts samples."""
-    if said is None:
-        return _Block(0, (0,) * len(axes), 0, "cannot be read to its end")
-    told = {
-        name: int(value) if _NUMBER.fullmatch(value) else _UNREADABLE
-        for name, value in said.items()
-    }
-    unread = (
-        f"say {name}={said[name][:40]!r}, which is no number of up to nine digits"
-        for name in (*_NUMBERS, *(f"First{axis}" for axis in axes))
-        if told.get(name) == _UNREADABLE
-    )
-    places = {axis: told.get(f"First{axis}", 0) for axis in axes}
-    places["C"] = places.get("C", 0) // samples
-    count = told.get("PlaneCount", told.get("NumPlanes"))
-    if count is None and "IFD" in told:
-        count = 1
-    first = tuple(places[axis] for axis in axes)
-    return _Block(told.get("IFD", 0), first, count, next(unread, ""))
+    planes = math.prod(sizes)
+    later = later_images(text, start, planes, samples, files=names, bare=bare and whole)
+    return OmePlanes(axes, sizes, tuple(blocks), files, whole, later)
