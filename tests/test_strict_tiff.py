@@ -21,7 +21,7 @@ import tiling.codec_threads
 import tiling.rows
 from tests.faults.invariants import invariant
 from tiling import open_source
-from tiling.axes import page_axes
+from tiling.axes import chosen_description, page_axes
 from tiling.decode import DeflateStream
 from tiling.faults import InputError
 from tiling.images import read_image
@@ -537,6 +537,87 @@ def test_a_stack_of_tifffile_whose_last_pages_are_missing(tmp_path: Path) -> Non
     (tmp_path / "a.tif").write_bytes(half[:-300])
     with pytest.raises(InputError, match="promises 5 images but there are 1 pages and bytes for 3"):
         read_stack(tmp_path / "a.tif")
+
+
+def cut_after_first_page(path: Path) -> None:
+    """The link from the first directory to the next is gone, as if the writer had been killed."""
+    content = bytearray(path.read_bytes())
+    (place,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, place)
+    struct.pack_into("<I", content, place + 2 + 12 * count, 0)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "expected", "lengths"),
+    [
+        ((6, 9, 7, 1), None, "IYX", (6,)),
+        ((6, 9, 7, 1), "ZYXC", "ZYX", (6,)),
+        ((6, 9, 7, 1), "ZYXS", "ZYX", (6,)),
+        ((2, 3, 9, 7, 1), "TZYXS", "TZYX", (2, 3)),
+        ((6, 1, 9, 7, 1), None, "IYX", (6,)),
+        ((6, 9, 7, 1, 1), None, "IYX", (6,)),
+        ((1, 1, 1, 1, 1, 1, 1, 6, 9, 7), None, "IYX", (6,)),
+        ((1, 1, 1, 1, 1, 1, 1, 6, 9, 7), "ABDEFGHZYX", "ZYX", (6,)),
+    ],
+)
+def test_c1_trailing_ones_and_many_axes_of_tifffile_promise_their_pages(
+    tmp_path: Path, shape: tuple[int, ...], axes: str | None, expected: str,
+    lengths: tuple[int, ...],
+) -> None:  # fmt: skip
+    """They are one sample; a file with one directory then holds all pixels, or is refused."""
+    path, told = tmp_path / "a.tif", {"axes": axes} if axes else {}
+    pixels = picture("u1", shape)
+    pages = pixels.reshape(6, 9, -1)
+    for cut, extra in ((False, {}), (True, {}), (False, {"truncate": True})):
+        written(path, pixels, metadata={**told, **extra})
+        if cut:
+            cut_after_first_page(path)
+        agrees(path, pages[:, None])
+        with open_tiff(path) as image:
+            assert (image.axes, image.page_shape) == (expected, lengths)
+    written(path, pixels, metadata=told, compression="zlib")
+    cut_after_first_page(path)
+    with pytest.raises(InputError, match=r"promises 6 images but there are 1 pages.*save it again"):
+        open_tiff(path)
+
+
+@pytest.mark.parametrize("axes", ["ZYXS", "ZYXC", "ZYXR"])
+def test_c1_colour_by_another_letter_promises_its_pages(tmp_path: Path, axes: str) -> None:
+    path, pixels = tmp_path / "a.tif", picture("u1", (6, 9, 7, 3))
+    written(path, pixels, photometric="rgb", metadata={"axes": axes})
+    cut_after_first_page(path)
+    agrees(path, np.moveaxis(pixels, -1, 1))
+    with open_tiff(path) as image:
+        assert image.axes == "ZYXS"
+
+
+def test_c1_json_of_tifffile_behind_a_description_of_the_user(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "a.tif", picture("u1", (6, 9, 7))
+    told = {"axes": "CYX", "Channel": {"Name": list("abcdef")}}
+    for text in ("sample 7, day 3", "{day 3}", '{"shape": "round"}', '{"shape": [1, "a"]}'):
+        written(path, pixels, description=text, metadata=told)
+        with tifffile.TiffFile(path) as file:
+            assert (file.pages[0].description, file.pages[0].description1[:1]) == (text, "{")
+        with open_tiff(path) as image:
+            assert (image.axes, image.meaning.channels) == ("CYX", tuple("abcdef"))
+        cut_after_first_page(path)
+        agrees(path, pixels[:, None])
+    written(path, pixels, description="day 3", metadata=told, compression="zlib")
+    cut_after_first_page(path)
+    with pytest.raises(InputError, match="promises 6 images"):
+        open_tiff(path)
+
+
+def test_a_text_of_imagej_or_ome_goes_before_the_json_of_tifffile(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "a.tif", picture("u1", (6, 9, 7))
+    written(path, pixels, description="ImageJ=1.54f\nimages=6\nslices=6\n", metadata={})
+    with open_tiff(path) as image:
+        assert image.axes == "ZYX"
+    shaped = '{"shape": [6, 9, 7], "axes": "TYX"}'
+    assert chosen_description([shaped, "ImageJ=1.54f\n"]) == "ImageJ=1.54f\n"
+    assert chosen_description(["day 3", shaped]) == shaped
+    assert chosen_description([shaped, shaped.replace("T", "Z")]) == shaped
 
 
 def test_the_shape_of_another_image_promises_no_pages(tmp_path: Path) -> None:

@@ -12,18 +12,20 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tiling.meaning import in_unit
-from tiling.ome import channel_names, first_pixels, spoken
+from tiling.ome import channel_names, first_pixels, is_ome, page_sizes, positive, spoken
 from tiling.ome_planes import OmePlanes, ome_planes
 
 __all__ = ["PageAxes", "chosen_description", "page_axes"]
 
 _MAX_JSON = 1 << 16
-_IMAGEJ, _OME = "ImageJ=", ("<?xml", "<OME", "<ome:")
+_MOST_AXES = 64  # as many as an array of numpy has
+_IMAGEJ = "ImageJ="
 _PADDING = "\ufeff \t\r\n"
 _IMAGEJ_LINE = re.compile(r"^(\w{1,20})=(.{0,80})$", re.MULTILINE)
-_AXIS = re.compile(r"[A-Z]{2,8}\Z")
+_AXIS = re.compile(r"[A-Z]{2,26}\Z")
 _UNITS = {
     "um": "um", "µm": "um", "μm": "um", "micron": "um", "microns": "um", "micrometer": "um",
     "\\u00b5m": "um", "nm": "nm", "mm": "mm", "cm": "cm", "m": "m", "inch": "inch", "in": "inch",
@@ -97,29 +99,37 @@ def page_axes(description: str, samples: int, size: tuple[int, int] = (0, 0)) ->
         return _imagej(head)
     if head.startswith("{"):
         return _shaped(head, samples, size)
-    if head.startswith(_OME):
+    if is_ome(head):
         return _ome(head, samples)
     return PageAxes()
 
 
 def chosen_description(descriptions: Sequence[str]) -> str:
-    r"""The first description that is OME-XML or ImageJ's, else the first; "" where there is none.
+    r"""The first description that is OME-XML or ImageJ's, else tifffile's JSON, else the first.
 
-    Micro-Manager writes two into one page.
+    Micro-Manager writes two into one page; tifffile writes its JSON behind a text of the user.
+    "" where there is none.
 
     Examples
     --------
     >>> chosen_description(["day 3", "ImageJ=1.48\nimages=2\n"])[:11]
     'ImageJ=1.48'
     """
-    known = (text for text in descriptions if text.lstrip(_PADDING).startswith((_IMAGEJ, *_OME)))
-    return next(known, descriptions[0] if descriptions else "")
+    for known in (_is_imagej_or_ome, _told_shape):
+        for text in descriptions:
+            if known(text.lstrip(_PADDING)):
+                return text
+    return descriptions[0] if descriptions else ""
+
+
+def _is_imagej_or_ome(text: str) -> bool:
+    return text.startswith(_IMAGEJ) or is_ome(text)
 
 
 def _imagej(text: str) -> PageAxes:
     found = dict(_IMAGEJ_LINE.findall(text[:8192].replace("\r", "")))
-    length = {name: _count(found.get(name, "")) or 1 for name in ("frames", "slices", "channels")}
-    images = _count(found.get("images", ""), 18) or math.prod(length.values())
+    length = {name: positive(found.get(name, "")) or 1 for name in ("frames", "slices", "channels")}
+    images = positive(found.get("images", ""), 18) or math.prod(length.values())
     letters, shape = _without_ones("TZC", tuple(length.values()))
     if math.prod(shape) != images:
         letters, shape = _without_ones("I", (images,))
@@ -134,25 +144,45 @@ def _imagej(text: str) -> PageAxes:
     )  # fmt: skip
 
 
-def _shaped(text: str, samples: int, size: tuple[int, int]) -> PageAxes:
-    """JSON of tifffile: {"shape": [30, 512, 512], "axes": "ZYX", "truncated": true}."""
+def _told_shape(text: str) -> tuple[dict[str, Any], list[int]] | None:
+    """JSON of tifffile and its shape; None where the text is anything else."""
+    if not text.startswith("{"):
+        return None
     try:
         found = json.loads(text) if len(text) <= _MAX_JSON else None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        return PageAxes()
+        return None
     shape = found.get("shape")
-    if not isinstance(shape, list) or not 2 <= len(shape) <= 8:
-        return PageAxes()
+    if not isinstance(shape, list) or not 2 <= len(shape) <= _MOST_AXES:
+        return None
     if not all(type(side) is int and 0 < side < 1 << 40 for side in shape):
+        return None
+    return found, shape
+
+
+def _without_trailing_ones(shape: list[int], size: tuple[int, int]) -> list[int]:
+    """The shape up to its columns: behind them, tifffile counts a 1 as one sample of a pixel."""
+    while len(shape) > 2 and shape[-1] == 1 and tuple(shape[-2:]) != size:
+        shape = shape[:-1]
+    return shape
+
+
+def _shaped(text: str, samples: int, size: tuple[int, int]) -> PageAxes:
+    """JSON of tifffile: {"shape": [30, 512, 512], "axes": "ZYX", "truncated": true}."""
+    told = _told_shape(text)
+    if told is None:
         return PageAxes()
+    found, whole_shape = told
+    shape = _without_trailing_ones(whole_shape, size) if samples == 1 else whole_shape
     axes = found.get("axes")
-    if not isinstance(axes, str) or not _AXIS.match(axes) or len(axes) != len(shape):
+    if not isinstance(axes, str) or not _AXIS.match(axes) or len(axes) != len(whole_shape):
         axes = ""
-    if len(set(axes)) != len(axes):  # a letter twice says nothing
-        axes = ""
-    chunky = samples > 1 and shape[-1] == samples and (not axes or axes.endswith("S"))
+    axes = axes[: len(shape)] if len(set(axes)) == len(axes) else ""  # a letter twice says nothing
+    by_size = tuple(shape[-3:-1]) == size != tuple(shape[-2:])
+    colour_last = not axes or axes.endswith("S") or by_size
+    chunky = samples > 1 and shape[-1] == samples and colour_last
     planar = samples > 1 and not chunky and len(shape) > 2 and shape[-3] == samples
     pages = tuple(shape[: -3 if chunky or planar else -2])
     of_this_image = tuple(shape[-3:-1] if chunky else shape[-2:]) == size
@@ -192,7 +222,7 @@ def _ome(text: str, samples: int) -> PageAxes:
     order = found.get("DimensionOrder", "")
     if sorted(order) != sorted("XYZCT") or order[:2] != "XY":
         return PageAxes()
-    length = {axis: _count(found.get(f"Size{axis}", ""), 18) or 1 for axis in "ZCT"}
+    length = page_sizes(found)
     whole_pixels = length["C"] % samples == 0
     if whole_pixels:
         length["C"] //= samples
@@ -211,18 +241,13 @@ def _ome(text: str, samples: int) -> PageAxes:
     return PageAxes(
         letters, shape, 0, unit, 1.0, per_unit, z_step, channel_names(text, content),
         planes if whole_pixels else None,
-        (_count(found.get("SizeY", "")), _count(found.get("SizeX", ""))),
+        (positive(found.get("SizeY", "")), positive(found.get("SizeX", ""))),
     )  # fmt: skip
 
 
 def _without_ones(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
     kept = [(axis, side) for axis, side in zip(letters, shape, strict=True) if side != 1]
     return "".join(axis for axis, _ in kept), tuple(side for _, side in kept)
-
-
-def _count(text: str, digits: int = 9) -> int:
-    text = text.strip()  # of more than `int` would strip
-    return int(text) if re.fullmatch(rf"[0-9]{{1,{digits}}}", text) else 0
 
 
 def _length(text: str) -> float:

@@ -15,8 +15,9 @@ import numpy as np
 from tiling.meaning import Meaning
 
 __all__ = [
-    "PIXELS_END", "attributes", "channel_names", "checked_for_ome", "first_pixels", "history",
-    "is_ome_name", "ome_xml", "spoken",
+    "INSIDE", "PIXELS", "PIXELS_END", "attributes", "channel_names", "checked_for_ome",
+    "first_pixels", "history", "is_ome", "is_ome_name", "ome_xml", "page_sizes", "positive",
+    "root_attributes", "spoken",
 ]  # fmt: skip
 
 _TYPES = {
@@ -25,20 +26,22 @@ _TYPES = {
 }  # fmt: skip
 _UNITS = {"um": "", "nm": "nm", "mm": "mm", "cm": "cm", "m": "m", "inch": "in"}  # "": the default
 _MOST_CHANNELS = 1000
-_CHANNEL = re.compile(r"<(?:\w{1,20}:)?Channel\s([^<>]{0,4096})>")
+_NAME_CHAR = r"[^\s<>:/=!?\"'&;]"
+_PREFIX = re.compile(rf"(</?){_NAME_CHAR}++:(?=\w)")
+_ROOT = re.compile(r"\s*+<OME(?![\w:.-])")
+_CHANNEL = re.compile(r"<Channel\s([^<>]{0,4096})>")
 _NAME = re.compile(r"""\bName\s{0,8}=\s{0,8}(?:"([^"<>]{0,256})"|'([^'<>]{0,256})')""")
 _HISTORY = re.compile(r'Namespace="unet2015"[^<>]{0,80}>\s{0,8}<Value>([^<>]{0,100000})</Value>')
-PIXELS_END = re.compile(r"</(?:\w{1,20}:)?Pixels>")
-_PIXELS = re.compile(r"<(?:\w{1,20}:)?Pixels\b")
-_INSIDE = re.compile(r"""((?:[^<>"']|"[^"<]{0,1024}"|'[^'<]{0,1024}'){0,8192}+)>""")
-_ATTRIBUTE = re.compile(
-    r"""(?<![\w:.-])([\w:.-]{1,80})\s{0,8}=\s{0,8}(?:"([^"<]{0,1024})"|'([^'<]{0,1024})')"""
-)
+PIXELS_END = re.compile(r"</Pixels\s*+>")
+PIXELS = re.compile(r"<Pixels(?![\w:.-])")
+# No attribute holds "<", so that each element is looked at once, however long it is.
+INSIDE = re.compile(r"""((?:[^<>"']++|"[^"<]*+"|'[^'<]*+')*+)>""")
+_ATTRIBUTE = re.compile(r"""(?<![\w:.-])([\w:.-]++)\s*+=\s*+(?:"([^"<]*+)"|'([^'<]*+)')""")
 _SILENT = re.compile(
     r"<!--.*?(?:-->|\Z)|<!\[CDATA\[.*?(?:\]\]>|\Z)|<\?.*?(?:\?>|\Z)"
-    r"|<!DOCTYPE[^<>\[]*(?:\[.*?(?:\]\s*>|\Z))?"
-    r"|<(?:\w{1,20}:)?StructuredAnnotations\b[^<>]*(?<!/)>.*?"
-    r"(?:</(?:\w{1,20}:)?StructuredAnnotations\s*>|\Z)",
+    r"|<!DOCTYPE[^<>\[]*+(?:\[.*?(?:\]\s*+>|\Z))?"
+    r"|<StructuredAnnotations(?![\w:.-])[^<>]*+(?<!/)>.*?"
+    r"(?:</StructuredAnnotations\s*+>|\Z)",
     re.DOTALL,
 )
 
@@ -129,14 +132,29 @@ def _physical_size(meaning: Meaning) -> str:
 
 
 def spoken(text: str) -> str:
-    """OME-XML without what says nothing about its image: comments, CDATA, annotations.
+    """OME-XML without what says nothing about its image: comments, CDATA, annotations, prefixes.
+
+    A namespace may have any prefix, and none is told from another.
 
     Examples
     --------
     >>> spoken("<?xml?><OME><!-- <Pixels> --><Image><![CDATA[<Pixels>]]></Image></OME>")
     '<OME><Image></Image></OME>'
     """
-    return _SILENT.sub("", text)
+    return _SILENT.sub("", _PREFIX.sub(r"\1", text))
+
+
+def is_ome(text: str) -> bool:
+    """Whether the text, which begins without blanks, may be OME-XML: any XML that declares itself.
+
+    Examples
+    --------
+    >>> is_ome("<o-me:OME>"), is_ome("<!-- by hand --><OME>"), is_ome("<html>")
+    (True, True, False)
+    """
+    if text.startswith("<?xml"):
+        return True
+    return text.startswith("<") and _ROOT.match(spoken(text)) is not None
 
 
 def first_pixels(text: str) -> tuple[dict[str, str], int] | None:
@@ -147,9 +165,45 @@ def first_pixels(text: str) -> tuple[dict[str, str], int] | None:
     >>> first_pixels('<Pixels Name="a>b" SizeZ="3"><TiffData/></Pixels>')
     ({'Name': 'a>b', 'SizeZ': '3'}, 29)
     """
-    element = _PIXELS.search(text)
-    inside = element and _INSIDE.match(text, element.end())
+    element = PIXELS.search(text)
+    inside = element and INSIDE.match(text, element.end())
     return (attributes(inside[1]), inside.end()) if inside else None
+
+
+def root_attributes(text: str) -> dict[str, str]:
+    """Attributes of the `OME` element that a text begins with; {} where it begins otherwise.
+
+    Examples
+    --------
+    >>> root_attributes('<OME UUID="urn:uuid:1"><Image/></OME>')
+    {'UUID': 'urn:uuid:1'}
+    """
+    element = _ROOT.match(text)
+    inside = element and INSIDE.match(text, element.end())
+    return attributes(inside[1]) if inside else {}
+
+
+def positive(text: str, digits: int = 9) -> int:
+    """A whole number, perhaps with a sign and zeros before it; 0 where it is no positive number.
+
+    Examples
+    --------
+    >>> positive(" +06 "), positive("6.0"), positive("1234567890")
+    (6, 0, 0)
+    """
+    found = re.fullmatch(rf"\+?0*+([0-9]{{0,{digits}}})", text.strip())
+    return int(found[1] or "0") if found else 0
+
+
+def page_sizes(found: dict[str, str]) -> dict[str, int]:
+    """Lengths of the page axes by the attributes of a `Pixels` element, 1 where it does not say.
+
+    Examples
+    --------
+    >>> page_sizes({"SizeZ": "30", "SizeX": "512"})
+    {'Z': 30, 'C': 1, 'T': 1}
+    """
+    return {axis: positive(found.get(f"Size{axis}", ""), 18) or 1 for axis in "ZCT"}
 
 
 def attributes(text: str) -> dict[str, str]:

@@ -8,34 +8,15 @@ Source: OME-TIFF specification 6, "The TiffData element".
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tiling.ome import PIXELS_END, attributes
+from tiling.ome import PIXELS_END
+from tiling.ome_blocks import ELSEWHERE, Block, block_of, tiff_data
+from tiling.ome_images import LaterImages, later_images
 
 __all__ = ["OmePlanes", "ome_planes"]
 
-_BLOCK = re.compile(r"<(?:\w{1,20}:)?TiffData\b([^<>]{0,1024})>(?:\s{0,80}<(?:\w{1,20}:)?(UUID)\b"
-                    r"([^<>]{0,2048})>([^<>]{0,200}))?")  # fmt: skip
-_ELSEWHERE = re.compile(r"<(?:\w{1,20}:)?(?:MetadataOnly|BinData)\b")
-_NUMBER = re.compile(r"\s{0,8}[0-9]{1,9}\s{0,8}")
-_NUMBERS = ("IFD", "PlaneCount", "NumPlanes")  # beside FirstC, FirstZ, FirstT
-_UNREADABLE = 1 << 40  # beyond all pages and planes, so that it is refused
-_FILE = re.compile(r"""\bFileName\s{0,8}=\s{0,8}(?:"([^"<>]{0,1024})"|'([^'<>]{0,1024})')""")
 _MOST_SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """One `TiffData`: its first page, the place of its first plane, how many (None: all pages).
-
-    `unread` is the first of its attributes that is no number, as it is written.
-    """
-
-    page: int
-    first: tuple[int, ...]
-    count: int | None
-    unread: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,13 +34,16 @@ class OmePlanes:
     whole
         The element ends within the text that was read, and its pixels lie in TIFF pages.
         Otherwise planes are told only where all that was read says: as the pages lie.
+    later
+        What the images behind the first need.
     """
 
     axes: str
     sizes: tuple[int, ...]
-    blocks: tuple[_Block, ...] = ()
+    blocks: tuple[Block, ...] = ()
     files: int = 0
     whole: bool = True
+    later: LaterImages = field(default_factory=LaterImages)
 
     def order(self, pages: int) -> list[int] | None:
         """Page of each plane; None where the planes of this file cannot be told.
@@ -89,7 +73,7 @@ class OmePlanes:
             return None
         unread = [block.unread for block in self.blocks if block.unread]
         if unread:
-            raise _contradiction(f"say {unread[0]}, which is no number of up to nine digits")
+            raise _contradiction(unread[0])
         if not self.whole:
             as_they_lie = all(block.page == self._number(block.first) for block in self.blocks)
             return list(range(pages)) if planes == pages and as_they_lie else None
@@ -160,30 +144,14 @@ def ome_planes(
     end = PIXELS_END.search(text, start)
     stop = start if empty else end.start() if end else len(text)
     blocks, names = [], set()
-    for element in _BLOCK.finditer(text, start, stop):
-        said = attributes(element[1])
-        told = {
-            name: int(value) if _NUMBER.fullmatch(value) else _UNREADABLE
-            for name, value in said.items()
-        }
-        unread = (
-            f"{name}={said[name][:40]!r}"
-            for name in (*_NUMBERS, *(f"First{axis}" for axis in axes))
-            if told.get(name) == _UNREADABLE
-        )
-        places = {axis: told.get(f"First{axis}", 0) for axis in axes}
-        places["C"] = places.get("C", 0) // samples
-        count = told.get("PlaneCount", told.get("NumPlanes"))
-        if count is None and "IFD" in told:
-            count = 1
-        first = tuple(places[axis] for axis in axes)
-        blocks.append(_Block(told.get("IFD", 0), first, count, next(unread, "")))
-        if element[2] and not element[1].rstrip().endswith("/"):
-            name = _FILE.search(element[3])
-            names.add(name[0] if name else element[4].strip())
-        else:
-            names.add("")
+    bare = True
+    for element in tiff_data(text, start, stop):
+        blocks.append(block_of(element.said, axes, samples))
+        names.add(element.file or element.uuid)
+        bare = bare and element.here and not element.said
     files = 0 if names == {""} else len(names)
-    elsewhere = not blocks and _ELSEWHERE.search(text, start, stop) is not None
+    elsewhere = not blocks and ELSEWHERE.search(text, start, stop) is not None
     whole = (empty or end is not None) and not elsewhere
-    return OmePlanes(axes, sizes, tuple(blocks), files, whole)
+    planes = math.prod(sizes)
+    later = later_images(text, start, planes, samples, files=names, bare=bare and whole)
+    return OmePlanes(axes, sizes, tuple(blocks), files, whole, later)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,7 @@ class TiffImage(Closing):
         Axes, resolution, distance of slices and names of the channels together.
     description : str
         Image description of the first page, at most a megabyte of it; of two the first that is
-        OME-XML or ImageJ's.
+        OME-XML or ImageJ's, else tifffile's JSON.
     """
 
     def __init__(self, file: InputFile, limits: Limits) -> None:
@@ -163,7 +164,7 @@ class TiffImage(Closing):
         check_pages(file, pages, limits)
         self.pages = len(pages)
         letters, self.page_shape = meaning.letters, meaning.shape
-        order = _order(file, meaning, self.pages)
+        order = _order(file, meaning, self.pages, directories)
         pages = [pages[i] for i in order or range(self.pages)]
         if order is None or math.prod(self.page_shape) != self.pages:
             letters, self.page_shape = ("I", (self.pages,)) if self.pages > 1 else ("", ())
@@ -248,11 +249,12 @@ def _refuse_thumbnail(file: InputFile, first: Ifd) -> None:
         )
 
 
-def _order(file: InputFile, meaning: PageAxes, pages: int) -> list[int] | None:
+def _order(file: InputFile, meaning: PageAxes, pages: int, directories: int) -> list[int] | None:
     """Page of each plane; None where the description leaves it open."""
     if meaning.planes is None:
         return list(range(pages))
     try:
+        meaning.planes.later.check(directories, Path(file.path).name)
         return meaning.planes.order(pages)
     except ValueError as error:
         raise InputError(file.path, str(error)) from error

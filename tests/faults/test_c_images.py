@@ -23,6 +23,7 @@ from broken_tiff import deflated, first_page, tiff  # see conftest.py
 from PIL import Image
 
 import tiling.segments
+from tiling.axes import chosen_description, page_axes
 from tiling.faults import InputError
 from tiling.images import read_image
 from tiling.lzw import sound_bytes
@@ -660,11 +661,16 @@ def test_c24_a_foreign_file_named_in_the_metadata_is_never_opened(
 
 def ome(tiff_data: str, *, pages: int = 2, sizes: str = 'SizeC="2" SizeZ="1"') -> bytes:
     """An OME-TIFF whose page k has the value k everywhere."""
-    text = (
+    return described(
         '<?xml version="1.0"?><!-- <Pixels DimensionOrder="XYZCT" SizeZ="9"> --><OME><Image><Pixels'
         f' DimensionOrder="XYCZT" {sizes} SizeT="1"><Channel Name="DAPI"/><Channel Name="GFP"/>'
-        f"{tiff_data}</Pixels></Image></OME>"
+        f"{tiff_data}</Pixels></Image></OME>",
+        pages,
     )
+
+
+def described(text: str, pages: int) -> bytes:
+    """A TIFF whose page k has the value k everywhere."""
     data = b"".join(bytes([page]) * 48 for page in range(pages))
     places = [{273: (4, 16 + 48 * page), 279: (4, 48)} for page in range(pages)]
     first = places[0] | {270: (2, text.encode() + b"\0")}
@@ -725,12 +731,150 @@ def test_c24_ome_that_contradicts_itself(tmp_path: Path, tiff_data: str, match: 
     refused(tmp_path / "a.ome.tif", ome(tiff_data), match)
 
 
+def reversed_ome(prefix: str = "", size: str = "3", attribute: str = "", declared: str = "") -> str:
+    """OME-XML of three planes that lie in the pages in reversed order."""
+    blocks = "".join(
+        f'<{prefix}TiffData IFD="{2 - z}" FirstZ="{z}" PlaneCount="1" {attribute}/>'
+        for z in range(3)
+    )
+    return (
+        f"{declared}<{prefix}OME><{prefix}Image><{prefix}Pixels {attribute} "
+        f'DimensionOrder="XYZCT" SizeZ="{size}" SizeC="1" SizeT="1">{blocks}'
+        f"</{prefix}Pixels ></{prefix}Image></{prefix}OME>"
+    )
+
+
+@pytest.mark.parametrize("declared", ['<?xml version="1.0"?>\n', "", "<!-- by hand -->\n"])
+@pytest.mark.parametrize(
+    "prefix", ["", "ome:", "o-me:", "o.me:", "ome-xml:", "a" * 21 + ":", "b" * 300 + ":", "é:"]
+)
+def test_c24_ome_of_any_namespace_prefix_is_understood(
+    tmp_path: Path, prefix: str, declared: str
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    path.write_bytes(described(reversed_ome(prefix, declared=declared), pages=3))
+    assert order_of_pages(path) == ("ZYX", [2, 1, 0])
+
+
+@pytest.mark.parametrize("size", ["3", "+3", " +3 ", "003", "0" * 30 + "3"])
+@pytest.mark.parametrize(
+    "attribute",
+    ["", f'Note="{"x" * 1100}"', f"{'n' * 100}='{'x' * 3000}'", "Note=' SizeZ=\"1\" a>b '",
+     f"Note='{'x' * 1100} IFD=\"0\" SizeZ=\"1\" '", " " * 5000],
+    ids=["plain", "long value", "long name", "quoted", "long quoted", "blanks"],
+)  # fmt: skip
+def test_c24_ome_of_any_length_and_legal_size_is_understood(
+    tmp_path: Path, size: str, attribute: str
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    path.write_bytes(described(reversed_ome(size=size, attribute=attribute), pages=3))
+    assert order_of_pages(path) == ("ZYX", [2, 1, 0])
+    only_blocks = reversed_ome().replace("<TiffData", "<o.me-xml:TiffData")
+    path.write_bytes(described(only_blocks, pages=3))
+    assert order_of_pages(path) == ("ZYX", [2, 1, 0])
+
+
+def test_c24_tiff_data_without_an_end_is_refused(tmp_path: Path) -> None:
+    text = reversed_ome().replace('IFD="1"', 'IFD="1')
+    refused(tmp_path / "a.tif", described(text, pages=3), "TiffData cannot be read .*export it")
+
+
+HOSTILE = [
+    "<", "<a:", "<Pixels ", '<TiffData a="', "<TiffData>", '<TiffData IFD="9"/>', "<UUID a='", "a ",
+    "<TiffData><UUID ", "<TiffData>" + " " * 40, "<StructuredAnnotations ", '"', "a=", 'a="', " ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_c24_no_ome_takes_long_to_understand(piece: str) -> None:
+    many = piece * ((1 << 18) // len(piece))
+    for start in ("<OME ", '<OME><Pixels DimensionOrder="XYZCT">', "<OME><Pixels><TiffData "):
+        with cheaply():
+            chosen_description([start + many, "ImageJ="])
+            page_axes(start + many, 1)
+
+
 @pytest.mark.parametrize("tiff_data", ["", "<TiffData/>", '<TiffData IFD="0" PlaneCount="10"/>'])
 def test_c1_ome_that_promises_more_planes_than_pages(tmp_path: Path, tiff_data: str) -> None:
     content = ome(tiff_data, pages=7, sizes='SizeC="2" SizeZ="5"')
     refused(tmp_path / "a.ome.tif", content, r"cut off.*10 planes \(C 2 x Z 5 x T 1\).*7 pages")
     content = ome(tiff_data, pages=7, sizes='SizeC="2" SizeZ="1000000000000"')
     refused(tmp_path / "a.ome.tif", content, "cut off.*2000000000000 planes")
+
+
+def images(*tiff_data: str, root: str = "", end: str = "</OME>") -> str:
+    """OME-XML of images of three planes each."""
+    pixels = '<Image><Pixels DimensionOrder="XYCZT" SizeZ="3" SizeC="1" SizeT="1">'
+    return f"<OME {root}>" + "".join(f"{pixels}{t}</Pixels></Image>" for t in tiff_data) + end
+
+
+BLOCK = '<TiffData IFD="{}" PlaneCount="3"/>'
+IN_FILE = '<TiffData IFD="{}" PlaneCount="3"><UUID FileName="{}">{}</UUID></TiffData>'
+OWN = 'UUID="urn:uuid:own"'
+CUT_BEHIND_THE_FIRST = {
+    "two": images(BLOCK.format(0), BLOCK.format(3)),
+    "named in reverse": images(BLOCK.format(3), BLOCK.format(0)),
+    "page by page": images(BLOCK.format(0), "".join(
+        f'<TiffData IFD="{3 + z}" FirstZ="{z}"/>' for z in range(3))),
+    "without attributes": images("<TiffData/>", "<TiffData/>"),
+    "without elements": images("", ""),
+    "own uuid": images(*(IN_FILE.format(3 * i, "old.tif", "urn:uuid:own") for i in range(2)),
+                       root=OWN),
+    "own name": images(*(IN_FILE.format(3 * i, "a.tif", "urn:uuid:x") for i in range(2))),
+    "text is cut": images(BLOCK.format(0), BLOCK.format(3), end="")[:-12],
+    "prefixed": images(BLOCK.format(0), BLOCK.format(3).replace("<", "<o-me:")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CUT_BEHIND_THE_FIRST)
+def test_c1_ome_cut_off_behind_its_first_image(tmp_path: Path, name: str) -> None:
+    content = described(CUT_BEHIND_THE_FIRST[name], pages=3)
+    refused(tmp_path / "a.tif", content, "cut off|beyond the 3 of this file")
+
+
+def test_c1_ome_cut_off_behind_its_second_image(tmp_path: Path) -> None:
+    content = described(images(*(BLOCK.format(3 * i) for i in range(3))), pages=6)
+    refused(
+        tmp_path / "a.tif", content, r"cut off.* promises 9 pages for all .*has 6 pages; export"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "pages", "axes"),
+    [
+        (images(BLOCK.format(0), BLOCK.format(3)), 6, "IYX"),  # complete: as ever
+        (images("<TiffData/>", "<TiffData/>"), 6, "IYX"),
+        (images(BLOCK.format(0), BLOCK.format(0)), 3, "ZYX"),  # two images of the same pages
+        (images(BLOCK.format(0), IN_FILE.format(3, "b.tif", "urn:uuid:b")), 3, "ZYX"),
+        (images(BLOCK.format(0), IN_FILE.format(3, "b.tif", "urn:uuid:b"), root=OWN), 3, "ZYX"),
+        (images(BLOCK.format(0), IN_FILE.format(3, "", "urn:uuid:b"), root=OWN), 3, "ZYX"),
+        (images(BLOCK.format(0), "<MetadataOnly/>"), 3, "ZYX"),
+        (images("", "<MetadataOnly/>"), 3, "ZYX"),
+        # the text ends within an element that may name another file
+        (images(BLOCK.format(0), '<TiffData IFD="3"><UUID FileN|').partition("|")[0], 3, "ZYX"),
+        (images(BLOCK.format(0), '<TiffData IFD="3">|').partition("|")[0], 3, "ZYX"),
+        # the description of a set lies in each of its files, with the UUID of one of them
+        (images(IN_FILE.format(0, "a.tif", "urn:uuid:a"),
+                *(IN_FILE.format(3 * i, "b.tif", "urn:uuid:own") for i in range(2)), root=OWN),
+         3, "ZYX"),
+    ],
+)  # fmt: skip
+def test_c24_later_images_that_are_not_missing_change_nothing(
+    tmp_path: Path, text: str, pages: int, axes: str
+) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(described(text, pages))
+    assert order_of_pages(path) == (axes, list(range(pages)))
+
+
+def test_c24_a_later_image_may_name_a_smaller_copy(tmp_path: Path) -> None:
+    """The directories are counted, also those that are no page of ours."""
+    text = images(BLOCK.format(0), '<TiffData IFD="3" PlaneCount="1"/>').encode() + b"\0"
+    pages = [{273: (4, 16 + 48 * i), 279: (4, 48)} for i in range(3)]
+    small = {254: (4, 1), 256: (4, 4), 257: (4, 3), 278: (4, 3), 273: (4, 160), 279: (4, 12)}
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(pages[0] | {270: (2, text)}, *pages[1:], small, data=bytes(172)))
+    assert order_of_pages(path) == ("ZYX", [0, 0, 0])
 
 
 def test_c2_damage_is_told_with_the_page_of_the_file_not_of_the_plane(tmp_path: Path) -> None:
