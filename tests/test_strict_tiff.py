@@ -609,6 +609,13 @@ def test_c1_json_of_tifffile_behind_a_description_of_the_user(tmp_path: Path) ->
         open_tiff(path)
 
 
+def test_c1_long_notes_in_the_json_of_tifffile_hide_no_pages(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "a.tif", picture("u1", (6, 9, 7))
+    written(path, pixels, metadata={"axes": "ZYX", "notes": "x" * 200_000})
+    cut_after_first_page(path)
+    agrees(path, pixels[:, None])
+
+
 def test_a_text_of_imagej_or_ome_goes_before_the_json_of_tifffile(tmp_path: Path) -> None:
     path, pixels = tmp_path / "a.tif", picture("u1", (6, 9, 7))
     written(path, pixels, description="ImageJ=1.54f\nimages=6\nslices=6\n", metadata={})

@@ -20,7 +20,7 @@ from tiling.ome_planes import OmePlanes, ome_planes
 
 __all__ = ["PageAxes", "chosen_description", "page_axes"]
 
-_MAX_JSON = 1 << 16
+_MAX_JSON = 1 << 20  # as much of a description as is read
 _MOST_AXES = 64  # as many as an array of numpy has
 _IMAGEJ = "ImageJ="
 _PADDING = "\ufeff \t\r\n"

@@ -60,7 +60,8 @@ class LaterImages:
         """
         needed = self.here
         for file, same_uuid, count in self.named:
-            if file == name if file and name in self.files else same_uuid:
+            ours = file == name if file and name in self.files else same_uuid
+            if ours:
                 needed = max(needed, count)
         if needed > pages:
             raise ValueError(
