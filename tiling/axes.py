@@ -130,7 +130,13 @@ def _imagej(text: str) -> PageAxes:
     found = dict(_IMAGEJ_LINE.findall(text[:8192].replace("\r", "")))
     length = {name: positive(found.get(name, "")) or 1 for name in ("frames", "slices", "channels")}
     images = positive(found.get("images", ""), 18) or math.prod(length.values())
-    letters, shape = _without_ones("TZC", tuple(length.values()))
+    axis_of = {"t": "frames", "z": "slices", "c": "channels"}
+    order = found.get("order", "").strip().lower()  # fastest first
+    order = order if sorted(order) == sorted(axis_of) else "czt"
+    slow_first = order[::-1]
+    letters, shape = _without_ones(
+        slow_first.upper(), tuple(length[axis_of[axis]] for axis in slow_first)
+    )
     if math.prod(shape) != images:
         letters, shape = _without_ones("I", (images,))
     told = found.get("unit", "").lower()

@@ -45,6 +45,7 @@ _REFUSED = {
     errno.EIO: "the disk may be failing", errno.ENODEV: "was it unplugged?",
     errno.ESTALE: "mount the network disk again", errno.ENOTCONN: "mount it again",
 }  # fmt: skip
+_INTERRUPTED = 130
 _LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 # What threads, the loader of modules and libdeflate say where they get no memory.
 _NO_ROOM = ("can't start new thread", "failed to map segment", "libdeflate_alloc_compressor")
@@ -189,6 +190,8 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
             if text is None:
                 raise
             raise UsageFault(f"{text()} (see {program} --help)") from error
+        if work == _INTERRUPTED:  # what typer makes of Ctrl-C while it reads the command line
+            raise KeyboardInterrupt
         if callable(work):
             check_folder()
             work = work()

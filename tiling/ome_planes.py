@@ -32,10 +32,12 @@ class OmePlanes:
     files
         Number of different files that they name.
     whole
-        The element ends within the text that was read, and its pixels lie in TIFF pages.
-        Otherwise planes are told only where all that was read says: as the pages lie.
+        The element ends within the text that was read. Otherwise planes are told only where all
+        that was read says: as the pages lie.
     later
         What the images behind the first need.
+    elsewhere
+        The pixels do not lie in TIFF pages.
     """
 
     axes: str
@@ -44,12 +46,13 @@ class OmePlanes:
     files: int = 0
     whole: bool = True
     later: LaterImages = field(default_factory=LaterImages)
+    elsewhere: bool = False
 
     def order(self, pages: int) -> list[int] | None:
         """Page of each plane; None where the planes of this file cannot be told.
 
         None is the answer for a part of a set of files, and for a file with more pages than the
-        first image has planes.
+        first image has planes, where these are the first pages in their order.
 
         Parameters
         ----------
@@ -69,23 +72,43 @@ class OmePlanes:
         """
         planes = math.prod(self.sizes)
         told = sum(pages if block.count is None else block.count for block in self.blocks)
-        if self.files > 1 or (self.files == 1 and told < planes) or planes < pages:
+        if self.files > 1 or (self.files == 1 and told < planes):
+            return None
+        if planes < pages:
+            self._check_first_of_several(planes, pages)
             return None
         unread = [block.unread for block in self.blocks if block.unread]
         if unread:
             raise _contradiction(unread[0])
-        if not self.whole:
-            as_they_lie = all(block.page == self._number(block.first) for block in self.blocks)
-            return list(range(pages)) if planes == pages and as_they_lie else None
+        if self.elsewhere:
+            return list(range(pages)) if planes == pages else None
         if planes > pages:
             sizes = " x ".join(f"{axis} {n}" for axis, n in zip(self.axes, self.sizes, strict=True))
             raise ValueError(
                 f"is cut off: its OME-XML promises {planes} planes ({sizes}), the file has {pages} "
                 "pages; export it again, or save the pages that are there as a plain TIFF"
             )
+        if not self.whole:
+            if not self._as_they_lie():
+                raise _contradiction("give another order than the pages have, and are not all read")
+            return list(range(pages))
         if told > pages:
             raise _contradiction(f"name {told} planes of {pages}")
         return self._mapped(pages) if self.blocks else list(range(pages))
+
+    def _as_they_lie(self) -> bool:
+        return all(block.page == self._number(block.first) for block in self.blocks)
+
+    def _check_first_of_several(self, planes: int, pages: int) -> None:
+        """Refuse more pages than the first image's planes where they are not planes in a row."""
+        channels = self.sizes[self.axes.index("C")]
+        why = f"{channels} of them channels" if channels > 1 else ""
+        why = why or ("" if self._as_they_lie() else "in another order than the pages")
+        if why:
+            raise ValueError(
+                f"has {pages} pages, but the first image of its OME-XML has {planes} planes, "
+                f"{why}; save each image as a file of its own"
+            )
 
     def _mapped(self, pages: int) -> list[int]:
         """Page of each plane, where each of the `pages` planes has one of its own."""
@@ -151,7 +174,9 @@ def ome_planes(
         bare = bare and element.here and not element.said
     files = 0 if names == {""} else len(names)
     elsewhere = not blocks and ELSEWHERE.search(text, start, stop) is not None
-    whole = (empty or end is not None) and not elsewhere
+    whole = empty or end is not None
     planes = math.prod(sizes)
-    later = later_images(text, start, planes, samples, files=names, bare=bare and whole)
-    return OmePlanes(axes, sizes, tuple(blocks), files, whole, later)
+    later = later_images(
+        text, start, planes, samples, files=names, bare=bare and whole and not elsewhere
+    )
+    return OmePlanes(axes, sizes, tuple(blocks), files, whole, later, elsewhere)

@@ -25,10 +25,11 @@ Names are imported on first use, so that `import unet2015` loads no torch. `ener
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+# Nothing else is imported here: until `__main__` takes Ctrl-C, it would end in a traceback.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from unet2015.augment import Deformation, deform, draw_deformation
     from unet2015.caffe import load_caffemodel
     from unet2015.checkpoint import Checkpoint, build_network, load, save
@@ -92,6 +93,8 @@ def __getattr__(name: str) -> Any:
     """Import the module of a public name on first use."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'unet2015' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(f"unet2015.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value

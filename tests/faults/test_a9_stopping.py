@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import typer
 
 from tests.faults.killing import MAKE_MODEL, content, hidden
 from tests.faults.warm import Warm
+from tiling.command import run_app
 
 ROOT = Path(__file__).parents[2]
 POINTS = (1, 8, 11, 13, 16, 19, 22, 26, 31, 36)
@@ -210,3 +212,28 @@ def test_a9_ctrl_c_while_the_program_is_loaded_shows_no_traceback(module: str) -
     )  # fmt: skip
     said = f"{module}: interrupted\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", said)
+
+
+@pytest.mark.parametrize("package", ["unet2015", "weightmaps"])
+def test_a9_nothing_is_loaded_before_ctrl_c_is_taken(package: str) -> None:
+    """The package itself comes before its `__main__`, which takes Ctrl-C."""
+    code = f"import sys; old = {{*sys.modules}}; import {package}; print(*{{*sys.modules}} - old)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        check=True,
+    )  # fmt: skip
+    assert set(ended.stdout.split()) <= {"__future__", package}
+
+
+def test_a9_ctrl_c_while_the_command_line_is_read_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_args: object, **_keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tiling.command._plainly_used", lambda command: command)
+    monkeypatch.setattr("typer.core.TyperCommand.make_context", interrupted)
+    app = typer.Typer()
+    app.command()(lambda: None)
+    assert run_app("program", app, []) == 130
+    assert "program: interrupted" in capsys.readouterr().err

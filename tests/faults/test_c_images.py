@@ -1198,3 +1198,60 @@ def test_c7_png_with_a_giant_chunk_is_refused_before_it_is_read(
         read_image(path)
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
+
+
+LONG = "<Plane TheZ='0'/>" * 70_000  # more than is read of a description
+
+
+@pytest.mark.parametrize("behind", [LONG, LONG + "<TiffData/>"])
+def test_c1_ome_longer_than_what_is_read_keeps_its_promise(tmp_path: Path, behind: str) -> None:
+    content = ome(behind, pages=3, sizes='SizeC="1" SizeZ="12000"')
+    refused(tmp_path / "a.ome.tif", content, r"cut off.*promises 12000 planes.*3 pages")
+    content = ome(behind, pages=3, sizes='SizeC="1" SizeZ="3"')
+    (tmp_path / "b.ome.tif").write_bytes(content)
+    assert order_of_pages(tmp_path / "b.ome.tif") == ("ZYX", [0, 1, 2])
+
+
+def test_c1_ome_that_is_cut_off_itself_keeps_its_promise(tmp_path: Path) -> None:
+    text = '<?xml version="1.0"?><OME><Image><Pixels DimensionOrder="XYZCT" SizeZ="5"><Ti'
+    refused(tmp_path / "a.tif", described(text, 3), "promises 5 planes")
+
+
+def test_c24_an_order_that_is_not_read_to_its_end_is_refused(tmp_path: Path) -> None:
+    told = '<TiffData IFD="2" FirstZ="0"/><TiffData IFD="0" FirstZ="1"/>'
+    content = ome(told + LONG, pages=3, sizes='SizeC="1" SizeZ="3"')
+    refused(tmp_path / "a.ome.tif", content, "another order than the pages .* not all read; export")
+
+
+@pytest.mark.parametrize(
+    ("tiff_data", "sizes", "why"),
+    [
+        ('<TiffData IFD="1"/><TiffData IFD="0" FirstZ="1"/>', "CZ 12", "in another order"),
+        ("<TiffData/>", "CZ 21", "2 of them channels"),
+    ],
+)
+def test_c24_several_images_of_which_the_first_is_no_plain_row_of_pages(
+    tmp_path: Path, tiff_data: str, sizes: str, why: str
+) -> None:
+    c, z = sizes[-2:]
+    content = ome(tiff_data, pages=3, sizes=f'SizeC="{c}" SizeZ="{z}"')
+    refused(tmp_path / "a.ome.tif", content, rf"has 3 pages.* 2 planes, {why}.*; save each image")
+
+
+@pytest.mark.parametrize(
+    ("order", "axes", "shape"),
+    [
+        ("", "ZCYX", (3, 2)),
+        ("zct", "CZYX", (2, 3)),
+        ("CZT", "ZCYX", (3, 2)),
+        ("zzt", "ZCYX", (3, 2)),
+    ],
+)
+def test_c24_imagej_says_in_which_order_its_pages_come(
+    tmp_path: Path, order: str, axes: str, shape: tuple[int, ...]
+) -> None:
+    told = f"order={order}\n" if order else ""
+    text = f"ImageJ=1.54f\nimages=6\nchannels=2\nslices=3\n{told}"
+    (tmp_path / "a.tif").write_bytes(described(text, 6))
+    with open_tiff(tmp_path / "a.tif") as image:
+        assert (image.axes, image.page_shape) == (axes, shape)
