@@ -96,6 +96,11 @@ class OmePlanes:
             raise _contradiction(f"name {told} planes of {pages}")
         return self._mapped(pages) if self.blocks else list(range(pages))
 
+    def check_copies(self, copies: int) -> None:
+        """Refuse numbers of pages, which count smaller copies that are not pages to us."""
+        if copies > 0 and any(block.count is not None for block in self.blocks):
+            raise _contradiction(f"number pages among which lie {copies} smaller copies")
+
     def _as_they_lie(self) -> bool:
         return all(block.page == self._number(block.first) for block in self.blocks)
 

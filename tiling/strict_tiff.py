@@ -254,6 +254,7 @@ def _order(file: InputFile, meaning: PageAxes, pages: int, directories: int) -> 
     if meaning.planes is None:
         return list(range(pages))
     try:
+        meaning.planes.check_copies(directories - pages)
         meaning.planes.later.check(directories, Path(file.path).name)
         return meaning.planes.order(pages)
     except ValueError as error:

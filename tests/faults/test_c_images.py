@@ -1255,3 +1255,15 @@ def test_c24_imagej_says_in_which_order_its_pages_come(
     (tmp_path / "a.tif").write_bytes(described(text, 6))
     with open_tiff(tmp_path / "a.tif") as image:
         assert (image.axes, image.page_shape) == (axes, shape)
+
+
+def test_c24_ome_that_numbers_smaller_copies_too_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    blocks = '<TiffData IFD="0"/><TiffData IFD="2" FirstZ="1"/>'
+    text = f'<OME><Image><Pixels DimensionOrder="XYZCT" SizeZ="2">{blocks}</Pixels></Image></OME>'
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(np.zeros((8, 8), np.uint8), description=text, metadata=None)
+        tif.write(np.zeros((4, 4), np.uint8), subfiletype=1, metadata=None)
+        tif.write(np.ones((8, 8), np.uint8), metadata=None)
+    with pytest.raises(InputError, match="number pages among which lie 1 smaller copies; export"):
+        read_image(path)
