@@ -48,7 +48,7 @@ class OmePlanes:
     later: LaterImages = field(default_factory=LaterImages)
     elsewhere: bool = False
 
-    def order(self, pages: int) -> list[int] | None:
+    def order(self, pages: int, before: int | None = None) -> list[int] | None:
         """Page of each plane; None where the planes of this file cannot be told.
 
         None is the answer for a part of a set of files, and for a file with more pages than the
@@ -58,6 +58,9 @@ class OmePlanes:
         ----------
         pages
             Pages of the file.
+        before
+            How many of them lie before the first smaller copy, which OME numbers like a page;
+            None where there is none.
 
         Raises
         ------
@@ -94,12 +97,10 @@ class OmePlanes:
             return list(range(pages))
         if told > pages:
             raise _contradiction(f"name {told} planes of {pages}")
+        last = max((block.page + (block.count or 0) for block in self.blocks), default=0)
+        if before is not None and last > before:
+            raise _contradiction("number pages among which lie smaller copies")
         return self._mapped(pages) if self.blocks else list(range(pages))
-
-    def check_copies(self, copies: int) -> None:
-        """Refuse numbers of pages, which count smaller copies that are not pages to us."""
-        if copies > 0 and any(block.count is not None for block in self.blocks):
-            raise _contradiction(f"number pages among which lie {copies} smaller copies")
 
     def _as_they_lie(self) -> bool:
         return all(block.page == self._number(block.first) for block in self.blocks)

@@ -27,7 +27,7 @@ from tiling.imagej import slice_labels
 from tiling.input_file import InputFile, as_input_error
 from tiling.meaning import Meaning, in_unit
 from tiling.ome import history
-from tiling.pages import REDUCED, read_pages, subfile
+from tiling.pages import REDUCED, Page, read_pages, subfile
 from tiling.rows import RowReader, check_bytes
 from tiling.segments import check_pages, promised_pages
 
@@ -164,7 +164,7 @@ class TiffImage(Closing):
         check_pages(file, pages, limits)
         self.pages = len(pages)
         letters, self.page_shape = meaning.letters, meaning.shape
-        order = _order(file, meaning, self.pages, directories)
+        order = _order(file, meaning, pages, directories)
         pages = [pages[i] for i in order or range(self.pages)]
         if order is None or math.prod(self.page_shape) != self.pages:
             letters, self.page_shape = ("I", (self.pages,)) if self.pages > 1 else ("", ())
@@ -249,14 +249,16 @@ def _refuse_thumbnail(file: InputFile, first: Ifd) -> None:
         )
 
 
-def _order(file: InputFile, meaning: PageAxes, pages: int, directories: int) -> list[int] | None:
+def _order(
+    file: InputFile, meaning: PageAxes, pages: list[Page], directories: int
+) -> list[int] | None:
     """Page of each plane; None where the description leaves it open."""
     if meaning.planes is None:
-        return list(range(pages))
+        return list(range(len(pages)))
     try:
-        meaning.planes.check_copies(directories - pages)
         meaning.planes.later.check(directories, Path(file.path).name)
-        return meaning.planes.order(pages)
+        before = sum(page.ifd_page == i for i, page in enumerate(pages))
+        return meaning.planes.order(len(pages), before if before < len(pages) else None)
     except ValueError as error:
         raise InputError(file.path, str(error)) from error
 

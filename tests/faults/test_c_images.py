@@ -1265,5 +1265,5 @@ def test_c24_ome_that_numbers_smaller_copies_too_is_refused(tmp_path: Path) -> N
         tif.write(np.zeros((8, 8), np.uint8), description=text, metadata=None)
         tif.write(np.zeros((4, 4), np.uint8), subfiletype=1, metadata=None)
         tif.write(np.ones((8, 8), np.uint8), metadata=None)
-    with pytest.raises(InputError, match="number pages among which lie 1 smaller copies; export"):
+    with pytest.raises(InputError, match="number pages among which lie smaller copies; export"):
         read_image(path)
