@@ -294,7 +294,7 @@ class TiffSink(PagedSink):
         ]
         texts = [self._text(), *smaller]
         first, blob = directories(self._levels, texts, self._meaning.resolution, start)
-        self._partial.file.seek(self._end)
+        file.seek(self._end)
         file.write(b"\0" * (start - self._end) + blob)
         file.truncate(start + len(blob))
         file.seek(0)
