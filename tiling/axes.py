@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tiling.meaning import in_unit
-from tiling.ome import channel_names, first_pixels, is_ome, page_sizes, positive, spoken
+from tiling.ome import (
+    channel_names,
+    first_pixels,
+    is_ome,
+    page_sizes,
+    positive,
+    spoken,
+    unread_size,
+)  # fmt: skip
 from tiling.ome_planes import OmePlanes, ome_planes
 
 __all__ = ["PageAxes", "chosen_description", "page_axes"]
@@ -24,7 +32,8 @@ _MAX_JSON = 1 << 20  # as much of a description as is read
 _MOST_AXES = 64  # as many as an array of numpy has
 _IMAGEJ = "ImageJ="
 _PADDING = "\ufeff \t\r\n"
-_IMAGEJ_LINE = re.compile(r"^(\w{1,20})=(.{0,80})$", re.MULTILINE)
+_IMAGEJ_LINE = re.compile(r"^[ \t]{0,80}(\w{1,20})[ \t]{0,80}=(.{0,80})$", re.MULTILINE)
+_OLD_SHAPE = re.compile(r"shape=\(([0-9, ]{1,1000})\)")  # tifffile before it wrote JSON
 _AXIS = re.compile(r"[A-Z]{2,26}\Z")
 _UNITS = {
     "um": "um", "µm": "um", "μm": "um", "micron": "um", "microns": "um", "micrometer": "um",
@@ -61,6 +70,8 @@ class PageAxes:
         What OME-XML says of the page of each plane; None in other descriptions.
     size
         Height and width that OME-XML gives the image, 0 where it does not say.
+    fault
+        Why the file is to be refused, a sentence: its planes cannot be told; "" where they can.
     """
 
     letters: str = ""
@@ -73,6 +84,7 @@ class PageAxes:
     channels: tuple[str, ...] = ()
     planes: OmePlanes | None = None
     size: tuple[int, int] = (0, 0)
+    fault: str = ""
 
 
 def page_axes(description: str, samples: int, size: tuple[int, int] = (0, 0)) -> PageAxes:
@@ -97,7 +109,7 @@ def page_axes(description: str, samples: int, size: tuple[int, int] = (0, 0)) ->
     head = description.lstrip(_PADDING)
     if head.startswith(_IMAGEJ):
         return _imagej(head)
-    if head.startswith("{"):
+    if head.startswith(("{", "shape=")):
         return _shaped(head, samples, size)
     if is_ome(head):
         return _ome(head, samples)
@@ -127,7 +139,9 @@ def _is_imagej_or_ome(text: str) -> bool:
 
 
 def _imagej(text: str) -> PageAxes:
-    found = dict(_IMAGEJ_LINE.findall(text[:8192].replace("\r", "")))
+    lines = text[:8192].replace("\r\n", "\n").replace("\r", "\n")
+    # The first of a name counts: behind a NUL the remains of a longer text may lie.
+    found = dict(reversed(_IMAGEJ_LINE.findall(lines)))
     length = {name: positive(found.get(name, "")) or 1 for name in ("frames", "slices", "channels")}
     images = positive(found.get("images", ""), 18) or math.prod(length.values())
     axis_of = {"t": "frames", "z": "slices", "c": "channels"}
@@ -152,6 +166,9 @@ def _imagej(text: str) -> PageAxes:
 
 def _told_shape(text: str) -> tuple[dict[str, Any], list[int]] | None:
     """JSON of tifffile and its shape; None where the text is anything else."""
+    old = _OLD_SHAPE.match(text)
+    if old:
+        text = f'{{"shape": [{old[1].strip(", ")}]}}'
     if not text.startswith("{"):
         return None
     try:
@@ -221,9 +238,9 @@ def _named(channel: object) -> tuple[str, ...]:
 
 def _ome(text: str, samples: int) -> PageAxes:
     text = spoken(text)
-    pixels = first_pixels(text)
-    if pixels is None:
-        return PageAxes()
+    pixels, fault = first_pixels(text), unread_size(text)
+    if pixels is None or fault:
+        return PageAxes(fault=fault)
     found, content = pixels
     order = found.get("DimensionOrder", "")
     if sorted(order) != sorted("XYZCT") or order[:2] != "XY":

@@ -162,13 +162,18 @@ def integer(file: InputFile, ifd: Ifd, number: int, name: str, default: int | No
 
 
 def texts(file: InputFile, ifd: Ifd) -> list[str]:
-    """First megabyte of each image description, without padding; mostly one or none."""
+    """First megabyte of each image description, without padding; mostly one or none.
+
+    A NUL ends it, save that of ImageJ, whose lines it ends.
+    """
     tags = [ifd.tags.get(_DESCRIPTION), ifd.second]
-    return [
-        file.read(tag.start, min(tag.count, _TEXT)).partition(b"\0")[0].decode("utf-8", "replace")
-        for tag in tags
-        if tag is not None and tag.kind in (1, 2, 7)
-    ]
+    found = []
+    for tag in tags:
+        if tag is not None and tag.kind in (1, 2, 7):
+            data = file.read(tag.start, min(tag.count, _TEXT)).strip(b"\0")
+            lines = data.replace(b"\0", b"\n") if data.lstrip().startswith(b"ImageJ=") else data
+            found.append(lines.partition(b"\0")[0].decode("utf-8", "replace"))
+    return found
 
 
 def rational(file: InputFile, ifd: Ifd, number: int) -> float | None:

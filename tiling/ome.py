@@ -17,7 +17,7 @@ from tiling.meaning import Meaning
 __all__ = [
     "INSIDE", "PIXELS", "PIXELS_END", "attributes", "channel_names", "checked_for_ome",
     "first_pixels", "history", "is_ome", "is_ome_name", "ome_xml", "page_sizes", "positive",
-    "root_attributes", "spoken",
+    "root_attributes", "spoken", "unread_size",
 ]  # fmt: skip
 
 _TYPES = {
@@ -184,14 +184,14 @@ def root_attributes(text: str) -> dict[str, str]:
 
 
 def positive(text: str, digits: int = 9) -> int:
-    """A whole number, perhaps with a sign and zeros before it; 0 where it is no positive number.
+    """A whole number, perhaps written 6.0 or +06; 0 where it is no positive number.
 
     Examples
     --------
-    >>> positive(" +06 "), positive("6.0"), positive("1234567890")
-    (6, 0, 0)
+    >>> positive(" +06 "), positive("6.0"), positive("6.5"), positive("1234567890")
+    (6, 6, 0, 0)
     """
-    found = re.fullmatch(rf"\+?0*+([0-9]{{0,{digits}}})", text.strip())
+    found = re.fullmatch(rf"\+?0*+([0-9]{{0,{digits}}}+)(?:\.0*+)?", text.strip())
     return int(found[1] or "0") if found else 0
 
 
@@ -204,6 +204,27 @@ def page_sizes(found: dict[str, str]) -> dict[str, int]:
     {'Z': 30, 'C': 1, 'T': 1}
     """
     return {axis: positive(found.get(f"Size{axis}", ""), 18) or 1 for axis in "ZCT"}
+
+
+def unread_size(text: str) -> str:
+    """Why the lengths of the page axes cannot be told, for a sentence; "" where they can.
+
+    Examples
+    --------
+    >>> unread_size('<Pixels SizeZ="5.5">')
+    "has OME-XML whose SizeZ is '5.5', no whole number; export it again, or save it as a plain TIFF"
+    """
+    for element in PIXELS.finditer(text):
+        inside = INSIDE.match(text, element.end())
+        found = attributes(inside[1]) if inside else {}
+        for axis in "ZCT":
+            size = found.get(f"Size{axis}", "").strip()
+            if size.strip("0") and not positive(size, 18):
+                return (
+                    f"has OME-XML whose Size{axis} is {size[:40]!r}, no whole number; export it "
+                    "again, or save it as a plain TIFF"
+                )
+    return ""
 
 
 def attributes(text: str) -> dict[str, str]:

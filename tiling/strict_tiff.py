@@ -160,6 +160,8 @@ class TiffImage(Closing):
         _refuse_thumbnail(file, first)
         self.description = chosen_description(texts(file, first))
         meaning = page_axes(self.description, self.samples, (self.height, self.width))
+        if meaning.fault:
+            raise InputError(file.path, meaning.fault)
         pages = promised_pages(file, pages, meaning.images, limits, alone=directories == 1)
         check_pages(file, pages, limits)
         self.pages = len(pages)
