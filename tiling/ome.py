@@ -16,8 +16,8 @@ from tiling.meaning import Meaning
 
 __all__ = [
     "INSIDE", "PIXELS", "PIXELS_END", "attributes", "channel_names", "checked_for_ome",
-    "first_pixels", "history", "is_ome", "is_ome_name", "ome_xml", "page_sizes", "positive",
-    "root_attributes", "spoken", "unread_size",
+    "ends_early", "first_pixels", "history", "is_ome", "is_ome_name", "ome_xml", "page_sizes",
+    "positive", "root_attributes", "spoken", "unread_size",
 ]  # fmt: skip
 
 _TYPES = {
@@ -28,6 +28,7 @@ _UNITS = {"um": "", "nm": "nm", "mm": "mm", "cm": "cm", "m": "m", "inch": "in"} 
 _MOST_CHANNELS = 1000
 _NAME_CHAR = r"[^\s<>:/=!?\"'&;]"
 _PREFIX = re.compile(rf"(</?){_NAME_CHAR}++:(?=\w)")
+_ROOT_END = re.compile(r"</OME\s*+>")
 _ROOT = re.compile(r"\s*+<OME(?![\w:.-])")
 _CHANNEL = re.compile(r"<Channel\s([^<>]{0,4096})>")
 _NAME = re.compile(r"""\bName\s{0,8}=\s{0,8}(?:"([^"<>]{0,256})"|'([^'<>]{0,256})')""")
@@ -155,6 +156,35 @@ def is_ome(text: str) -> bool:
     if text.startswith("<?xml"):
         return True
     return text.startswith("<") and _ROOT.match(spoken(text)) is not None
+
+
+def ends_early(text: str, rest: str = "") -> bool:
+    """Whether OME-XML ends before its outermost element does.
+
+    Parameters
+    ----------
+    text
+        All of it, or its beginning.
+    rest
+        In the latter case its end.
+
+    Examples
+    --------
+    >>> text = "<OME><Image><Pixels/></Image></OME>"
+    >>> ends_early(text), ends_early(text[:-7]), ends_early(text[:9], text[-9:]), ends_early("<a>")
+    (False, True, False, False)
+    """
+    text = text.lstrip("\ufeff \t\r\n")
+    if not is_ome(text):
+        return False
+    said = spoken(text)
+    element = _ROOT.match(said)
+    if rest:
+        return element is not None and _ROOT_END.search(_PREFIX.sub(r"\1", rest)) is None
+    if element is None:  # cut before it, or XML of something else
+        return ">" not in said and "OME" in text
+    inside = INSIDE.match(said, element.end())
+    return inside is None or not (inside[1].endswith("/") or _ROOT_END.search(said))
 
 
 def first_pixels(text: str) -> tuple[dict[str, str], int] | None:

@@ -15,7 +15,9 @@ from tiling.faults import InputError
 from tiling.ifd import Ifd, Limits, Tag, integer, integers
 from tiling.input_file import ANEW, InputFile
 
-__all__ = ["CODECS", "REDUCED", "Layout", "Page", "read_page_layout", "read_pages", "subfile"]
+__all__ = [
+    "CODECS", "MASK", "REDUCED", "Layout", "Page", "read_page_layout", "read_pages", "subfile",
+]  # fmt: skip
 
 NONE, LZW, DEFLATE, DEFLATE_OLD, PACKBITS, ZSTD = 1, 5, 8, 32946, 32773, 50000
 CODECS = {
@@ -32,7 +34,7 @@ _PHOTOMETRIC = {0: "miniswhite", 1: "minisblack", 2: "rgb"}
 _REFUSED_PHOTOMETRIC = {3: "palette colours", 4: "a transparency mask", 5: "CMYK", 6: "YCbCr",
                         8: "CIELab", 32803: "a colour filter array"}  # fmt: skip
 _FORMATS: dict[int, Literal["u", "i", "f"]] = {1: "u", 2: "i", 3: "f"}
-REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+REDUCED, MASK = 1, 4  # bits of NewSubfileType
 _BITS = {"u": (1, 8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
 
 
@@ -198,7 +200,7 @@ def read_pages(
         A page is refused, is a mask of another, or a "smaller" copy that is not smaller.
     """
     pages, count = [read_page_layout(file, first, limits)], 1
-    told = not subfile(file, first) & (REDUCED | _MASK)
+    told = not subfile(file, first) & (REDUCED | MASK)
     for ifd in others:
         count += 1
         if not (told and _is_smaller_copy(file, ifd, pages[0].layout)):
@@ -208,7 +210,7 @@ def read_pages(
 
 def _is_smaller_copy(file: InputFile, ifd: Ifd, first: Layout) -> bool:
     kind = subfile(file, ifd)
-    if kind & _MASK:
+    if kind & MASK:
         raise InputError(
             file.path,
             "is the transparency mask of another page (NewSubfileType 4), which is not read; "

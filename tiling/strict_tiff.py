@@ -27,14 +27,14 @@ from tiling.imagej import slice_labels
 from tiling.input_file import InputFile, as_input_error
 from tiling.meaning import Meaning, in_unit
 from tiling.ome import history
-from tiling.pages import REDUCED, Page, read_pages, subfile
+from tiling.pages import Page, read_pages
+from tiling.promises import Held, doubts
 from tiling.rows import RowReader, check_bytes
 from tiling.segments import check_pages, promised_pages
 
 __all__ = ["Limits", "TiffImage", "open_tiff", "read_stack"]
 
 _DEFAULT_LIMITS = Limits()
-_STK_TAGS = (33629, 33630, 33631)  # UIC2 to UIC4: one value for each plane
 
 
 def open_tiff(path: StrPath, *, limits: Limits = _DEFAULT_LIMITS) -> TiffImage:
@@ -144,6 +144,8 @@ class TiffImage(Closing):
     description : str
         Image description of the first page, at most a megabyte of it; of two the first that is
         OME-XML or ImageJ's, else tifffile's JSON.
+    doubts : tuple of str
+        Sentences about what it promises or says of its numbers that was not followed; for the user.
     """
 
     def __init__(self, file: InputFile, limits: Limits) -> None:
@@ -156,8 +158,6 @@ class TiffImage(Closing):
         self.samples, self.height, self.width = layout.samples, layout.height, layout.width
         self.dtype, self.bits = layout.dtype, layout.bits
         self.photometric, self.planar, self.tiled = layout.photometric, layout.planar, layout.tiled
-        _refuse_stk(file, first, len(pages))
-        _refuse_thumbnail(file, first)
         self.description = chosen_description(texts(file, first))
         meaning = page_axes(self.description, self.samples, (self.height, self.width))
         if meaning.fault:
@@ -167,6 +167,7 @@ class TiffImage(Closing):
         self.pages = len(pages)
         letters, self.page_shape = meaning.letters, meaning.shape
         order = _order(file, meaning, pages, directories)
+        self.doubts = doubts(file, first, Held(self.pages, directories, self.width, self.height))
         pages = [pages[i] for i in order or range(self.pages)]
         if order is None or math.prod(self.page_shape) != self.pages:
             letters, self.page_shape = ("I", (self.pages,)) if self.pages > 1 else ("", ())
@@ -228,27 +229,6 @@ class TiffImage(Closing):
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._file.close()
-
-
-def _refuse_stk(file: InputFile, first: Ifd, pages: int) -> None:
-    """Refuse a stack of MetaMorph: planes behind one another that only private tags tell of."""
-    planes = max((first.tags[tag].count for tag in _STK_TAGS if tag in first.tags), default=0)
-    if planes > pages:
-        raise InputError(
-            file.path,
-            f"is a MetaMorph stack (STK) of {planes} planes with {pages} page(s), which is not "
-            "read; save it as a multi-page TIFF, for instance with ImageJ",
-        )
-
-
-def _refuse_thumbnail(file: InputFile, first: Ifd) -> None:
-    """Refuse a small copy whose image lies in a directory below it, as in raw camera files."""
-    if subfile(file, first) & REDUCED and 330 in first.tags:
-        raise InputError(
-            file.path,
-            "begins with a smaller copy; its image lies in a SubIFD, which is not read: save the "
-            "image itself as a TIFF",
-        )
 
 
 def _order(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
+from broken_tiff import tiff
 from test_c_images import described, images, order_of_pages, refused  # see conftest.py
 
 from tiling.strict_tiff import open_tiff
@@ -93,3 +97,186 @@ def test_a_shape_that_is_none_or_of_another_image_promises_nothing(
 ) -> None:
     (tmp_path / "a.tif").write_bytes(described(text, 3))
     assert order_of_pages(tmp_path / "a.tif") == ("IYX", [0, 1, 2])
+
+
+# OME-XML that ends early ----------------------------------------------------------------------
+
+WHOLE = (
+    '<?xml version="1.0"?><!-- Warning: OME-XML --><{0}OME a="1"><{0}Image><{0}Pixels '
+    'DimensionOrder="XYCZT" SizeZ="3"><{0}TiffData/></{0}Pixels></{0}Image>'
+    "<{0}StructuredAnnotations><{0}A>x</{0}A></{0}StructuredAnnotations></{0}OME>"
+)
+
+
+@pytest.mark.parametrize("prefix", ["", "ome:"])
+def test_c1_ome_cut_off_anywhere_is_refused(tmp_path: Path, prefix: str) -> None:
+    path, text = tmp_path / "a.tif", WHOLE.format(prefix)
+    for behind in ("", "\n", " \0\0\0", "<!-- end -->", "\nSI.x = 1"):
+        path.write_bytes(described(text + behind, 3))
+        assert order_of_pages(path) == ("ZYX", [0, 1, 2])
+    for length in range(text.index("OME-XML") + 3, len(text)):
+        refused(path, described(text[:length], 3), "OME-XML .* (cut off|to its end); export it")
+    refused(path, described(text.replace("<?xml", "\0<?xml").replace("a=", "\0="), 3), "cut off")
+
+
+def test_c1_ome_longer_than_what_is_read_is_cut_off_at_its_own_end(tmp_path: Path) -> None:
+    path, long = tmp_path / "a.tif", WHOLE.format("").replace("<A>", "<A>" + "x" * (1 << 20))
+    for behind in ("", "\0" * 9000):
+        path.write_bytes(described(long + behind, 3))
+        assert order_of_pages(path) == ("ZYX", [0, 1, 2])
+        refused(path, described(long[:-4] + behind, 3), "has OME-XML that is cut off")
+
+
+@pytest.mark.parametrize("text", ["<OME/>", "<?xml version='1.0'?><MetaData><prop/>", "<html>"])
+def test_ome_without_content_and_other_xml_are_not_cut_off(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.tif").write_bytes(described(text, 3))
+    assert order_of_pages(tmp_path / "a.tif") == ("IYX", [0, 1, 2])
+
+
+# tags of other programs -----------------------------------------------------------------------
+
+
+def pages(count: int, first: dict[int, Any] | None = None, **told: Any) -> bytes:
+    """A TIFF of 8 x 6 pixels a page, whose page k has the value k everywhere."""
+    places = [{273: (4, 16 + 48 * page), 279: (4, 48)} for page in range(count)]
+    data = b"".join(bytes([page]) * 48 for page in range(count))
+    return tiff(places[0] | (first or {}), *places[1:], data=data, **told)
+
+
+def doubts_of(path: Path, content: bytes) -> tuple[str, ...]:
+    path.write_bytes(content)
+    with open_tiff(path) as image:
+        assert [int(image.read_page(page).max()) for page in range(image.pages)] == list(
+            range(image.pages)
+        )
+        return image.doubts
+
+
+def lsm(z: int, t: int, size: tuple[int, int] = (8, 6), magic: int = 0x00400494C) -> Any:
+    return lambda order: {
+        34412: (1, struct.pack(f"{order}I6i", magic, 500, *size, z, 2, t) + bytes(400))
+    }
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("magic", [0x00300494C, 0x00400494C])
+def test_c1_lsm_with_fewer_pages_than_planes(tmp_path: Path, order: str, magic: int) -> None:
+    path = tmp_path / "a.lsm"
+    for z, t in ((5, 1), (1, 5), (5, 0), (2, 2)):
+        told = lsm(z, t, magic=magic)(order)
+        content = pages(3, told, order=order)
+        refused(path, content, rf"cut off.* LSM of {z * (t or 1)} planes .* with 3 page\(s\); expo")
+        assert doubts_of(path, pages(z * (t or 1), told, order=order)) == ()
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        lsm(6, 1, size=(8, 1))("<"),  # a scan of x and z: its planes are rows of one page
+        lsm(9, 9, magic=7)("<"),
+        lsm(-1, -1)("<"),
+        {34412: (1, b"\x4c\x49\x40\0" + bytes(9))},
+        {34412: (4, [0x00400494C] * 9)},
+    ],
+)
+def test_other_scans_of_zeiss_are_read(tmp_path: Path, tags: dict[int, Any]) -> None:
+    assert doubts_of(tmp_path / "a.lsm", pages(2, tags)) == ()
+
+
+PLAN = b'{"Slices": 5, "Frames": 2, "Channels": 1}'
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {51123: (2, PLAN + b"\0")},
+        {51123: (1, b'{"Summary": ' + PLAN + b"}")},
+        {270: (2, PLAN + b"\0")},
+        {270: (2, b'{"Frames": 10, "Slices": true, "Channels": -1}\0')},
+    ],
+)
+def test_c1_planes_planned_by_micro_manager_are_a_doubt(
+    tmp_path: Path, tags: dict[int, Any]
+) -> None:
+    path = tmp_path / "a.tif"
+    (doubt,) = doubts_of(path, pages(3, tags))
+    assert re.search(r"planned by Micro-Manager with 10 planes \(.*\) and holds 3: ", doubt)
+    assert doubts_of(path, pages(10, tags)) == ()
+
+
+def test_c1_planes_planned_behind_the_header_of_micro_manager(tmp_path: Path) -> None:
+    path, tags = tmp_path / "a.tif", {51123: (2, b"{}\0")}
+    plain = pages(3, tags)
+    for order, size in (("<", len(PLAN)), ("<", 1 << 31)):
+        head = bytes(16) + struct.pack(f"{order}II", 2355492, size) + PLAN
+        data = head + b"".join(bytes([page]) * 48 for page in range(3))
+        places = [{273: (4, 16 + len(head) + 48 * n), 279: (4, 48)} for n in range(3)]
+        told = doubts_of(path, tiff(places[0] | tags, *places[1:], data=data))
+        assert len(told) == (size == len(PLAN))
+    assert doubts_of(path, plain) == ()
+
+
+@pytest.mark.parametrize(
+    "text", [b"{", b'{"Slices": "5"}', b'{"Channels": 9}', b"[" * 9000, b'{"Summary": [5]}', b""]
+)
+def test_notes_that_plan_nothing_are_no_doubt(tmp_path: Path, text: bytes) -> None:
+    assert doubts_of(tmp_path / "a.tif", pages(3, {51123: (2, text + b"\0")})) == ()
+
+
+def test_c1_a_page_number_beyond_the_pages_is_a_doubt(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    (doubt,) = doubts_of(path, pages(3, {297: (3, [0, 5])}))
+    assert "page 1 of 5 (PageNumber) but has 3" in doubt
+    for said in ((3, [0, 3]), (3, [2, 0]), (3, [0, 2]), (4, [0, 9]), (3, 9)):
+        assert doubts_of(path, pages(3, {297: said})) == ()
+
+
+@pytest.mark.parametrize(
+    ("tags", "doubt"),
+    [
+        ({254: (4, 1)}, "smaller copy .* no thumbnail"),
+        ({255: (3, 2)}, "smaller copy .* no thumbnail"),
+        ({254: (4, 1), 255: (3, 2)}, "smaller copy .* no thumbnail"),
+        ({254: (4, 4)}, "a mask of another image"),
+        ({254: (4, 2)}, ""),
+        ({254: (4, 0)}, ""),
+    ],
+)
+def test_c14_a_file_of_copies_or_masks_alone_is_read_with_a_doubt(
+    tmp_path: Path, tags: dict[int, Any], doubt: str
+) -> None:
+    found = doubts_of(tmp_path / "a.tif", pages(1, tags))
+    assert len(found) == bool(doubt)
+    assert re.search(doubt, "".join(found))
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_c11_square_roots_of_a_gel_are_refused(tmp_path: Path, order: str) -> None:
+    content = pages(1, {33445: (4, 2)}, order=order)
+    refused(tmp_path / "a.gel", content, "square roots .*; convert it .* save that")
+    for said in ((4, 128), (4, [2, 2]), (2, b"2\0")):
+        assert doubts_of(tmp_path / "b.gel", pages(1, {33445: said}, order=order)) == ()
+
+
+GDAL = '<GDALMetadata><Item name="{0}" sample="0" role="{0}">{1}</Item></GDALMetadata>'
+
+
+@pytest.mark.parametrize(
+    ("tags", "doubt"),
+    [
+        ({42113: (2, b"-9999\0")}, r"-9999 the number of missing pixels \(GDAL_NODATA\)"),
+        ({42113: (2, b"\0")}, ""),
+        ({42112: (2, GDAL.format("scale", "0.01").encode())}, r"GDAL: scale 0.01\); .* as stored"),
+        ({42112: (2, GDAL.format("offset", "5").encode())}, r"GDAL: offset 5\)"),
+        ({42112: (2, GDAL.format("offset", "0").encode())}, ""),
+        ({42112: (2, GDAL.format("scale", "1.0").encode())}, ""),
+        ({42112: (2, GDAL.format("description", "5").encode())}, ""),
+        ({42112: (2, b"<Item " * 90_000)}, ""),
+    ],
+)
+def test_numbers_that_gdal_would_change_are_a_doubt(
+    tmp_path: Path, tags: dict[int, Any], doubt: str
+) -> None:
+    found = doubts_of(tmp_path / "a.tif", pages(1, tags))
+    assert len(found) == bool(doubt)
+    assert re.search(doubt, "".join(found))

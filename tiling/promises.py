@@ -1,0 +1,238 @@
+"""What tags of other programs promise or say of the pixels, beyond the tags that are read.
+
+A table from tag to rule. A rule refuses the file where its pages would be taken for what they are
+not. It gives a sentence, a doubt that the user is told, where files in good order say the same.
+Sources: TIFF 6.0; MetaMorph Stack (STK) Image File Format; Zeiss LSM 5/7 file format (CZ_LSMINFO);
+Micro-Manager Image File Stack; MD GEL of Molecular Dynamics; GDAL's driver GTiff.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tiling.faults import InputError
+from tiling.ifd import Ifd, Tag, integers, texts
+from tiling.input_file import InputFile
+from tiling.ome import attributes, ends_early
+from tiling.pages import MASK, REDUCED, subfile
+
+__all__ = ["Held", "doubts"]
+
+_TEXT = 1 << 20  # bytes of a text that are looked at
+_END = 1 << 16  # of a longer one
+_LETTERS = (1, 2, 7)  # field types of texts
+_STK = (33629, 33630, 33631)  # UIC2 to UIC4: one value for each plane
+_LSM_MAGIC = (0x00300494C, 0x00400494C)
+_LSM_BYTES = 28
+_ROOTS = 2  # MD FileTag of values that are square roots
+_SUMMARY, _SUMMARY_AT = 2355492, 32  # of Micro-Manager, behind the header of the file
+_PLANNED = ("Channels", "Slices", "Frames")
+_ITEM = re.compile(r"<Item\s([^<>]{1,400})>([^<>]{1,40})</Item>")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the file holds: pages that are images, directories of all kinds, size of a page."""
+
+    pages: int
+    directories: int
+    width: int
+    height: int
+
+
+Rule = Callable[[InputFile, Ifd, Held], str]
+
+
+def doubts(file: InputFile, first: Ifd, held: Held) -> tuple[str, ...]:
+    """What the user is to know of an image that is read, one sentence each; mostly none.
+
+    Parameters
+    ----------
+    file, first
+        The open file and its first directory.
+    held
+        What was found in it.
+
+    Raises
+    ------
+    InputError
+        The file promises more than it holds, or its numbers are not what they seem.
+    """
+    found = [rule(file, first, held) for tag, rule in _RULES.items() if tag in first.tags]
+    return tuple(dict.fromkeys(doubt for doubt in found if doubt))
+
+
+def _copy(file: InputFile, first: Ifd, _held: Held) -> str:
+    """A file that begins with a smaller copy: in raw camera files its image lies in a SubIFD."""
+    kind = subfile(file, first)
+    if kind & REDUCED and 330 in first.tags:
+        raise InputError(
+            file.path,
+            "begins with a smaller copy; its image lies in a SubIFD, which is not read: save the "
+            "image itself as a TIFF",
+        )
+    if kind & MASK:
+        return "calls its first page a mask of another image (NewSubfileType 4); it is read"
+    if kind & REDUCED:
+        return (
+            "calls its first page a smaller copy (NewSubfileType 1) and holds no larger one; it is "
+            "read: make sure that it is no thumbnail"
+        )
+    return ""
+
+
+def _description(file: InputFile, first: Ifd, held: Held) -> str:
+    tags = [tag for tag in (first.tags[270], first.second) if tag and tag.kind in _LETTERS]
+    for tag, text in zip(tags, texts(file, first), strict=True):
+        if ends_early(text, _end_of(file, tag)):
+            raise InputError(
+                file.path,
+                "has OME-XML that is cut off; export it again, or save its pages as a plain TIFF",
+            )
+        planned = _planned(text, held)
+        if planned:
+            return planned
+    return ""
+
+
+def _end_of(file: InputFile, tag: Tag) -> str:
+    """The end of a text that is longer than what is read of it."""
+    if tag.count <= _TEXT:
+        return ""
+    start = max(_TEXT, tag.count - _END)
+    rest = file.read(tag.start + start - _END, tag.count - start + _END)
+    return rest.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _micro_manager(file: InputFile, first: Ifd, held: Held) -> str:
+    """Planes that were planned, by the page's own notes or by those behind the file's header."""
+    found = _planned(_text(file, first, 51123), held)
+    head = file.read(0, min(file.size, _SUMMARY_AT + 8))
+    if found or len(head) < _SUMMARY_AT + 8:
+        return found
+    mark, size = struct.unpack(f"{first.order}II", head[_SUMMARY_AT:])
+    if mark != _SUMMARY or not size <= min(_TEXT, file.size - len(head)):
+        return ""
+    return _planned(file.read(len(head), size).decode("utf-8", "replace"), held)
+
+
+def _planned(text: str, held: Held) -> str:
+    """The doubt of notes of Micro-Manager that name more planes than there are."""
+    text = text.strip(" \t\r\n\0")
+    try:
+        found: Any = json.loads(text) if text.startswith("{") else {}
+    except (ValueError, RecursionError):
+        return ""
+    found = found.get("Summary", found)
+    if not isinstance(found, dict) or not {"Slices", "Frames"} & set(found):
+        return ""
+    counts = {name: found.get(name) for name in _PLANNED}
+    told = {name: n for name, n in counts.items() if type(n) is int and 0 < n < 1 << 31}
+    planes = math.prod(told.values())
+    if planes <= held.pages:
+        return ""
+    sizes = " x ".join(f"{name} {n}" for name, n in told.items())
+    return (
+        f"was planned by Micro-Manager with {planes} planes ({sizes}) and holds {held.pages}: the "
+        "others lie in other files, or the acquisition was stopped"
+    )
+
+
+def _page_number(file: InputFile, first: Ifd, held: Held) -> str:
+    tag = first.tags[297]
+    if (tag.kind, tag.count) != (3, 2):
+        return ""
+    total = int(integers(file, first, 297, "PageNumber", 2)[1])
+    pages = max(held.pages, held.directories)
+    if total <= pages:
+        return ""
+    return f"calls itself page 1 of {total} (PageNumber) but has {pages}: it may be cut off"
+
+
+def _gel(file: InputFile, first: Ifd, _held: Held) -> str:
+    if _number(file, first, 33445) == _ROOTS:
+        raise InputError(
+            file.path,
+            "is a scan of a gel (GEL of Molecular Dynamics) whose numbers are square roots of what "
+            "was measured; convert it with Bio-Formats in ImageJ, which squares them, and save "
+            "that as TIFF",
+        )
+    return ""
+
+
+def _stk(file: InputFile, first: Ifd, held: Held) -> str:
+    """A stack of MetaMorph: planes behind one another that only private tags tell of."""
+    planes = max((first.tags[tag].count for tag in _STK if tag in first.tags), default=0)
+    if planes > held.pages:
+        raise InputError(
+            file.path,
+            f"is a MetaMorph stack (STK) of {planes} planes with {held.pages} page(s), which is "
+            "not read; save it as a multi-page TIFF, for instance with ImageJ",
+        )
+    return ""
+
+
+def _lsm(file: InputFile, first: Ifd, held: Held) -> str:
+    """A stack of Zeiss of planes x, y: its channels are samples, its thumbnails are not counted."""
+    tag = first.tags[34412]
+    if tag.kind not in (1, 7) or tag.count < _LSM_BYTES:
+        return ""
+    data = file.read(tag.start, _LSM_BYTES)
+    magic, _, x, y, z, _, t = struct.unpack(f"{first.order}I6i", data)
+    planes = max(z, 1) * max(t, 1)
+    if magic in _LSM_MAGIC and (x, y) == (held.width, held.height) and planes > held.pages:
+        raise InputError(
+            file.path,
+            f"is cut off: it is an LSM of {planes} planes (Z {z} x T {t}) with {held.pages} "
+            "page(s); export it again, or save the pages that are there as a plain TIFF",
+        )
+    return ""
+
+
+def _scale(file: InputFile, first: Ifd, _held: Held) -> str:
+    told = {}
+    for said, value in _ITEM.findall(_text(file, first, 42112)):
+        role = attributes(said).get("role", "").lower()
+        if role in ("scale", "offset"):
+            told[role] = value.strip()
+    plain = {"scale": "1", "offset": "0"}
+    if all(re.sub(r"\.0*\Z", "", value) == plain[role] for role, value in told.items()):
+        return ""
+    words = ", ".join(f"{role} {value}" for role, value in told.items())
+    return f"says how its numbers are to be scaled (GDAL: {words}); they are read as stored"
+
+
+def _no_data(file: InputFile, first: Ifd, _held: Held) -> str:
+    value = _text(file, first, 42113).strip()[:40]
+    if not value:
+        return ""
+    return f"calls {value} the number of missing pixels (GDAL_NODATA); it is read as any other"
+
+
+def _number(file: InputFile, ifd: Ifd, number: int) -> int:
+    """Value of an integer tag of others; -1 where it is none."""
+    tag = ifd.tags[number]
+    known = tag.kind in (1, 3, 4) and tag.count == 1
+    return int(integers(file, ifd, number, "a tag", 1)[0]) if known else -1
+
+
+def _text(file: InputFile, ifd: Ifd, number: int) -> str:
+    """First megabyte of a text tag of others; "" where it is none."""
+    tag = ifd.tags.get(number)
+    if tag is None or tag.kind not in _LETTERS:
+        return ""
+    data = file.read(tag.start, min(tag.count, _TEXT))
+    return data.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+_RULES: dict[int, Rule] = {
+    254: _copy, 255: _copy, 270: _description, 297: _page_number, 33445: _gel,
+    **dict.fromkeys(_STK, _stk), 34412: _lsm, 42112: _scale, 42113: _no_data,
+    51123: _micro_manager,
+}  # fmt: skip
