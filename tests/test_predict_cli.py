@@ -61,6 +61,16 @@ def test_one_image(here, capsys):
     assert predict("a.tif", "--out", "p.tif", "--overwrite", "--precision", "auto") == 0
 
 
+def test_what_a_file_says_of_missing_pixels_is_told(here, capsys):
+    pixels = tifffile.imread("a.tif")
+    tifffile.imwrite("b.tif", pixels, extratags=[(42113, 2, 0, "-9999", True)])
+    told = "b.tif: calls -9999 the number of missing pixels (GDAL_NODATA); it is read as any other"
+    assert predict("b.tif", "--out", "p.tif", "--output-tile", "100") == 0
+    assert told in capsys.readouterr().err.splitlines()
+    assert predict("b.tif", "--out", "q.tif", "--output-tile", "100", "--plan") == 0
+    assert told in capsys.readouterr().err.splitlines()
+
+
 def test_several_images_go_to_a_folder_under_their_names(here, capsys):
     tifffile.imwrite("b.ome.tif", np.zeros((40, 50), np.uint8))
     assert predict("a.tif", "b.ome.tif", "--out", "maps") == 0

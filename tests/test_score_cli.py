@@ -66,6 +66,16 @@ def test_table_shows_the_stack_and_the_slices(files, capsys):
     assert "v_rand" not in out
 
 
+def test_what_the_files_say_of_missing_pixels_is_told(files, capsys):
+    for name, value in (("truth", "9"), ("map", "7")):
+        pixels = tifffile.imread(files[name])
+        write(files[name], pixels, extratags=[(42113, 2, 0, value, True)])
+    code, _, err = run(capsys, files["map"], files["truth"])
+    assert code == 0
+    for name, value in (("truth", "9"), ("map", "7")):
+        assert f"note: {files[name]}: calls {value} the number of missing pixels" in err
+
+
 def test_slices_choose_pages_of_the_truth(files, capsys):
     some = write(files["folder"] / "some.tif", tifffile.imread(files["map"])[[1, 3, 4]])
     words = ("--slices", "1,3-4", "--json", "--measure", "wrong_pixels")

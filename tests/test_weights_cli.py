@@ -71,6 +71,13 @@ def test_maps_equal_the_python_function(labels, tmp_path, capsys):
     assert lines[0].endswith(" s")
 
 
+def test_what_labels_say_of_missing_pixels_is_told(labels, tmp_path, capsys):
+    tifffile.imwrite(labels / "one.tif", cells(7), extratags=[(42113, 2, 0, "9", True)])
+    assert weights_of(labels, "--out", tmp_path / "w") == 0
+    told = f"{labels / 'one.tif'}: calls 9 the number of missing pixels (GDAL_NODATA); it is read"
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(told)]
+
+
 def test_balanced_means_over_all_files_named(labels, tmp_path, capsys):
     assert weights_of(labels, "--out", tmp_path / "w", "--separate", "none") == 0
     masks = [instances_from_mask(mask_stack()), cells(7), cells(8)]

@@ -448,3 +448,26 @@ def test_what_an_array_says_of_itself_counts_not_what_a_group_gathered(tmp_path,
     gathered.write_text(text)
     with ZarrSource(path) as source:
         np.testing.assert_array_equal(source.whole(), pixels[None])
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("attributes", "doubts"),
+    [
+        ({"scale_factor": 0.01, "add_offset": 273.0}, "CF: scale_factor 0.01, add_offset 273.0"),
+        ({"scale_factor": 1.0, "add_offset": 0}, ""),
+        ({"_FillValue": -9999}, "calls -9999 the number of missing pixels"),
+        ({"missing_value": [1, 2]}, r"calls .1, 2. the number"),
+        ({"_FillValue": "NaN"}, ""),
+        ({"_FillValue": "AAAAAAAA+H8="}, ""),
+    ],
+)
+def test_numbers_that_cf_would_change_are_a_doubt(tmp_path, version, attributes, doubts):
+    path = tmp_path / "a.zarr"
+    array = zarr.create_array(path, shape=(4, 5), chunks=(4, 5), dtype="f4", zarr_format=version)
+    array[...] = 1
+    array.attrs.update(attributes)
+    with ZarrSource(path) as source:
+        assert len(source.doubts) == bool(doubts)
+        assert re.search(doubts, "".join(source.doubts))
+        assert (source.whole() == 1).all()

@@ -11,7 +11,8 @@ from tiling.faults import InputError
 from tiling.meaning import Meaning
 
 __all__ = [
-    "ORDER", "axis_letters", "channel_labels", "dimension_names", "ome_attributes", "pixel_sizes",
+    "ORDER", "axis_letters", "channel_labels", "coded_numbers", "dimension_names",
+    "ome_attributes", "pixel_sizes",
 ]  # fmt: skip
 
 ORDER = "ITCZYX"
@@ -23,6 +24,7 @@ _UNITS = {"um": "micrometer", "nm": "nanometer", "mm": "millimeter", "cm": "cent
 _COLOURS = ("FFFFFF", "FF7F00", "0080FF", "00C060", "C000C0", "C0C000", "00C0C0")
 _LONGEST = 256
 _UNNAMED = re.compile(r"dim_[0-9]{1,9}")
+_NOT_A_NUMBER = ("NaN", "AAAAAAAA+H8=", "AADAfw==")  # also as xarray packs it, in 8 or 4 bytes
 _GIANT = 1e12  # a pixel of this many units has no meaning
 
 
@@ -149,6 +151,34 @@ def channel_labels(ome: Mapping[str, Any], count: int) -> tuple[str, ...]:
     if not all(isinstance(name, str) and name for name in names):
         return ()
     return tuple(str(name)[:_LONGEST] for name in names)
+
+
+def coded_numbers(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the attributes of an array say of its numbers in the words of CF, for the user.
+
+    Examples
+    --------
+    >>> coded_numbers({"scale_factor": 0.5, "add_offset": 0.0, "_FillValue": float("nan")})
+    ('says how its numbers are to be scaled (CF: scale_factor 0.5); they are read as stored',)
+    >>> coded_numbers({"_FillValue": -1})
+    ('calls -1 the number of missing pixels (_FillValue); it is read as any other',)
+    """
+    found = []
+    plain = {"scale_factor": 1, "add_offset": 0}
+    told = {name: attributes[name] for name in plain if name in attributes}
+    if any(value != plain[name] for name, value in told.items()):
+        words = ", ".join(f"{n} {str(v)[:40]}" for n, v in told.items() if v != plain[n])
+        found.append(
+            f"says how its numbers are to be scaled (CF: {words}); they are read as stored"
+        )
+    for name in ("_FillValue", "missing_value"):
+        value = attributes.get(name)
+        if value is not None and value == value and value not in _NOT_A_NUMBER:
+            found.append(
+                f"calls {str(value)[:40]} the number of missing pixels ({name}); it is read as any "
+                "other"
+            )
+    return tuple(found)
 
 
 def dimension_names(array: Any) -> list[str]:

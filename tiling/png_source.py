@@ -54,6 +54,7 @@ class PngSource(Closing):
     pages = 1
     page_shape = ()
     resolution = None
+    doubts: tuple[str, ...] = ()
     provenance: dict[str, Any] = {}  # noqa: RUF012 - empty for every PNG
 
     def __init__(self, path: StrPath, *, page: int = 0, limits: Limits = _DEFAULT_LIMITS) -> None:

@@ -78,6 +78,11 @@ class TiffSource(Closing):
         return self.image.meaning
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """What the file promises or says of its numbers that was not followed."""
+        return self.image.doubts
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What made the file, where it is one of ours."""
         return self.image.provenance

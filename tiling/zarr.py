@@ -19,7 +19,13 @@ from tiling.disk import StrPath, check_descriptors
 from tiling.faults import Fault, InputChangedError, InputError
 from tiling.input_file import as_input_error
 from tiling.meaning import Meaning, in_unit
-from tiling.ngff import axis_letters, channel_labels, dimension_names, pixel_sizes
+from tiling.ngff import (
+    axis_letters,
+    channel_labels,
+    coded_numbers,
+    dimension_names,
+    pixel_sizes,
+)
 from tiling.strict_tiff import Limits
 from tiling.zarr_checks import check_shape, folder_state, narrowed
 from tiling.zarr_store import StrictStore
@@ -56,6 +62,8 @@ class ZarrSource(Closing):
         Pixels per unit in x and y, and the unit.
     meaning : Meaning
         Axes, resolution, distance of slices and names of the channels together.
+    doubts : tuple of str
+        What the array says of its numbers that was not followed; for the user.
     provenance : dict
         What made the image, where it is one of ours.
     keeps_rows : bool
@@ -81,6 +89,7 @@ class ZarrSource(Closing):
                 raise InputError(path, f"has pixels of {self._array.dtype}; numbers are read")
             with _understood(self.path):
                 store.expect(self._array)
+                self.doubts = coded_numbers(dict(self._array.attrs))
             self.axes, self.resolution = self.meaning.axes, self.meaning.resolution
             check_shape(path, self._array, self.axes, limits)
             self._stamp = self._state()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiling.command import answer, tell, tidy
+from tiling.command import answer, note, tell, tidy
 
 if TYPE_CHECKING:
     from unet2015.predict_file import Job, Model, Settings
@@ -305,4 +305,6 @@ def _show_plan(model: Model, image: Path, settings: Settings) -> None:
     from unet2015.predict_text import plan_text
 
     with open_source(image) as source:
+        for doubt in source.doubts:
+            note(f"{image}: {doubt}")
         answer(*plan_text(prepare(model, source, os.fsdecode(image), settings)).splitlines())

@@ -145,12 +145,16 @@ def _tiff(file: Path) -> dict[str, Any]:
         }
         if image.meaning.channels:
             found["channels"] = ", ".join(image.meaning.channels)
-        description, ours = image.description, image.provenance
+        description, ours, doubts = image.description, image.provenance, image.doubts
     if ours:
         found["made by unet2015"] = ours
     elif description:
         found["description"] = " ".join(description.split())[:300]
-    return found
+    return found | _doubtful(doubts)
+
+
+def _doubtful(doubts: tuple[str, ...]) -> dict[str, str]:
+    return {"doubts": f"it {'; it '.join(doubts)}"} if doubts else {}
 
 
 def _resolution(resolution: tuple[float, float, str] | None) -> str:
@@ -184,4 +188,4 @@ def _zarr(folder: Path) -> dict[str, Any]:
             found["channels"] = ", ".join(image.meaning.channels)
         if image.provenance:
             found["made by unet2015"] = image.provenance
-        return found
+        return found | _doubtful(image.doubts)

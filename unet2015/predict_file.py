@@ -112,6 +112,8 @@ def predict_file(
     with open_source(image) as source:
         job = prepare(model, source, name, settings)
         made_by = provenance(job, job.scale)
+        for doubt in source.doubts:
+            say(f"{name}: {doubt}")
         if resume and _complete(out, made_by):
             there = os.fsdecode(out)
             if math.prod(job.shape) > _QUICK_PX:

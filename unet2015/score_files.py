@@ -82,8 +82,8 @@ def read_pair(
     ((3, 8, 9), (0, 3, 4))
     """
     notes: list[str] = []
-    true = _single_channel(_read(truth), notes)
-    found = _chosen_class(_read(prediction), class_index, notes)
+    true = _single_channel(_read(truth, notes), notes)
+    found = _chosen_class(_read(prediction, notes), class_index, notes)
     try:
         every = list(range(len(true)))
         chosen = every if slices is None else parse_slices(slices, len(true))
@@ -104,7 +104,7 @@ def read_pair(
     return ScoredPair(found, true, tuple(chosen), tuple(notes))
 
 
-def _read(path: Path) -> _Pages:
+def _read(path: Path, notes: list[str]) -> _Pages:
     with as_input_error(path):
         folder = path.is_dir()
     if folder:
@@ -112,6 +112,7 @@ def _read(path: Path) -> _Pages:
 
         with ZarrSource(path) as source:
             stack = source.whole()
+            notes.extend(f"{path}: {doubt}" for doubt in source.doubts)
         return _Pages(path, stack if stack.ndim == 4 else stack[:, None], planar=False)
     pixels = read_image(path)
     pixels = pixels if pixels.ndim == 4 else pixels[:, None]
@@ -119,6 +120,7 @@ def _read(path: Path) -> _Pages:
         return _Pages(path, pixels, planar=False)
     with open_tiff(path) as image:
         axes, lengths, planar = image.axes, image.page_shape, image.planar
+        notes.extend(f"{path}: {doubt}" for doubt in image.doubts)
     place = axes.find("C")
     if 0 <= place < len(lengths) and pixels.shape[1] == 1:
         by_axis = np.moveaxis(pixels[:, 0].reshape(*lengths, *pixels.shape[-2:]), place, -3)

@@ -138,8 +138,8 @@ def _read_folders(images: Path, labels: Path, alone: Literal["refused", "left ou
 def _read_pair(read: _Read, name: str, image: Path, label: Path) -> None:
     """Append the slices of one image file and its label file."""
     _refuse_same(image, label, "file")
-    pictures, picture_planar = _pages(image)
-    truths, truth_planar = _pages(label)
+    pictures, picture_planar = _pages(image, read.notes)
+    truths, truth_planar = _pages(label, read.notes)
     if truths.shape[1] > 1:
         truths = _grey_labels(truths, truth_planar, label, read)
     if picture_planar and len(pictures) == 1 and pictures.shape[1] == len(truths):
@@ -194,12 +194,12 @@ def _read_samples(samples: dict[str, tuple[Path, list[Path]]]) -> _Read:
 
     read = _Read([], [], [], [], [])
     for name, (image, masks) in samples.items():
-        pictures, _ = _pages(image)
+        pictures, _ = _pages(image, read.notes)
         if len(pictures) != 1:
             raise InputError(image, f"has {len(pictures)} pages; one was expected")
         cells = []
         for mask in masks:
-            pixels, _ = _pages(mask)
+            pixels, _ = _pages(mask, read.notes)
             if pixels.shape[0] != 1 or pixels.shape[2:] != pictures.shape[2:]:
                 raise InputError(mask, f"is {_size(pixels)}, but {image} is {_size(pictures)}")
             colours = pixels[0, :3]
@@ -217,7 +217,7 @@ def _read_samples(samples: dict[str, tuple[Path, list[Path]]]) -> _Read:
     return read
 
 
-def _pages(path: Path) -> tuple[NDArray[Any], bool]:
+def _pages(path: Path, notes: list[str]) -> tuple[NDArray[Any], bool]:
     """Pages (S, C, H, W) of a TIFF or PNG, and whether channels were stored as planes."""
     planar = False
     if path.suffix.lower() == ".png":
@@ -228,6 +228,7 @@ def _pages(path: Path) -> tuple[NDArray[Any], bool]:
         with open_tiff(path) as image:
             _refuse_channels(path, image)
             planar = image.planar and image.samples in (3, 4)
+            notes.extend(f"{path}: {doubt}" for doubt in image.doubts)
         stack = read_stack(path)
     return stack if stack.ndim == 4 else stack[:, None], planar
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiling.command import answer, deferred, run_app, tell, tidy
+from tiling.command import answer, deferred, note, run_app, tell, tidy
 from tiling.faults import UsageFault, WriteError
 from tiling.signals import Terminated
 
@@ -170,6 +170,9 @@ def _run(names: Sequence[str], request: Request, manner: _Manner) -> None:
         for one in ordered_map(survey, [(file, request) for file in files], manner.jobs):
             surveys.append(one)
             advance(1)
+    for one in surveys:
+        for doubt in one.doubts:
+            note(f"{one.file.path}: {doubt}")
     todo = orders(surveys, request, overwrite=manner.overwrite or manner.plan,
                   preview=manner.preview)  # fmt: skip
     if request.spec.class_weights == "balanced":

@@ -68,6 +68,8 @@ class LabelReader(Closing):
         See `identity`.
     overlap_px : int
         Pixels claimed by several masks of a folder; the first mask by name has them.
+    doubts : tuple of str
+        What the file promises or says of its numbers that was not followed.
 
     Raises
     ------
@@ -79,6 +81,7 @@ class LabelReader(Closing):
         self.file, self.rule = file, rule
         self.resolution: tuple[float, float, str] | None = None
         self.overlap_px = 0
+        self.doubts: tuple[str, ...] = ()
         self.identity = identity(file)
         self._tiff: TiffImage | None = None
         self._zarr: Any = None
@@ -96,7 +99,7 @@ class LabelReader(Closing):
     def _open_tiff(self, limits: Limits) -> None:
         tiff = self._tiff = open_tiff(self.file.path, limits=limits)
         self.pages, self.height, self.width = tiff.pages, tiff.height, tiff.width
-        self.dtype, self.resolution = tiff.dtype, tiff.resolution
+        self.dtype, self.resolution, self.doubts = tiff.dtype, tiff.resolution, tiff.doubts
         if tiff.samples > 1:
             if not (tiff.planar and tiff.pages == 1):
                 tiff.close()
@@ -112,6 +115,7 @@ class LabelReader(Closing):
             raise InputError(self.file.path, _COLOUR.format(array.shape[0]))
         self.pages, self.dtype, self.resolution = array.pages, array.dtype, array.resolution
         self.height, self.width = array.shape[-2:]
+        self.doubts = array.doubts
 
     def _remember(self, stack: npt.NDArray[Any]) -> None:
         if stack.ndim != 3:

@@ -109,6 +109,8 @@ class Survey:
         The file is a mask stored as MinIsWhite, zero being white and hence inside.
     found
         History of the map that is already there, or None.
+    doubts
+        What the label file says that was not followed, one sentence each.
     damaged
         That map's pixels no longer have their hash.
     seconds
@@ -129,6 +131,7 @@ class Survey:
     inverted: bool = False
     found: dict[str, Any] | None = field(default=None, compare=False)
     damaged: bool = False
+    doubts: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -168,7 +171,7 @@ def survey(task: tuple[LabelFile, Request]) -> Survey:
         return Survey(
             file, shape, request.rows_of(reader), before, digest, *known,
             resolution=reader.resolution, inverted=reader.inverted and known[0] == "mask",
-            found=found, damaged=damaged, seconds=time.perf_counter() - start,
+            found=found, damaged=damaged, doubts=reader.doubts, seconds=time.perf_counter() - start,
         )  # fmt: skip
 
 

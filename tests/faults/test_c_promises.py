@@ -12,6 +12,8 @@ from broken_tiff import tiff
 from test_c_images import described, images, order_of_pages, refused  # see conftest.py
 
 from tiling.strict_tiff import open_tiff
+from unet2015.info import describe
+from unet2015.stack_files import read_stack_pair
 
 OME = '<OME><Image><Pixels DimensionOrder="XYCZT" {}></Pixels></Image></OME>'
 
@@ -280,3 +282,16 @@ def test_numbers_that_gdal_would_change_are_a_doubt(
     found = doubts_of(tmp_path / "a.tif", pages(1, tags))
     assert len(found) == bool(doubt)
     assert re.search(doubt, "".join(found))
+
+
+def test_doubts_are_told_by_info_and_by_the_reader_of_stacks(tmp_path: Path) -> None:
+    image, labels = tmp_path / "a.tif", tmp_path / "b.tif"
+    image.write_bytes(pages(1, {297: (3, [0, 5]), 42113: (2, b"7\0")}))
+    labels.write_bytes(pages(1, {297: (3, [0, 9])}))
+    assert re.fullmatch("it calls itself page 1 of 5 .*; it calls 7 .*", describe(image)["doubts"])
+    notes = read_stack_pair(image, labels).notes
+    assert [note.partition(" (")[0] for note in notes[:3]] == [
+        f"{image}: calls itself page 1 of 5",
+        f"{image}: calls 7 the number of missing pixels",
+        f"{labels}: calls itself page 1 of 9",
+    ]
