@@ -90,7 +90,7 @@ def _copy(file: InputFile, first: Ifd, _held: Held) -> str:
 def _description(file: InputFile, first: Ifd, held: Held) -> str:
     tags = [tag for tag in (first.tags[270], first.second) if tag and tag.kind in _LETTERS]
     for tag, text in zip(tags, texts(file, first), strict=True):
-        if ends_early(text, _end_of(file, tag)):
+        if _is_cut(file, tag, text):
             raise InputError(
                 file.path,
                 "has OME-XML that is cut off; export it again, or save its pages as a plain TIFF",
@@ -101,13 +101,14 @@ def _description(file: InputFile, first: Ifd, held: Held) -> str:
     return ""
 
 
-def _end_of(file: InputFile, tag: Tag) -> str:
-    """The end of a text that is longer than what is read of it."""
-    if tag.count <= _TEXT:
-        return ""
-    start = max(_TEXT, tag.count - _END)
-    rest = file.read(tag.start + start - _END, tag.count - start + _END)
-    return rest.rstrip(b"\0").decode("utf-8", "replace")
+def _is_cut(file: InputFile, tag: Tag, text: str) -> bool:
+    """Whether a text is OME-XML that ends early: at its own end, which may not have been read."""
+    if tag.count <= _TEXT or len(text.encode()) < _TEXT - 8:  # a NUL ended it
+        return ends_early(text)
+    start = max(_TEXT, tag.count - _END) - _END
+    rest = file.read(tag.start + start, tag.count - start).partition(b"\0")[0]
+    # Where a NUL comes first, it ended before: nobody knows how.
+    return bool(rest) and ends_early(text, rest.decode("utf-8", "replace"))
 
 
 def _micro_manager(file: InputFile, first: Ifd, held: Held) -> str:

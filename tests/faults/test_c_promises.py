@@ -123,10 +123,16 @@ def test_c1_ome_cut_off_anywhere_is_refused(tmp_path: Path, prefix: str) -> None
 
 def test_c1_ome_longer_than_what_is_read_is_cut_off_at_its_own_end(tmp_path: Path) -> None:
     path, long = tmp_path / "a.tif", WHOLE.format("").replace("<A>", "<A>" + "x" * (1 << 20))
-    for behind in ("", "\0" * 9000):
+    for behind in ("", "\0" * 9000, "\0" + "old " * 9000):
         path.write_bytes(described(long + behind, 3))
         assert order_of_pages(path) == ("ZYX", [0, 1, 2])
-        refused(path, described(long[:-4] + behind, 3), "has OME-XML that is cut off")
+        if behind[-1:] in ("", "\0"):
+            refused(path, described(long[:-4] + behind, 3), "has OME-XML that is cut off")
+    short = WHOLE.format("")
+    for text, filler in ((long, "\0" * (1 << 18)), (short, "\0" * (1 << 21)), (short, "\0" + long)):
+        path.write_bytes(described(text + filler, 3))
+        assert order_of_pages(path) == ("ZYX", [0, 1, 2])
+    refused(path, described(short[:-4] + "\0" * (1 << 21), 3), "has OME-XML that is cut off")
 
 
 @pytest.mark.parametrize("text", ["<OME/>", "<?xml version='1.0'?><MetaData><prop/>", "<html>"])
