@@ -28,7 +28,7 @@ _UNITS = {"um": "", "nm": "nm", "mm": "mm", "cm": "cm", "m": "m", "inch": "in"} 
 _MOST_CHANNELS = 1000
 _NAME_CHAR = r"[^\s<>:/=!?\"'&;]"
 _PREFIX = re.compile(rf"(</?){_NAME_CHAR}++:(?=\w)")
-_ROOT_END = re.compile(r"</OME\s*+>")
+_ROOT_END = re.compile(r"</OME\s*+(?:>|\Z)")
 _ROOT = re.compile(r"\s*+<OME(?![\w:.-])")
 _CHANNEL = re.compile(r"<Channel\s([^<>]{0,4096})>")
 _NAME = re.compile(r"""\bName\s{0,8}=\s{0,8}(?:"([^"<>]{0,256})"|'([^'<>]{0,256})')""")
