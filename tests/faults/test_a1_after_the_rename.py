@@ -79,38 +79,6 @@ def test_a1_a_predecessor_half_deleted_never_comes_back(
     assert os.listdir(tmp_path) == ["kept.zarr"]
 
 
-def test_a1_killed_at_each_rename_of_a_folder_the_old_or_the_new_one_is_found(
-    tmp_path: Path, forked: Forked
-) -> None:
-    ended = -9
-    for n in range(1, 20):
-        folder = tmp_path / str(n)
-        target = folder / "o.zarr"
-        lay(target, "old")
-        lay(replacing.new_folder(target), "new")
-        ended = forked(
-            lambda target=target: replacing.replace_folder(target, overwrite=True), f"kill:{n}"
-        )
-        published = not replacing.new_folder(target).exists()
-        if target.exists() and published:  # the user takes the result away
-            target.rename(folder / "kept")
-            replacing.put_back(target)
-            assert not target.exists()
-            for left in hidden(folder):  # whole, and kept until a new result has the name
-                assert (folder / left / "0" / "zarr.json").read_text() == "old"
-                assert left == ".o.zarr.old.zarr"
-            lay(replacing.new_folder(target), "newer")
-            replacing.replace_folder(target, overwrite=True)
-            assert (target / "0" / "zarr.json").read_text() == "newer"
-            assert hidden(folder) == []
-        else:
-            replacing.put_back(target)
-            assert (target / "0" / "zarr.json").read_text() == "old"
-        if ended == 0:
-            break
-    assert (ended, n) == (0, 6)
-
-
 def test_b5_a_predecessor_that_could_not_be_deleted_goes_with_a_later_run(
     place: Path, image: Path, warm: Warm
 ) -> None:
