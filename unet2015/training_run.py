@@ -125,7 +125,7 @@ def _scaled(inputs: Inputs, recipe: Recipe) -> Stack:
     try:
         stack = scaled_stack(stack, recipe.scale)
     except ValueError as error:
-        raise UsageFault(f"recipe: scale = {recipe.scale!r}: {error}") from error
+        raise InputError(inputs.images, str(error)) from error
     return _with_note_on_floats(stack, recipe)
 
 
