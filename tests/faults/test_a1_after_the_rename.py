@@ -109,6 +109,29 @@ def test_a1_a_predecessor_under_its_hidden_name_is_told(
         describe(image.with_name("p.zarr"))
 
 
+@pytest.mark.parametrize("name", ["o.tif", "o.zarr"])
+def test_b1_a_picture_without_room_leaves_a_whole_result_and_says_so(
+    place: Path, image: Path, warm: Warm, shim: Any, name: str
+) -> None:
+    picture = image.with_name("p.png")
+    run = command(place, image, name, "--overlay", str(picture))
+    calls = count_calls(warm, run, image.with_name("log"), shim.log_of)
+    whole, drawn = content(run.out), content(picture)
+    at = next(n for n, (_, file) in enumerate(calls, 1) if ".p.png" in file)
+    picture.unlink()
+    shutil.rmtree(run.out) if run.out.is_dir() else run.out.unlink()
+    ended = run.run(warm, fault=f"full:{at}")
+    assert (ended.code, content(run.out), picture.exists()) == (5, whole, False)
+    (line,) = (text for text in ended.err.splitlines() if text.startswith("unet2015: "))
+    assert line.startswith(f"unet2015: {picture}: cannot write: No space left on device (")
+    assert line.endswith(
+        f"; the result {run.out} is written and whole, only this picture of it is missing: "
+        "the same command with --resume draws it"
+    )
+    assert run.run(warm, "--resume").code == 0
+    assert (content(run.out), content(picture)) == (whole, drawn)
+
+
 @pytest.mark.parametrize("call", ["unlink", "rmdir"])
 def test_a9_ctrl_c_while_a_folder_is_deleted_is_ctrl_c(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
