@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tiling import remedies
 from tiling.faults import Fault, UsageFault, WriteError
 from tiling.signals import INTERRUPTED, Terminated, exit_code, raise_when_ended
 
@@ -39,14 +40,6 @@ __all__ = [
     "visible",
 ]
 
-_REFUSED = {
-    errno.ENOSPC: "free some space", errno.EDQUOT: "free some space",
-    errno.EROFS: "choose a folder that you may write to",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EFBIG: "raise the limit (ulimit -f)",
-    errno.EIO: "the disk may be failing", errno.ENODEV: "was it unplugged?",
-    errno.ESTALE: "mount the network disk again", errno.ENOTCONN: "mount it again",
-}  # fmt: skip
 _LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 # What threads, the loader of modules and libdeflate say where they get no memory.
 _NO_ROOM = ("can't start new thread", "failed to map segment", "libdeflate_alloc_compressor")
@@ -286,9 +279,9 @@ def _hint(stop: BaseException) -> str:
 def _unforeseen(error: Exception) -> tuple[str, int]:
     """What is told of an error that nothing has turned into a `Fault`, and its exit code."""
     number = error.errno if isinstance(error, OSError) else 0
-    if number in _REFUSED:
+    if isinstance(error, OSError) and remedies.tells_of_the_system(error):
         where = getattr(error, "filename", None) or "output"
-        return f"{where}: {os.strerror(number or 0)}; {_REFUSED[number or 0]}", 5
+        return f"{where}: {os.strerror(number or 0)}; {remedies.of_writing(error)}", 5
     if "No usable temporary directory" in str(error):
         return "no folder for temporary files can be written; set TMPDIR to one that can", 5
     if number in _LIMITS or any(words in str(error) for words in _NO_ROOM):
