@@ -170,7 +170,7 @@ def test_instance_and_class_measures(files, capsys):
     assert "SEG 1.000000" in out
 
 
-@pytest.mark.parametrize(("slices", "message"), [("4,4", "named twice"), ("", "'' is no slice")])
+@pytest.mark.parametrize(("slices", "message"), [("4,4", "named twice"), (",", "'' is no slice")])
 def test_each_slice_counts_once(files, capsys, slices, message):
     code, out, err = run(capsys, files["map"], files["truth"], "--slices", slices)
     assert (code, out) == (2, "")

@@ -224,11 +224,11 @@ def test_b12_labels_that_change_meanwhile_give_no_map(labels, tmp_path, capsys, 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """Label files that keep the verb busy for a second or two."""
+    """Label files that keep the verb busy for seconds."""
     folder = tmp_path_factory.mktemp("many")
     big = np.kron(cells(3), np.ones((60, 60), np.uint8))
-    for k in range(24):
-        tifffile.imwrite(folder / f"m{k:02}.tif", big, compression="zlib", metadata=None)
+    for k in range(120):
+        tifffile.imwrite(folder / f"m{k:03}.tif", big, compression="zlib", metadata=None)
     return folder
 
 
