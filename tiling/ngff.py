@@ -11,8 +11,8 @@ from tiling.faults import InputError
 from tiling.meaning import Meaning
 
 __all__ = [
-    "ORDER", "axis_letters", "channel_labels", "coded_numbers", "dimension_names",
-    "ome_attributes", "pixel_sizes",
+    "ORDER", "axis_letters", "channel_labels", "check_finest_first", "coded_numbers",
+    "dimension_names", "ome_attributes", "other_images", "pixel_sizes",
 ]  # fmt: skip
 
 ORDER = "ITCZYX"
@@ -23,6 +23,7 @@ _UNITS = {"um": "micrometer", "nm": "nanometer", "mm": "millimeter", "cm": "cent
           "m": "meter", "inch": "inch"}  # fmt: skip
 _COLOURS = ("FFFFFF", "FF7F00", "0080FF", "00C060", "C000C0", "C0C000", "00C0C0")
 _LONGEST = 256
+_LEVELS = 64  # of an image that are looked at
 _UNNAMED = re.compile(r"dim_[0-9]{1,9}")
 _NOT_A_NUMBER = ("NaN", "AAAAAAAA+H8=", "AADAfw==")  # also as xarray packs it, in 8 or 4 bytes
 _GIANT = 1e12  # a pixel of this many units has no meaning
@@ -151,6 +152,57 @@ def channel_labels(ome: Mapping[str, Any], count: int) -> tuple[str, ...]:
     if not all(isinstance(name, str) and name for name in names):
         return ()
     return tuple(str(name)[:_LONGEST] for name in names)
+
+
+def check_finest_first(path: StrPath, group: Any, levels: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an image of which a later level is larger than the first, which is read.
+
+    Parameters
+    ----------
+    path
+        The Zarr, for messages.
+    group
+        Group of the package zarr.
+    levels
+        The "datasets" of the image, the first of them an array of the group.
+
+    Raises
+    ------
+    InputError
+        As said.
+    """
+    first = group[levels[0]["path"]].shape[-2:]
+    for level in levels[1:_LEVELS]:
+        try:
+            size = group[level["path"]].shape[-2:]
+        except Exception:  # noqa: BLE001, S112 - a level that nobody reads may be missing or damaged
+            continue
+        if any(later > sooner for later, sooner in zip(size, first, strict=False)):
+            finer, coarser = (str(one["path"])[:80] for one in (level, levels[0]))
+            sides = [" x ".join(map(str, sides)) for sides in (size, first)]
+            raise InputError(
+                path, "does not list its finest level first but "
+                f"{finer!r} of {sides[0]} pixels after {coarser!r} of {sides[1]}; name its array "
+                f"{finer} instead, or put that first in \"datasets\"",
+            )  # fmt: skip
+
+
+def other_images(images: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What to tell the user of the images of a Zarr of which the first is read.
+
+    Examples
+    --------
+    >>> other_images([{"datasets": [{"path": "0"}]}])
+    ()
+    >>> other_images([{"datasets": [{"path": "0"}]}, {"datasets": [{"path": "b/0"}]}])[0][:30]
+    'holds 2 images (multiscales); '
+    """
+    if all(image == images[0] for image in images):
+        return ()
+    return (
+        f"holds {len(images)} images (multiscales); the first of them is read, name an array for "
+        "another",
+    )
 
 
 def coded_numbers(attributes: Mapping[str, Any]) -> tuple[str, ...]:

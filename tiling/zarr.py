@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +23,15 @@ from tiling.meaning import Meaning, in_unit
 from tiling.ngff import (
     axis_letters,
     channel_labels,
+    check_finest_first,
     coded_numbers,
     dimension_names,
+    other_images,
     pixel_sizes,
 )
 from tiling.strict_tiff import Limits
 from tiling.zarr_checks import check_shape, folder_state, narrowed
+from tiling.zarr_names import ChunkNames
 from tiling.zarr_store import StrictStore
 
 __all__ = ["ZarrSource"]
@@ -63,7 +67,8 @@ class ZarrSource(Closing):
     meaning : Meaning
         Axes, resolution, distance of slices and names of the channels together.
     doubts : tuple of str
-        What the array says of its numbers that was not followed; for the user.
+        What the array says of its numbers that was not followed, chunks and images that are left
+        out; for the user.
     provenance : dict
         What made the image, where it is one of ours.
     keeps_rows : bool
@@ -79,20 +84,22 @@ class ZarrSource(Closing):
 
     def __init__(self, path: StrPath, *, page: int = 0, limits: Limits = _DEFAULT_LIMITS) -> None:
         self.path = os.fsdecode(path)
-        with as_input_error(path):
+        with as_input_error(path), _unwarned():
             if not Path(self.path).is_dir():
                 raise InputError(path, "is not a Zarr folder")
             check_descriptors()
             store = StrictStore(self.path, limits)
-            self._array, self.meaning, self.provenance = _opened(self.path, store)
+            self._array, self.meaning, self.provenance, doubts = _opened(self.path, store)
             if np.dtype(self._array.dtype).kind not in "buif":
                 raise InputError(path, f"has pixels of {self._array.dtype}; numbers are read")
             with _understood(self.path):
                 store.expect(self._array)
-                self.doubts = coded_numbers(dict(self._array.attrs))
+                doubts += coded_numbers(dict(self._array.attrs))
             self.axes, self.resolution = self.meaning.axes, self.meaning.resolution
             check_shape(path, self._array, self.axes, limits)
-            self._stamp = self._state()
+            names = ChunkNames(self.path, self._array)
+            self._stamp = folder_state(self.path, self._array.path, names.see_entry)
+            self.doubts = (*doubts, *names.doubts())
         self._store, self._limits = store, limits
         self.dtype = np.dtype(self._array.dtype).newbyteorder("=")
         sizes = dict(zip(self.axes, self._array.shape, strict=True))
@@ -205,13 +212,10 @@ class ZarrSource(Closing):
         leading = [channels if axis == "C" else int(place[axis]) for axis in self.axes[:-2]]
         return (*leading, rows, slice(0, self.shape[-1]))
 
-    def _state(self) -> int:
-        return folder_state(self.path, self._array.path)
-
     def check_unchanged(self) -> None:
         """Raise `InputChangedError` if a file of it was touched since the folder was opened."""
         with as_input_error(self.path):
-            if self._state() != self._stamp:
+            if folder_state(self.path, self._array.path) != self._stamp:
                 raise InputChangedError(self.path, "was written to while it was read; run again")
 
     def close(self) -> None:
@@ -232,8 +236,11 @@ class _ZarrPage:
         return self._whole.read(self._number, key)
 
 
-def _opened(path: str, store: StrictStore) -> tuple[Any, Meaning, dict[str, Any]]:
-    """The array, what its pixels mean, and what made it."""
+Opened = tuple[Any, Meaning, dict[str, Any], tuple[str, ...]]
+
+
+def _opened(path: str, store: StrictStore) -> Opened:
+    """The array, what its pixels mean, what made it, and what is doubted."""
     old = [name for name in (".zarray", ".zgroup") if Path(path, name).is_file()]
     if old and Path(path, "zarr.json").is_file():
         raise InputError(
@@ -250,7 +257,7 @@ def _opened(path: str, store: StrictStore) -> tuple[Any, Meaning, dict[str, Any]
     if isinstance(node, zarr.Array):
         with _understood(path):
             names = dimension_names(node)
-        return node, Meaning(axes=axis_letters(path, names, node.ndim)), {}
+        return node, Meaning(axes=axis_letters(path, names, node.ndim)), {}, ()
     ome: Any = attributes.get("ome", attributes)
     images = ome.get("multiscales") if isinstance(ome, dict) else None
     if not images:
@@ -260,6 +267,7 @@ def _opened(path: str, store: StrictStore) -> tuple[Any, Meaning, dict[str, Any]
         array = node[finest["path"]]
         if not isinstance(array, zarr.Array):
             raise InputError(path, f"names the group {str(finest['path'])[:80]!r} as its pixels")
+        check_finest_first(path, node, images[0]["datasets"])
         axes = images[0].get("axes") or (_FIVE if array.ndim == len(_FIVE) else "")
         names = [str(axis["name"] if isinstance(axis, dict) else axis) for axis in axes]
         kinds = [axis.get("type") if isinstance(axis, dict) else None for axis in axes]
@@ -270,7 +278,8 @@ def _opened(path: str, store: StrictStore) -> tuple[Any, Meaning, dict[str, Any]
         channels = channel_labels(ome, array.shape[letters.index("C")] if "C" in letters else 1)
     made_by = attributes.get("unet2015")
     meaning = _with_size(Meaning(axes=letters, channels=channels), sizes, units)
-    return array, meaning, made_by if isinstance(made_by, dict) else {}
+    provenance = made_by if isinstance(made_by, dict) else {}
+    return array, meaning, provenance, other_images(images)
 
 
 def _with_size(meaning: Meaning, sizes: list[float], units: list[str]) -> Meaning:
@@ -284,6 +293,15 @@ def _with_size(meaning: Meaning, sizes: list[float], units: list[str]) -> Meanin
         return meaning
     step = deep if 1e-9 < deep < 1e9 else 0.0
     return replace(meaning, resolution=(1 / x, 1 / y, unit), z_step=step)
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """What zarr warns of is refused in our words, or read as it is."""
+    with warnings.catch_warnings():
+        for kind in (UserWarning, FutureWarning):
+            warnings.simplefilter("ignore", kind)
+        yield
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tiling.disk import StrPath
@@ -24,6 +24,7 @@ __all__ = [
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 PLAIN = frozenset({"bytes", "transpose", "crc32c", "sharding_indexed", "shuffle", "delta", "crc32"})
 COMPRESSED = frozenset({"gzip", "zlib", "zstd", "blosc", "lz4"})
+See = Callable[[os.DirEntry[str]], None]
 _SMALL_CHUNK = 256  # pixels; smaller chunks cost more than their pixels
 
 
@@ -185,31 +186,34 @@ def _halved(
     return None
 
 
-def folder_state(root: str, inside: str) -> int:
+def folder_state(root: str, inside: str, see: See | None = None) -> int:
     """A number that changes when the array `inside` of a Zarr, or metadata above it, is touched.
 
     It is the sum of a hash of name, inode, size and time of each file: memory does not grow with
-    their number. A folder that is not there adds nothing.
+    their number. A folder that is not there adds nothing. `see` is shown each file of the array.
     """
     found, above, names = 0, root, [name for name in inside.split("/") if name]
     for name in names:
-        found += sum(_marks(above, lambda entry: entry.name in METADATA))
+        found += sum(_marks(above))
         above = os.path.join(above, name)  # noqa: PTH118 - a thousand files a band
     folders = [above]
     while folders:
-        found += sum(_marks(folders.pop(), lambda _: True, folders))
+        found += sum(_marks(folders.pop(), see or (lambda _: None), folders))
     return found & ((1 << 64) - 1)
 
 
-def _marks(folder: str, wanted: Any, folders: list[str] | None = None) -> Iterator[int]:
+def _marks(folder: str, see: See | None = None, folders: list[str] | None = None) -> Iterator[int]:
+    """A number for each file of a folder, or of Zarr's metadata where nobody is to see them."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     if folders is not None:
                         folders.append(entry.path)
-                elif wanted(entry):
+                elif see is not None or entry.name in METADATA:
                     now = entry.stat(follow_symlinks=False)
                     yield hash((entry.path, now.st_ino, now.st_size, now.st_mtime_ns))
+                    if see is not None:
+                        see(entry)
     except FileNotFoundError:
         return

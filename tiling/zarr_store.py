@@ -10,7 +10,9 @@ Sources: Zarr v2 and v3 core specifications; the c-blosc 1 header.
 from __future__ import annotations
 
 import asyncio
+import collections
 import itertools
+import json
 import math
 import os
 import stat
@@ -36,6 +38,7 @@ _LARGER = 4  # times the chunk that a stream may inflate to: filters may change 
 _AT_ONCE = 1 << 14  # a file so small is read faster than handed to another thread
 _AGAIN = "copy the folder again from where it came"
 _BLOSC_HEADER = 16
+_VERSIONS = {"zarr.json": 3, ".zarray": 2, ".zgroup": 2}
 _NO_CHUNK = (1 << 64) - 1  # place and length of a chunk that a shard does not have
 
 
@@ -182,6 +185,8 @@ class StrictStore(LocalStore):
 
     def _check(self, key: str, data: bytes | None, part: ByteRequest | None) -> None:
         file = self.root / key
+        if file.name in _VERSIONS and data is not None and part is None:
+            _check_version(file, data)
         if not self._ceiling or file.name in METADATA:
             return
         self.asked = key
@@ -241,6 +246,31 @@ class StrictStore(LocalStore):
                 )
         if part is None:
             yield from (data[start : start + length] for start, length in there)
+
+
+def _check_version(file: Path, data: bytes) -> None:
+    """Refuse metadata of another version than the name says: zarr would say that there are none."""
+    top: list[tuple[str, Any]] = []
+
+    def seen(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        top[:] = pairs  # the outermost object comes last
+        return dict(pairs)
+
+    try:
+        found = json.loads(data, object_pairs_hook=seen)
+    except (ValueError, RecursionError):
+        return  # zarr says what it is
+    if not isinstance(found, dict):
+        return
+    anew = f"{_AGAIN}, or save the image anew"
+    if len(found) < len(top):
+        name, _ = collections.Counter(name for name, _ in top).most_common(1)[0]
+        raise InputError(file, f"names {name[:40]!r} more than once; {anew}")
+    wanted = _VERSIONS[file.name]
+    told = found.get("zarr_format", wanted)
+    if told != wanted:
+        words = f"says zarr_format {str(told)[:40]}, which is {wanted} in a file of this name"
+        raise InputError(file, f"{words}; {anew}")
 
 
 def _read(file: Path, part: ByteRequest | None) -> bytes:
