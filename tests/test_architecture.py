@@ -37,6 +37,7 @@ WRITERS = {
     "tiling/disk.py": "the layer itself",
     "tiling/safe_write.py": "the layer itself",
     "tiling/lock.py": "the lock file is no artefact",
+    "tiling/zarr_growing.py": "shards in a folder of ours; the folder is published",
     "unet2015/export.py": "pieces of a package, in a temporary folder; the package is published",
     "unet2015/sample.py": "tifffile writes to memory",
     "weightmaps/compiled.py": "numba's private cache, with its own checksum and rename",

@@ -159,10 +159,10 @@ def writing(
 
 def explained(error: OSError, target: Path, needed_bytes: int, bound: str = "at least") -> str:
     """Why `target` cannot be written, and what to do; `needed_bytes` of it for a full disk."""
-    if error.errno == errno.EEXIST:
+    if error.errno == errno.EEXIST and target.parent.is_dir():
         return "exists since a moment ago; use --overwrite to replace it, or another name"
     reason = f"cannot write: {error.strerror or error}"
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
         what = "what was written of it" if target.parent.is_dir() else "its folder"
         return f"{reason}; {what} was moved or removed meanwhile: run again"
     need = f"{needed_bytes} bytes needed" if needed_bytes else ""

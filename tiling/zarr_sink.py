@@ -40,6 +40,7 @@ from tiling.replacing import new_folder, put_back, replace_folder
 from tiling.safe_write import check_zarr_target
 from tiling.unfinished import discard_partial
 from tiling.zarr_checks import COMPRESSED, check_codecs
+from tiling.zarr_growing import GrowingStore
 
 __all__ = ["CHUNK", "ZarrSink", "holds_all_shards"]
 
@@ -78,6 +79,7 @@ class ZarrSink(PagedSink):
         self._bytes: list[int] = []  # of the files of each row of shards
         self.target, self._overwrite, self._resume = real_target(path), overwrite, resume
         self._folder = new_folder(self.target)
+        self._store = GrowingStore(self._folder)
         check_zarr_target(self.target, overwrite=overwrite)
         self._partial = Partial(path, identity=self._identity(chunk=CHUNK), overwrite=overwrite)
 
@@ -162,7 +164,9 @@ class ZarrSink(PagedSink):
             for torn in list(self._folder.rglob("*.partial")):
                 torn.unlink()  # zarr's temporary files of a run that was killed
             with zarr.config.set({"array.write_empty_chunks": True}):  # no file remembers it
-                self._arrays = [zarr.open_array(str(folder), mode="r+") for folder in folders]
+                self._arrays = [
+                    zarr.open_array(self._store, path=folder.name, mode="r+") for folder in folders
+                ]
             for record in latest:
                 if _hash(self._shards(record["n"])) != record.get("sha256"):
                     break
@@ -170,7 +174,8 @@ class ZarrSink(PagedSink):
                 self._rows.done += 1
         else:
             remove_folder(self._folder)
-            group = zarr.create_group(str(self._folder), zarr_format=3)
+            self._folder.mkdir(exist_ok=True)
+            group = zarr.create_group(self._store, zarr_format=3)
             self._arrays = [self._created(group, level) for level in range(len(folders))]
             for file in said:
                 _fsync(file)
@@ -206,7 +211,7 @@ class ZarrSink(PagedSink):
         with self._writing():
             remove(self._folder / "zarr.json")  # made anew: it may have been damaged since
             attributes = {"ome": self._metadata(), "unet2015": self.provenance}
-            zarr.create_group(str(self._folder), zarr_format=3, attributes=attributes)
+            zarr.create_group(self._store, zarr_format=3, attributes=attributes)
             for file in self._folder.glob("**/zarr.json"):
                 _fsync(file)
             for place, _, _ in os.walk(self._folder, topdown=False):

@@ -20,7 +20,7 @@ from tests.faults.killing import MAKE_MODEL, content, hidden
 from tests.faults.warm import Warm
 from tiling import open_sink, open_source, renaming, zarr_sink
 from tiling.command import finish
-from tiling.disk import explained
+from tiling.disk import explained, remove_folder
 from tiling.faults import InputError, WriteError
 from tiling.input_file import as_input_error
 from tiling.lock import OutputLock
@@ -396,3 +396,65 @@ def test_f_too_few_files_for_zarr_is_told_in_words(tmp_path: Path) -> None:
             open_source(out)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("name", ["o.tif", "o.zarr"])
+@pytest.mark.parametrize("how", ["moved", "removed", "another", "link to nothing"])
+def test_b8_a_folder_that_goes_during_a_run_is_not_made_anew(
+    tmp_path: Path, name: str, how: str
+) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+
+    def gone() -> None:
+        folder.rename(tmp_path / "e")
+        if how == "removed":
+            remove_folder(tmp_path / "e")
+        elif how == "another":
+            folder.mkdir()
+        elif how == "link to nothing":
+            folder.symlink_to(tmp_path / "nowhere")
+
+    told = (
+        "moved" if name == "o.zarr" else "removed, moved|folder .* does not exist|moved or removed"
+    )
+    with pytest.raises(WriteError, match=told):
+        write(folder / name, gone)
+    assert os.path.lexists(folder) == (how in ("another", "link to nothing"))
+    assert not folder.is_dir() or os.listdir(folder) == []
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("moment", ["begun", "resumed", "finished"])
+def test_b8_nor_where_it_goes_before_the_first_row_or_after_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    out = folder / "o.zarr"
+    if moment == "resumed":
+        with pytest.raises(KeyboardInterrupt):
+            write(out, stopped)
+    late = {"begun": "remove_folder", "resumed": "_size", "finished": "remove"}[moment]
+    real = getattr(zarr_sink, late)
+
+    def gone(*words: Any) -> Any:
+        found = real(*words)
+        if moment != "finished" or words[0].name == "zarr.json":
+            remove_folder(folder)
+        return found
+
+    monkeypatch.setattr(zarr_sink, late, gone)
+    with pytest.raises(WriteError, match="its folder was moved or removed"):
+        rest(out, resume=moment == "resumed")
+    assert not folder.exists()
+
+
+def stopped() -> None:
+    raise KeyboardInterrupt
+
+
+def rest(out: Path, *, resume: bool) -> None:
+    with open_sink(out, (300, 40), "uint8", resume=resume) as sink:
+        for top in range(sink.rows_done, 300, 150):
+            sink[:, top : min(top + 150, 300), 0:40] = HALF[:, : min(150, 300 - top)]
