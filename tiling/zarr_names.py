@@ -74,7 +74,7 @@ class ChunkNames:
 
     def see_entry(self, entry: os.DirEntry[str]) -> None:
         """Take account of a file in the folder."""
-        if entry.is_symlink() and entry.is_dir():
+        if entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 - also of a loop
             self._linked = True  # chunks may lie there; nobody lists it
         else:
             name = entry.path[self._prefix :]
@@ -94,7 +94,7 @@ class ChunkNames:
         if temporary or ((hidden or last.startswith(".")) and self._chunk_of(name)):
             self._left += [name] if len(self._left) < _KEPT else []
         elif not hidden and not last.startswith("."):
-            self._other = min(self._other or name, name)
+            self._other = min(self._other or name, name, key=_unlike_a_chunk)
 
     def _in_the_array(self, found: re.Match[str]) -> bool:
         return all(map(operator.lt, map(int, found.groups()), self._counts))
@@ -128,7 +128,7 @@ class ChunkNames:
                     self._folder, f"lacks its chunk {chunk}, and {name[:80]} lies there: it was "
                     "not copied or written to its end; copy the folder again from where it came",
                 )  # fmt: skip
-        odd = min(self._left, default=other if _LIKE_A_CHUNK.fullmatch(other) else "")
+        odd = min(self._left, default="" if _unlike_a_chunk(other)[0] else other)
         if odd and not self._found:
             raise self._misnamed(odd)
         if not odd:
@@ -147,3 +147,7 @@ class ChunkNames:
             f"({self._first} was looked for, {odd[:80]} is there); correct {key!r} in its {file}, "
             "copy the folder again from where it came, or save the image anew",
         )  # fmt: skip
+
+
+def _unlike_a_chunk(name: str) -> tuple[bool, str]:
+    return _LIKE_A_CHUNK.fullmatch(name) is None, name

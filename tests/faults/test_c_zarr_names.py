@@ -67,7 +67,7 @@ V2 = {"name": "v2", "configuration": {"separator": "."}}
 def test_c23_chunks_under_other_names_are_no_zeros(
     tmp_path: Path, made: Any, changes: dict[str, Any], files: list[str], expected: str
 ) -> None:
-    path = made(tmp_path, files, **changes)
+    path = made(tmp_path, [*files, "A.txt"], **changes)
     told = re.escape(f"({expected} was looked for, {files[0]} is there)")
     with pytest.raises(InputError, match=f"none of its chunks.*{told}; .*save the image anew"):
         ZarrSource(path)
@@ -117,13 +117,17 @@ def test_c23_nothing_but_temporary_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("left", ["1.3fa94c.partial", ".0.0.Xy12Za", "9.9", "0/1"])
 def test_c23_missing_chunks_beside_what_may_be_one_are_doubted(tmp_path: Path, left: str) -> None:
     """zarr drops the last number of a name that holds points: which chunk it was is not known."""
-    pixels, doubts = opened(array_2(tmp_path, ["0.0", left]))
+    pixels, doubts = opened(array_2(tmp_path, ["0.0", left, "A.txt"]))
     assert (pixels[:32] == 7).all()
     assert not pixels[32:].any()
     assert len(doubts) == 1
     assert doubts[0].startswith(
         f"lacks 1 of its 2 chunks, read as the fill value, and holds {left}"
     )
+
+
+def test_c23_a_file_of_another_kind_beside_chunks_is_nobodys_concern(tmp_path: Path) -> None:
+    assert opened(array_2(tmp_path, ["0.0", "read me.txt"]))[1] == ()
 
 
 def test_c23_the_shards_of_an_array_are_counted_not_its_chunks(tmp_path: Path) -> None:
@@ -142,6 +146,7 @@ def test_c23_a_folder_of_chunks_that_is_a_link_is_followed(tmp_path: Path) -> No
     path = array_3(tmp_path, ["c/0/0", "c/1/0"])
     (path / "c").rename(path / "elsewhere")
     (path / "c").symlink_to("elsewhere")
+    (path / "loop").symlink_to("loop")
     assert (opened(path)[0] == 7).all()
 
 
@@ -201,7 +206,9 @@ def test_c9_a_refusal_comes_without_foreign_warnings(
             warnings.simplefilter("always")
             assert main([words[0], str(path), *words[1:]]) == 3
         assert caught == []
-        assert "is compressed with 'numcodecs.zlib'" in capfd.readouterr().err
+        said = capfd.readouterr().err
+        assert "'numcodecs.zlib'" in said
+        assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
