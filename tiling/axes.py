@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tiling.meaning import in_unit
@@ -242,13 +242,17 @@ def _ome(text: str, samples: int) -> PageAxes:
     if pixels is None or fault:
         return PageAxes(fault=fault)
     found, content = pixels
-    order = found.get("DimensionOrder", "")
-    if sorted(order) != sorted("XYZCT") or order[:2] != "XY":
-        return PageAxes()
+    order = found.get("DimensionOrder", "").strip().upper()
+    ordered = sorted(order) == sorted("XYZCT") and order[:2] == "XY"
+    order = order if ordered else "XYZCT"
     length = page_sizes(found)
     whole_pixels = length["C"] % samples == 0
     if whole_pixels:
         length["C"] //= samples
+    sizes = tuple(length[axis] for axis in order[2:])
+    planes = ome_planes(text, content, order[2:], sizes, samples=samples)
+    if not ordered:  # planes are counted, not told apart
+        return PageAxes(planes=replace(planes, ordered=False) if whole_pixels else None)
     slow_first = order[:1:-1]
     letters, shape = _without_ones(slow_first, tuple(length[axis] for axis in slow_first))
     unit, y_unit, z_unit = (
@@ -259,8 +263,6 @@ def _ome(text: str, samples: int) -> PageAxes:
     per_unit = (1 / x, 1 / y) if x and y and unit else None
     unit = unit if per_unit else ""  # the tags have their own
     z_step = _length(found.get("PhysicalSizeZ", "")), z_unit
-    sizes = tuple(length[axis] for axis in order[2:])
-    planes = ome_planes(text, content, order[2:], sizes, samples=samples)
     return PageAxes(
         letters, shape, 0, unit, 1.0, per_unit, z_step, channel_names(text, content),
         planes if whole_pixels else None,

@@ -167,7 +167,8 @@ class TiffImage(Closing):
         self.pages = len(pages)
         letters, self.page_shape = meaning.letters, meaning.shape
         order = _order(file, meaning, pages, directories)
-        self.doubts = doubts(file, first, Held(self.pages, directories, self.width, self.height))
+        places = frozenset(page.directory[0] for page in pages)
+        self.doubts = doubts(file, first, Held(self.pages, directories, layout, places))
         pages = [pages[i] for i in order or range(self.pages)]
         if order is None or math.prod(self.page_shape) != self.pages:
             letters, self.page_shape = ("I", (self.pages,)) if self.pages > 1 else ("", ())
