@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tiling.imagej import IMAGEJ, PADDING, imagej_lines
 from tiling.meaning import in_unit
 from tiling.ome import (
     channel_names,
@@ -30,9 +31,6 @@ __all__ = ["PageAxes", "chosen_description", "page_axes"]
 
 _MAX_JSON = 1 << 20  # as much of a description as is read
 _MOST_AXES = 64  # as many as an array of numpy has
-_IMAGEJ = "ImageJ="
-_PADDING = "\ufeff \t\r\n"
-_IMAGEJ_LINE = re.compile(r"^[ \t]{0,80}(\w{1,20})[ \t]{0,80}=(.{0,80})$", re.MULTILINE)
 _OLD_SHAPE = re.compile(r"shape=\(([0-9, ]{1,1000})\)")  # tifffile before it wrote JSON
 _AXIS = re.compile(r"[A-Z]{2,26}\Z")
 _UNITS = {
@@ -106,8 +104,8 @@ def page_axes(description: str, samples: int, size: tuple[int, int] = (0, 0)) ->
     >>> found.letters, found.shape, found.images, found.unit
     ('ZC', (30, 2), 60, 'um')
     """
-    head = description.lstrip(_PADDING)
-    if head.startswith(_IMAGEJ):
+    head = description.lstrip(PADDING)
+    if head.startswith(IMAGEJ):
         return _imagej(head)
     if head.startswith(("{", "shape=")):
         return _shaped(head, samples, size)
@@ -129,19 +127,17 @@ def chosen_description(descriptions: Sequence[str]) -> str:
     """
     for known in (_is_imagej_or_ome, _told_shape):
         for text in descriptions:
-            if known(text.lstrip(_PADDING)):
+            if known(text.lstrip(PADDING)):
                 return text
     return descriptions[0] if descriptions else ""
 
 
 def _is_imagej_or_ome(text: str) -> bool:
-    return text.startswith(_IMAGEJ) or is_ome(text)
+    return text.startswith(IMAGEJ) or is_ome(text)
 
 
 def _imagej(text: str) -> PageAxes:
-    lines = text[:8192].replace("\r\n", "\n").replace("\r", "\n")
-    # The first of a name counts: behind a NUL the remains of a longer text may lie.
-    found = dict(reversed(_IMAGEJ_LINE.findall(lines)))
+    found = imagej_lines(text)
     length = {name: positive(found.get(name, "")) or 1 for name in ("frames", "slices", "channels")}
     images = positive(found.get("images", ""), 18) or math.prod(length.values())
     axis_of = {"t": "frames", "z": "slices", "c": "channels"}

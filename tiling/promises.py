@@ -16,11 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tiling.faults import InputError
 from tiling.ifd import Ifd, Tag, below, integer, integers, texts
+from tiling.imagej import SIGNED, calibration
 from tiling.input_file import InputFile
+from tiling.layout import Layout
 from tiling.ome import attributes, ends_early
-from tiling.pages import MASK, REDUCED, Layout, subfile
+from tiling.pages import MASK, REDUCED, subfile
 
 __all__ = ["Held", "doubts"]
 
@@ -99,10 +103,20 @@ def _description(file: InputFile, first: Ifd, held: Held) -> str:
                 file.path,
                 "has OME-XML that is cut off; export it again, or save its pages as a plain TIFF",
             )
-        planned = _planned(text, held)
-        if planned:
-            return planned
+        found = _planned(text, held) or _calibrated(text, held.layout)
+        if found:
+            return found
     return ""
+
+
+def _calibrated(text: str, layout: Layout) -> str:
+    """The doubt of numbers that ImageJ shows as others; floats and colours it leaves alone."""
+    told = calibration(text)
+    undone = told == SIGNED and layout.dtype == np.int16  # it adds and takes off the same number
+    if told is None or undone or layout.kind == "f" or layout.samples > 1:
+        return ""
+    words = ", ".join([f"cf {told[0]}", *(f"c{n} {c:g}" for n, c in enumerate(told[1]))])
+    return f"is calibrated by ImageJ ({words}); its numbers are read as stored"
 
 
 def _is_cut(file: InputFile, tag: Tag, text: str) -> bool:

@@ -14,7 +14,8 @@ from tiling.decode import DeflateStream, decompress, is_deflate, to_pixels
 from tiling.faults import InputError
 from tiling.ifd import Limits
 from tiling.input_file import InputFile
-from tiling.pages import NONE, Layout, Page
+from tiling.layout import Layout, Page
+from tiling.pages import NONE
 from tiling.segment_groups import Group, groups_of
 from tiling.segments import Segments, segments
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from tiling.faults import InputError
 from tiling.ifd import Ifd, Limits, integer, integers
 from tiling.input_file import ANEW, InputFile
-from tiling.pages import NONE, Layout, Page
+from tiling.layout import Layout, Page
+from tiling.pages import NONE
 
 __all__ = ["Segments", "check_pages", "promised_pages", "segments"]
 
