@@ -67,6 +67,9 @@ class Limits:
         Pages of the file.
     max_chunks
         Chunks of a Zarr in one row of them, in one shard, or of less than 256 pixels in all.
+    max_segments
+        Strips or tiles of less than 256 bytes of pixels in one page of a TIFF, not counting
+        uncompressed ones that lie in a row.
     """
 
     max_pixels: int = 1 << 36
@@ -74,6 +77,7 @@ class Limits:
     max_ratio: float = 1100.0
     max_pages: int = 1 << 16
     max_chunks: int = 1 << 16
+    max_segments: int = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
