@@ -16,7 +16,7 @@ from tiling.ifd import Limits
 from tiling.input_file import InputFile
 from tiling.layout import Layout, Page
 from tiling.pages import NONE
-from tiling.runs import runs_of
+from tiling.runs import gathered, runs_of
 from tiling.segment_groups import Group, groups_of
 from tiling.segments import Segments, segments
 
@@ -86,6 +86,9 @@ class RowReader:
         """Rows read straight from their places: nothing else is touched, nothing is kept."""
         self._claim((stop - start) * self._row_bytes)
         layout, lists = self._layout_of(page), self._lists(page)
+        found = gathered(self._file, self._pages[page], lists, start, stop)
+        if found is not None:
+            return found
         out = self._empty(stop - start)
         for run in runs_of(layout, lists, start, stop):
             data = self._file.read(run.place, run.stored * layout.row_bytes)

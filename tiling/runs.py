@@ -1,7 +1,8 @@
 """Runs of uncompressed segments that lie one behind the other in the file, each read by one call.
 
 A file may store each row, or each pixel, as a segment of its own. One call for each of them takes
-longer than all else; so strips in a row are one piece here, and small tiles side by side.
+longer than all else; so strips in a row are one piece here, and small tiles side by side. The
+tiniest are picked out of all that lies between the first and the last of them, in any order.
 """
 
 from __future__ import annotations
@@ -9,18 +10,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tiling.layout import Layout
+from tiling.decode import to_pixels
+from tiling.input_file import InputFile
+from tiling.layout import Layout, Page
 from tiling.segment_groups import Group
-from tiling.segments import Segments
+from tiling.segments import FEW_BYTES, Segments
 
-__all__ = ["Run", "runs_of"]
+__all__ = ["Run", "gathered", "runs_of"]
 
 _PIECE = 1 << 20  # bytes of pixels that are read by one call, or one row of them
 _SMALL_TILE = 1 << 16  # larger ones are read one by one, and only the rows that are wanted
+_SPREAD = 8  # bytes that may be read for each byte of scattered segments
+_LEAST = 1 << 16  # and so many in any case
+_MOST = 1 << 22  # bytes of scattered segments that are picked out at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,37 @@ def runs_of(layout: Layout, lists: Segments, start: int, stop: int) -> Iterator[
             else:
                 for left, place in enumerate(row.tolist()):
                     yield from _cut(layout, Group(plane, down, left, 1, 1), y0, y1, place)
+
+
+def gathered(
+    file: InputFile, page: Page, lists: Segments, start: int, stop: int
+) -> npt.NDArray[Any] | None:
+    """The same rows from tiny segments near one another, as pixels; None where they are not such.
+
+    Returns
+    -------
+    ndarray or None
+        Shape (samples, stop - start, W).
+    """
+    layout = page.layout
+    rows, length = layout.rows, layout.rows * layout.row_bytes
+    if length >= FEW_BYTES or not (layout.tiled or layout.height % rows == 0):
+        return None
+    first, last = start // rows, -(-stop // rows)
+    places = lists.offsets[:, first:last]
+    low, needed = places.min(), places.size * length
+    span = int(places.max() - low) + length
+    if needed > _MOST or span > max(_SPREAD * needed, _LEAST):
+        return None
+    block = np.frombuffer(file.read(int(low), span), np.uint8)
+    planes = []
+    for plane in places:
+        index = (plane.reshape(-1, 1) - low).astype(np.intp) + np.arange(length)
+        pixels = to_pixels(block[index].tobytes(), layout, page.order, plane.size * rows)
+        tiles = pixels.reshape(-1, *plane.shape, rows, layout.columns).swapaxes(2, 3)
+        whole = tiles.reshape(tiles.shape[0], plane.shape[0] * rows, -1)
+        planes.append(whole[:, start - first * rows : stop - first * rows, : layout.width])
+    return np.concatenate(planes)
 
 
 def _column(

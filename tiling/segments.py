@@ -14,12 +14,12 @@ from tiling.input_file import ANEW, InputFile
 from tiling.layout import Layout, Page
 from tiling.pages import NONE
 
-__all__ = ["Segments", "check_pages", "promised_pages", "segments"]
+__all__ = ["FEW_BYTES", "Segments", "check_pages", "promised_pages", "segments"]
 
 _SMALL = 1 << 24  # a compressed segment or page below this is no bomb, whatever its ratio
 _TINY = 1 << 19  # the largest tile of our own sink; zstd packs one of zeros 10,000 times
 _MUCH = 1 << 28  # so many decoded bytes cost a second; above it they must be mostly pixels
-_FEW_BYTES = 256  # of a segment: more than so many take longer to read than their pixels need
+FEW_BYTES = 256  # of a segment: more than so many take longer to read than their pixels need
 _HEADER_BYTES, _BIG_HEADER_BYTES = 8, 16
 
 
@@ -234,7 +234,7 @@ def _check_segments(
         )
     if layout.compression == NONE and (found.counts != expected).any():
         raise refuse(f"is damaged: uncompressed segments are not as long as their pixels; {ANEW}")
-    if largest < _FEW_BYTES and found.offsets.size > limits.max_segments:
+    if largest < FEW_BYTES and found.offsets.size > limits.max_segments:
         pieces = _reads(found) if layout.compression == NONE else found.offsets.size
         if pieces > limits.max_segments:
             raise refuse(

@@ -59,6 +59,8 @@ def test_c5_pixels_that_are_tiles_are_read_by_few_calls(
     (tmp_path / "a.tif").write_bytes(tiled(pixels, 1, 1, np.arange))
     places = np.arange(strips.size)
     (tmp_path / "b.tif").write_bytes(segmented(strips, 1, 0, places, strips.tobytes()))
+    scattered = np.random.default_rng(2).permutation
+    (tmp_path / "c.tif").write_bytes(tiled(pixels[:, :120], 1, 1, scattered, gap=1))
     calls = itertools.count()
     read = InputFile.read
     monkeypatch.setattr(
@@ -66,6 +68,7 @@ def test_c5_pixels_that_are_tiles_are_read_by_few_calls(
     )
     np.testing.assert_array_equal(read_stack(tmp_path / "a.tif")[0], pixels)
     np.testing.assert_array_equal(read_stack(tmp_path / "b.tif")[0], strips)
+    np.testing.assert_array_equal(read_stack(tmp_path / "c.tif")[0], pixels[:, :120])
     assert next(calls) < 600
 
 
@@ -96,7 +99,7 @@ def test_many_segments_of_a_usual_size_are_read(tmp_path: Path, compression: str
 
 @given(
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.booleans(),
-    st.integers(0, 2), st.randoms(use_true_random=False), st.sampled_from(["u1", "u2"]),
+    st.integers(0, 2), st.randoms(use_true_random=False), st.sampled_from(["u1", "u2", "u8"]),
 )  # fmt: skip
 def test_segments_in_any_places_give_the_same_pixels(
     tmp_path_factory: pytest.TempPathFactory,
