@@ -368,3 +368,13 @@ def test_a9_a_signal_while_another_is_told_changes_nothing(number, code, monkeyp
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+@pytest.mark.parametrize("words", [("labels.tif", "--out", ""), ("labels.tif", "--out="), ("",)])
+def test_an_empty_word_is_no_name_of_a_file(words, tmp_path, monkeypatch, capsys):
+    """As a shell makes one of a variable that is not set: "" would be the current folder."""
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("labels.tif", np.zeros((4, 4), np.uint8))
+    assert weights_main(list(words)) == 2
+    assert "is empty; was a variable of the shell not set?" in capsys.readouterr().err
+    assert os.listdir() == ["labels.tif"]

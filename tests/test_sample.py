@@ -245,14 +245,36 @@ def _png_chunks(data):
 
 
 def test_existing_files_are_kept_unless_asked(folder, monkeypatch):
+    other = folder / "images.tif"
+    other.write_bytes(other.read_bytes()[:-1] + b"x")
     before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    with pytest.raises(WriteError, match="exists"):
+    with pytest.raises(WriteError, match=r"images\.tif: already exists; use --overwrite"):
         write_sample(folder)
     assert before == {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
     small = {name: np.zeros((64, 64), np.uint8) for name in sample.SYNTHETIC_FILES}
     monkeypatch.setattr(sample, "_synthetic_arrays", lambda seed: small)
     write_sample(folder, overwrite=True)
     assert not tifffile.imread(folder / "large.tif").any()
+
+
+def test_a_sample_that_a_full_disk_cut_short_is_finished(tmp_path, monkeypatch):
+    small = {name: np.full((64, 64), k, np.uint8) for k, name in enumerate(sample.SYNTHETIC_FILES)}
+    monkeypatch.setattr(sample, "_synthetic_arrays", lambda seed: small)
+
+    def state(folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    write_sample(tmp_path / "whole")
+    whole = state(tmp_path / "whole")
+    for number in range(len(SAMPLE_FILES) + 1):  # after so many files the disk was full
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name in (*SHIPPED_FILES, *sample.SYNTHETIC_FILES)[:number]:
+            (folder / name).write_bytes(whole[name])
+        times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+        assert write_sample(folder) == [folder / name for name in SAMPLE_FILES]
+        assert state(folder) == whole
+        assert all(path.stat().st_mtime_ns == then for path, then in times.items())
 
 
 def test_one_existing_file_stops_everything(tmp_path):

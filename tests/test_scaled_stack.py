@@ -9,9 +9,14 @@ import pytest
 import tifffile
 
 from tests.tiny_run import TINY
-from unet2015.checkpoint import load
-from unet2015.data import Stack, draw_tile, split, weigh
+from tiling import open_source
+from tiling.faults import InputError
+from unet2015.checkpoint import Checkpoint, describe_network, load, save
+from unet2015.cli_predict import load_model
+from unet2015.data import Stack, draw_tile, read_stack_pair, split, weigh
 from unet2015.intensity import blocks_of, measure_scale
+from unet2015.net import UNet
+from unet2015.predict_file import Settings, prepare
 from unet2015.recipe import Recipe
 from unet2015.scaled_stack import left_to_scale, scaled_stack
 from unet2015.training_run import Inputs, read_inputs, run_training
@@ -49,6 +54,43 @@ def test_each_file_is_scaled_as_in_prediction(folders, scale):
     assert left_to_scale(stack, scale) == "none"
     assert left_to_scale(stack, "dtype-range") == "dtype-range"
     assert scaled_stack(stack, scale) is stack
+
+
+@pytest.mark.parametrize("scale", [*MEASURED, "none"])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint32", "int32", "uint64", "int64"])
+def test_integers_without_a_grey_range_are_scaled_as_in_prediction(tmp_path, dtype, scale):
+    counts = np.random.default_rng(3).integers(0, 100, (3, 60, 70))
+    if np.dtype(dtype).itemsize > 2:
+        counts[0] += 1 << 24  # beyond what float32 counts one by one
+    image, labels, model = (tmp_path / name for name in ("i.tif", "l.tif", "m.safetensors"))
+    pixels = counts.astype(dtype)
+    tifffile.imwrite(image, pixels, photometric="minisblack", metadata={"axes": "ZYX"})
+    masks = (counts % (1 << 24) > 40) * np.uint8(255)
+    tifffile.imwrite(labels, masks, photometric="minisblack", metadata={"axes": "ZYX"})
+    stack, _ = read_inputs(Inputs(image, labels), replace(TINY, scale=scale))
+    net = UNet(base_channels=1, depth=1)
+    save(model, Checkpoint(network=describe_network(net), weights=net.state_dict(),
+                           preprocessing={"scale": scale}))  # fmt: skip
+    with open_source(image) as source:
+        job = prepare(load_model(model), source, str(image), Settings(device="cpu"))
+        for plane, found in zip(job.planes, stack.images, strict=True):
+            expected = job.scale(np.asarray(plane[..., 0:60, 0:70])[None])
+            assert found.dtype == expected.dtype == np.float32
+            np.testing.assert_array_equal(found, expected)
+    assert draw_tile(stack, replace(TINY, scale=scale), 0, 0)[0].dtype == np.float32
+
+
+def test_integers_without_a_grey_range_name_the_rules_that_do(tmp_path):
+    image, labels = tmp_path / "i.tif", tmp_path / "l.tif"
+    pixels = np.random.default_rng(3).integers(0, 100, (60, 70)).astype(np.uint32)
+    tifffile.imwrite(image, pixels, photometric="minisblack")
+    tifffile.imwrite(labels, (pixels > 40) * np.uint8(255), photometric="minisblack")
+    words = r"i\.tif: images of dtype uint32 have no agreed grey range; train with --set scale="
+    with pytest.raises(InputError, match=words):
+        read_inputs(Inputs(image, labels), TINY)
+    stack = read_stack_pair(image, labels)
+    with pytest.raises(ValueError, match="uint32 have no agreed grey range"):
+        draw_tile(weigh(stack, TINY), TINY, 0, 0)
 
 
 def test_an_undeformed_tile_holds_the_scaled_image():

@@ -81,6 +81,57 @@ def test_a_run_leaves_checkpoints_log_scores_and_report(finished):
     assert state.recipe == recipe.to_dict()
 
 
+@pytest.mark.parametrize("place", ["write_run_report", "closing", "tell"])
+def test_ctrl_c_after_the_last_step_names_resume_and_resuming_ends_alike(
+    finished, tmp_path, monkeypatch, place
+):
+    folder, whole, _ = finished
+    words = [
+        "train", folder / "images.tif", folder / "labels.tif", "--recipe", "quick", *TINY_WORDS,
+        "--precision", "fp32", "--steps", 40, "--seed", 3, "--val", "3", "--keep-every", 20,
+        "--tensorboard", "--out", tmp_path / "run",
+    ]  # fmt: skip
+
+    def stopped(*_args, **_options):
+        raise KeyboardInterrupt
+
+    class Stopping(contextlib.closing):
+        def __exit__(self, *_):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_run, "require_tensorboard", lambda: None)
+    monkeypatch.setattr(training_run, "Events", lambda _: contextlib.nullcontext(lambda _: None))
+    monkeypatch.setattr(training_run, "closing", lambda events: events)
+    with monkeypatch.context() as patch:
+        if place == "closing":
+            events = lambda _run: None  # noqa: E731
+            events.close = lambda: None
+            patch.setattr(training_run, "Events", lambda _: events)
+        patch.setattr(training_run, place, Stopping if place == "closing" else stopped)
+        code, out, err = unet2015(*words)
+    assert (code, out) == (130, "")
+    assert err.endswith("unet2015: interrupted; 40 of 40 steps are saved; add --resume to go on\n")
+    code, out, err = unet2015(*words, "--resume")
+    assert code == 0, err
+    figures = [text.partition("held out: ")[2].strip().split(", ") for text in (out, whole)]
+    assert sorted(figures[0]) == sorted(figures[1]) != []
+    for name in ("log.csv", "scores.json", "recipe.json"):
+        assert (tmp_path / "run" / name).read_text() == (folder / "run" / name).read_text()
+    ours, theirs = (checkpoints.load(at / "run" / "last.safetensors") for at in (tmp_path, folder))
+    assert all(torch.equal(ours.weights[name], theirs.weights[name]) for name in theirs.weights)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_ctrl_c_before_the_first_step_names_no_resume(finished, tmp_path, monkeypatch):
+    def stopped(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_run, "read_inputs", stopped)
+    images, labels = finished[0] / "images.tif", finished[0] / "labels.tif"
+    code, _, err = unet2015("train", images, labels, "--out", tmp_path / "run")
+    assert (code, err) == (130, "unet2015: interrupted\n")
+
+
 def test_the_report_holds_curves_slices_weights_recipe_and_certificate(finished):
     page = (finished[0] / "run" / "report.html").read_text("utf-8")
     for words in (

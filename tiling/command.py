@@ -3,7 +3,8 @@
 `run_app` lets a typer application read the command line and then runs what was asked for;
 `finish` turns what that raises into one line and an exit code:
 0 done; 1 our own bug; 2 usage; 3 bad input; 4 bad model file; 5 cannot write; 6 out of
-memory; 7 locked or input changed; 8 NaN, or tiles that differ; 130 Ctrl-C; 143 SIGTERM.
+memory; 7 locked or input changed; 8 NaN, or tiles that differ; 130 Ctrl-C; 143 SIGTERM; for its
+like 128 and the number of the signal.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tiling import remedies
 from tiling.faults import Fault, UsageFault, WriteError
-from tiling.signals import Terminated, raise_on_sigterm
+from tiling.signals import INTERRUPTED, Terminated, exit_code, raise_when_ended
 
 if TYPE_CHECKING:
     import typer
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "answer",
     "answering",
+    "close_quietly",
     "deferred",
     "finish",
     "note",
@@ -37,15 +40,6 @@ __all__ = [
     "visible",
 ]
 
-_REFUSED = {
-    errno.ENOSPC: "free some space", errno.EDQUOT: "free some space",
-    errno.EROFS: "choose a folder that you may write to",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EFBIG: "raise the limit (ulimit -f)",
-    errno.EIO: "the disk may be failing", errno.ENODEV: "was it unplugged?",
-    errno.ESTALE: "mount the network disk again", errno.ENOTCONN: "mount it again",
-}  # fmt: skip
-_INTERRUPTED = 130
 _LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 # What threads, the loader of modules and libdeflate say where they get no memory.
 _NO_ROOM = ("can't start new thread", "failed to map segment", "libdeflate_alloc_compressor")
@@ -91,16 +85,16 @@ def answering() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        _close_quietly(sys.stdout)
+        close_quietly(sys.stdout)
     except OSError as error:
-        _close_quietly(sys.stdout)
+        close_quietly(sys.stdout)
         reason = f"cannot be written ({error.strerror}); send it where there is room"
         raise WriteError("standard output", reason) from error
 
 
 def _give_up_stdout(error: Exception) -> None:
     """Say once that standard output takes nothing, unless its reader has just seen enough."""
-    _close_quietly(sys.stdout)
+    close_quietly(sys.stdout)
     if not isinstance(error, BrokenPipeError):
         reason = getattr(error, "strerror", None) or error
         note(f"standard output cannot be written ({reason}); files are not concerned")
@@ -112,7 +106,7 @@ def note(line: str) -> None:
         sys.stderr.write(_shown([line], sys.stderr.encoding))
         sys.stderr.flush()
     except (OSError, ValueError):
-        _close_quietly(sys.stderr)
+        close_quietly(sys.stderr)
 
 
 def _shown(lines: Iterable[str], encoding: str | None) -> str:
@@ -121,7 +115,7 @@ def _shown(lines: Iterable[str], encoding: str | None) -> str:
     return text.encode(known, "backslashreplace").decode(known)
 
 
-def _close_quietly(stream: object) -> None:
+def close_quietly(stream: object) -> None:
     """Point a broken standard stream at nowhere, so that interpreter exit stays silent."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -177,6 +171,10 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
     words = [word for word in words[:end] if word != "--traceback"] + words[end:]
 
     def parse_and_run() -> None:
+        empty = [word for word in words if not word or re.fullmatch("--[a-z-]+=", word)]
+        if empty:
+            what = f"what follows {empty[0]}" if empty[0] else "a word of the command line"
+            raise UsageFault(f"{what} is empty; was a variable of the shell not set?")
         try:
             command = _plainly_used(get_command(app))
             with answering():  # what it writes is help
@@ -190,7 +188,7 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
             if text is None:
                 raise
             raise UsageFault(f"{text()} (see {program} --help)") from error
-        if work == _INTERRUPTED:  # what typer makes of Ctrl-C while it reads the command line
+        if work == INTERRUPTED:  # what typer makes of Ctrl-C while it reads the command line
             raise KeyboardInterrupt
         if callable(work):
             check_folder()
@@ -224,7 +222,7 @@ def finish(program: str, command: Callable[[], object], *, show_traceback: bool 
     show_traceback
         Also print the traceback (`--traceback`).
     """
-    raise_on_sigterm()
+    raise_when_ended()
     _open_closed_streams()
     code = _exit_code(program, command, show_traceback=show_traceback)
     try:
@@ -240,21 +238,19 @@ def _exit_code(program: str, command: Callable[[], object], *, show_traceback: b
             stream.reconfigure(errors="backslashreplace")
     try:
         command()
-    except KeyboardInterrupt as stop:
-        note(f"{program}: interrupted{_hint(stop)}")
-        return 130
-    except Terminated as stop:
-        note(f"{program}: terminated{_hint(stop)}")
-        return 143
+    except (KeyboardInterrupt, Terminated) as stop:
+        word = "terminated" if isinstance(stop, Terminated) else "interrupted"
+        note(f"{program}: {word}{_hint(stop)}")
+        return exit_code(stop)
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # click and rich would leave with 1
-            _close_quietly(sys.stdout)
+            close_quietly(sys.stdout)
             return 0
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except Fault as fault:
         return _told(program, str(fault), fault.exit_code, show_traceback)
     except BrokenPipeError:
-        _close_quietly(sys.stdout)
+        close_quietly(sys.stdout)
         return 0
     except MemoryError:
         return _told(program, "out of memory; use smaller tiles or blocks", 6, show_traceback)
@@ -283,9 +279,9 @@ def _hint(stop: BaseException) -> str:
 def _unforeseen(error: Exception) -> tuple[str, int]:
     """What is told of an error that nothing has turned into a `Fault`, and its exit code."""
     number = error.errno if isinstance(error, OSError) else 0
-    if number in _REFUSED:
+    if isinstance(error, OSError) and remedies.tells_of_the_system(error):
         where = getattr(error, "filename", None) or "output"
-        return f"{where}: {os.strerror(number or 0)}; {_REFUSED[number or 0]}", 5
+        return f"{where}: {os.strerror(number or 0)}; {remedies.of_writing(error)}", 5
     if "No usable temporary directory" in str(error):
         return "no folder for temporary files can be written; set TMPDIR to one that can", 5
     if number in _LIMITS or any(words in str(error) for words in _NO_ROOM):

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tiling.faults import UsageFault, WriteError
+from tiling.remedies import of_writing
 
 __all__ = [
     "BINARY",
@@ -122,8 +123,12 @@ def remove_folder(folder: Path) -> None:
     """Delete a folder with all that is in it, as far as the disk lets it.
 
     `shutil.rmtree` would close a descriptor twice when Ctrl-C arrives at the wrong moment, and then
-    raise "bad file descriptor" instead of what it was told.
+    raise "bad file descriptor" instead of what it was told. Of a link only the link goes.
     """
+    if folder.is_symlink():
+        with contextlib.suppress(OSError):
+            remove(folder)
+        return
     for place, folders, files in os.walk(folder, topdown=False):  # through no link
         for name in files:
             with contextlib.suppress(OSError):
@@ -154,25 +159,20 @@ def writing(
 
 def explained(error: OSError, target: Path, needed_bytes: int, bound: str = "at least") -> str:
     """Why `target` cannot be written, and what to do; `needed_bytes` of it for a full disk."""
-    reason = f"cannot write: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = free_bytes(target.parent)
-        need = f"{bound} {needed_bytes} bytes needed, " if needed_bytes else ""
-        have = "unknown" if free is None else str(free)
-        return f"{reason} ({need}{have} bytes free); free some space or choose another folder"
-    if error.errno == errno.EFBIG:
-        need = f" ({needed_bytes} bytes needed)" if needed_bytes else ""
-        return f"{reason}{need}; raise the file size limit (ulimit -f)"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{reason}; raise the limit (ulimit -n)"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{reason}; choose a folder that you may write to"
     if error.errno == errno.EEXIST:
         return "exists since a moment ago; use --overwrite to replace it, or another name"
+    reason = f"cannot write: {error.strerror or error}"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         what = "what was written of it" if target.parent.is_dir() else "its folder"
         return f"{reason}; {what} was moved or removed meanwhile: run again"
-    return f"{reason}; the disk may be failing"
+    need = f"{needed_bytes} bytes needed" if needed_bytes else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = free_bytes(target.parent)
+        need = f"{bound} {need}, " if need else ""
+        reason += f" ({need}{'unknown' if free is None else free} bytes free)"
+    elif error.errno == errno.EFBIG and need:
+        reason += f" ({need})"
+    return f"{reason}; {of_writing(error)}"
 
 
 def check_descriptors() -> None:

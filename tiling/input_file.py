@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import stat
@@ -13,20 +12,10 @@ from collections.abc import Iterator
 from tiling.closing import Closing
 from tiling.disk import StrPath
 from tiling.faults import Fault, InputChangedError, InputError
+from tiling.remedies import ANEW, of_reading
 
 __all__ = ["ANEW", "InputFile", "as_input_error"]
 
-ANEW = "copy it again from where it came, or save it anew"
-"""What to do with a file that is damaged."""
-_REMEDIES = {
-    errno.ENOENT: "check the name", errno.ENOTDIR: "check the name",
-    errno.ENAMETOOLONG: "check the name", errno.ELOOP: "check the links that lead to it",
-    errno.EACCES: "ask its owner for permission to read it",
-    errno.EPERM: "ask its owner for permission to read it",
-    errno.EMFILE: "raise the limit (ulimit -n)", errno.ENFILE: "raise the limit (ulimit -n)",
-    errno.EIO: f"the disk may be failing: {ANEW}",
-    errno.ESTALE: "mount the network disk again", errno.ENOTCONN: "mount it again",
-}  # fmt: skip
 _BLOCK = 1 << 20
 _MEMORY = "more memory than there is; close other programs, or cut it into smaller images"
 _FLAGS = (
@@ -47,8 +36,7 @@ def as_input_error(path: StrPath, page: int | None = None) -> Iterator[None]:
     except MemoryError as error:
         raise InputError(path, f"needs {_MEMORY}", page=page) from error
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, ANEW)
-        reason = f"cannot be read: {error.strerror or error}; {remedy}"
+        reason = f"cannot be read: {error.strerror or error}; {of_reading(error)}"
         raise InputError(path, reason, page=page) from error
     except Exception as error:
         reason = f"cannot be read: {type(error).__name__}: {error}; {ANEW}"

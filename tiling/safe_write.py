@@ -35,6 +35,7 @@ from tiling.partial import Partial
 from tiling.process import lives, machine, start_time
 from tiling.raw_file import RawFile
 from tiling.renaming import give_name
+from tiling.replacing import remove_dead_predecessors
 from tiling.unfinished import discard_partial
 
 __all__ = [
@@ -202,7 +203,8 @@ def remove_stale(folder: StrPath) -> list[Path]:
     """Delete the temporary files that dead runs of ours left in `folder`.
 
     A temporary file names the process that writes it (process id, start time, machine); it goes
-    only when that process is of this machine and no longer lives. Resumable `.part` files stay.
+    only when that process is of this machine and no longer lives. Resumable `.part` files stay; a
+    Zarr folder that a dead run had replaced goes.
 
     Returns
     -------
@@ -218,7 +220,8 @@ def remove_stale(folder: StrPath) -> list[Path]:
         with contextlib.suppress(OSError):
             remove(directory / name)
             removed.append(directory / name)
-    return removed + _remove_orphan_journals(directory) + _remove_dead_locks(directory)
+    removed += remove_dead_predecessors(directory) + _remove_orphan_journals(directory)
+    return removed + _remove_dead_locks(directory)
 
 
 def remove_stale_beside(*outputs: StrPath) -> list[Path]:

@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM: what they interrupt, what they must not, and how a program is left."""
+"""Ctrl-C, SIGTERM and their like: what they interrupt, what not, and how a program is left.
+
+The like of SIGTERM are SIGHUP, by which a closed terminal or connection ends a program, and
+SIGXCPU, by which a limit of its computing time does.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +13,56 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["Terminated", "leave", "raise_on_sigterm", "undisturbed"]
+__all__ = ["INTERRUPTED", "Terminated", "exit_code", "leave", "raise_when_ended", "undisturbed"]
+
+INTERRUPTED = 130  # exit code of a program that Ctrl-C has ended
+_ENDING = tuple(  # Windows has SIGTERM alone
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGXCPU") if hasattr(signal, name)
+)
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived: unwinds like KeyboardInterrupt, so that temporary files are removed."""
+    """SIGTERM or its like arrived: unwinds like KeyboardInterrupt, so that nothing is left behind.
+
+    Parameters
+    ----------
+    number
+        The signal.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.number = number
 
 
-def _on_sigterm(_signum: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def exit_code(stop: BaseException) -> int:
+    """Exit code of a program that a `KeyboardInterrupt` or `Terminated` has ended.
+
+    Examples
+    --------
+    >>> exit_code(KeyboardInterrupt()), exit_code(Terminated())
+    (130, 143)
+    """
+    return 128 + stop.number if isinstance(stop, Terminated) else INTERRUPTED
 
 
-def raise_on_sigterm() -> None:
-    """From now on SIGTERM raises `Terminated` in the main thread."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated(number)
+
+
+def raise_when_ended() -> None:
+    """From now on SIGTERM and its like raise `Terminated` in the main thread.
+
+    Not those that the caller had ignored, as `nohup` does.
+    """
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
 
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back while things change that belong together."""
+    """Hold Ctrl-C, SIGTERM and its like back while things change that belong together."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -36,7 +71,9 @@ def undisturbed() -> Iterator[None]:
     def hold(signum: int, _frame: FrameType | None) -> None:
         held.append(signum)
 
-    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    ignored = signal.SIG_IGN
+    numbers = [one for one in (signal.SIGINT, *_ENDING) if signal.getsignal(one) is not ignored]
+    before = {number: signal.signal(number, hold) for number in numbers}
     try:
         yield
     finally:
@@ -57,11 +94,11 @@ def leave(program: Callable[[], int]) -> NoReturn:
         _let_signals_end_it()
     except (KeyboardInterrupt, Terminated) as late:  # while another one was being told
         _let_signals_end_it()
-        code = 143 if isinstance(late, Terminated) else 130
+        code = exit_code(late)
     raise SystemExit(code)
 
 
 def _let_signals_end_it() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *_ENDING):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

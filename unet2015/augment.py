@@ -44,7 +44,7 @@ def dtype_range(dtype: DTypeLike) -> float:
     Raises
     ------
     ValueError
-        For other dtypes: convert such images first.
+        For other dtypes: scale such images by a rule that looks at their values, or convert them.
 
     Examples
     --------
@@ -57,7 +57,8 @@ def dtype_range(dtype: DTypeLike) -> float:
     if dtype.kind == "f":
         return 1.0
     raise ValueError(
-        f"images of dtype {dtype} have no agreed grey range; convert to uint8, uint16 or float32"
+        f"images of dtype {dtype} have no agreed grey range; train with --set scale=percentile (or"
+        " min-max, median, fixed:LOW:HIGH), or convert them to uint8, uint16 or float32"
     )
 
 

@@ -287,12 +287,20 @@ def _overlay(
     import os
 
     from tiling import open_source
+    from tiling.faults import WriteError
     from unet2015.overlay import write_overlay
     from unet2015.predict_file import prepare
 
     with open_source(image) as source:
         job = prepare(model, source, os.fsdecode(image), settings)
-        write_overlay(job, target, picture, overwrite=overwrite)
+        try:
+            write_overlay(job, target, picture, overwrite=overwrite)
+        except WriteError as error:
+            raise WriteError(
+                error.path,
+                f"{error.reason}; the result {target} is written and whole, only this picture of "
+                "it is missing: the same command with --resume draws it",
+            ) from error
     tell(f"{picture}: preview")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol, TextIO, cast
 
-from tiling.command import note, visible
+from tiling.command import close_quietly, note, visible
 
 __all__ = ["Bar", "bar"]
 
@@ -20,6 +20,29 @@ class Bar(Protocol):
 
     def say(self, line: str) -> None:
         """Put a whole line above the bar."""
+
+
+class _Terminal:
+    """Standard error on a terminal that may be closed meanwhile, which stops no work."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):
+            close_quietly(self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            close_quietly(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _Silent:
@@ -52,7 +75,8 @@ def bar(unit: str) -> Iterator[Bar]:
         TextColumn("{task.completed:.1f}/{task.total:.1f} {task.fields[unit]}"),
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(file=cast(TextIO, _Terminal()))
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=1.0, unit=unit, rate="")
 
         class Shown:

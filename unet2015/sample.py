@@ -49,15 +49,17 @@ def write_sample(
     directory
         Folder to write into; made if it does not exist.
     overwrite
-        Replace existing files of these names; otherwise one existing file stops everything
-        before anything is written.
+        Replace existing files of these names. Otherwise those that hold the sample's own bytes
+        stay, as a run that met a full disk left them, and any other stops everything before
+        anything is written.
     seed
         Seed of the synthetic stack; the larger image takes ``seed + 1``.
 
     Raises
     ------
     tiling.faults.WriteError
-        If a file exists and `overwrite` is not set, or the folder cannot be written.
+        If another file of one of these names exists and `overwrite` is not set, or the folder
+        cannot be written.
 
     Examples
     --------
@@ -77,13 +79,42 @@ def write_sample(
         raise WriteError(folder, reason) from error
     targets = [folder / name for name in SAMPLE_FILES]
     for target in targets:
-        check_output(target, overwrite=overwrite)
-    shipped = resources.files("unet2015") / "samples"
-    for name in SHIPPED_FILES:
-        write_bytes(folder / name, (shipped / name).read_bytes(), overwrite=overwrite)
-    for name, array in _synthetic_arrays(seed).items():
-        write_bytes(folder / name, _tiff_bytes(array), overwrite=overwrite)
+        check_output(target, overwrite=overwrite or target.exists())
+    shipped = _missing(folder, _shipped_files(), overwrite=overwrite)  # told before seconds pass
+    synthetic = _missing(folder, _synthetic_files(seed), overwrite=overwrite)
+    for name, data in (shipped | synthetic).items():
+        write_bytes(folder / name, data, overwrite=overwrite)
     return targets
+
+
+def _missing(folder: Path, files: dict[str, bytes], *, overwrite: bool) -> dict[str, bytes]:
+    """The files that are to be written; another one of such a name is refused, or replaced."""
+    from tiling.safe_write import check_output
+
+    if overwrite:
+        return files
+    missing = {name: data for name, data in files.items() if not _is_there(folder, name, data)}
+    for name in missing:
+        check_output(folder / name)
+    return missing
+
+
+def _is_there(folder: Path, name: str, data: bytes) -> bool:
+    """Whether a file of the folder holds exactly these bytes."""
+    try:
+        path = folder / name
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def _shipped_files() -> dict[str, bytes]:
+    shipped = resources.files("unet2015") / "samples"
+    return {name: (shipped / name).read_bytes() for name in SHIPPED_FILES}
+
+
+def _synthetic_files(seed: int) -> dict[str, bytes]:
+    return {name: _tiff_bytes(array) for name, array in _synthetic_arrays(seed).items()}
 
 
 def _synthetic_arrays(seed: int) -> dict[str, NDArray[Any]]:

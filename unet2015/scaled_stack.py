@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
+from unet2015.augment import dtype_range
 from unet2015.intensity import blocks_of, measure_scale
 from unet2015.stack import Stack
 
@@ -15,8 +18,9 @@ def scaled_stack(stack: Stack, text: str) -> Stack:
     """The stack with images as the network is to see them, float32.
 
     `dtype-range` and `none` need no look at the pixels; they are applied when a tile is drawn, and
-    the stack comes back as it is. Of the others, what is measured is measured over all slices of a
-    file, held-out ones included, as in prediction. Call it before the stack is split.
+    the stack comes back as it is (with `none` only where tiles can be drawn from such a type). Of
+    the others, what is measured is measured over all slices of a file, held-out ones included, as
+    in prediction. Call it before the stack is split.
 
     Parameters
     ----------
@@ -28,7 +32,7 @@ def scaled_stack(stack: Stack, text: str) -> Stack:
     Raises
     ------
     ValueError
-        If the normalisation is unknown.
+        If the normalisation is unknown, or is `dtype-range` and the type has no agreed grey range.
 
     Examples
     --------
@@ -38,7 +42,13 @@ def scaled_stack(stack: Stack, text: str) -> Stack:
     >>> [image.tolist() for image in scaled_stack(stack, "min-max").images]
     [[[[0.0, 0.5]]], [[[1.0, 0.5]]]]
     """
-    if text in ("dtype-range", "none") or stack.scale == text:
+    if stack.scale == text:
+        return stack
+    dtype = stack.images[0].dtype
+    if text == "dtype-range":
+        dtype_range(dtype)
+        return stack
+    if text == "none" and (dtype.kind == "f" or dtype in (np.uint8, np.uint16)):
         return stack
     images = list(stack.images)
     for numbers in _files(stack):

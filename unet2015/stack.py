@@ -29,9 +29,9 @@ class Stack:
     Parameters
     ----------
     images
-        One array (C, H, W) per slice, uint8, uint16 or float32, as stored: they are scaled by
-        the range of their dtype when a tile is drawn, never by their own content.
-        An array (S, C, H, W) will do.
+        One array (C, H, W) per slice, as stored: uint8, uint16 and float32 are scaled by the range
+        of their dtype when a tile is drawn, never by their own content; other integers need
+        `scaled_stack` first. An array (S, C, H, W) will do.
     labels
         One int64 array (H, W) per slice: classes 0 .. K-1, and perhaps the ignore label.
     weights

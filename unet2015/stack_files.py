@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from tiling.faults import InputError
 from tiling.input_file import as_input_error
 from tiling.strict_tiff import TiffImage, open_tiff, read_stack
-from unet2015.augment import dtype_range
 from unet2015.label_values import Meaning, as_class_labels
 from unet2015.pairing import cell_mask_folders, image_files, pairs
 from unet2015.stack import Stack
@@ -273,12 +272,12 @@ def _fit_channels(read: _Read, source: Path, channels: int | None) -> list[NDArr
 
 
 def _as_stored(arrays: list[NDArray[Any]], read: _Read, source: Path) -> list[NDArray[Any]]:
-    """Images of a dtype with a known grey range; floating point as float32, finite."""
+    """Images of numbers, integers as they are; floating point as float32, finite."""
     for name, a in zip(read.names, arrays, strict=True):
-        try:
-            dtype_range(a.dtype)
-        except ValueError as error:
-            raise InputError(source, f"slice {name}: {error}") from error
+        if a.dtype.kind not in "uif":
+            raise InputError(
+                source, f"slice {name} holds {a.dtype}, no grey values; convert to uint8 (0 to 255)"
+            )
         bad = 0 if a.dtype.kind != "f" else int(a.size - np.isfinite(a).sum())
         if bad:
             first = tuple(int(i) for i in np.argwhere(~np.isfinite(a))[0][1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from tiling.apart import check_apart
 from tiling.command import tell
 from tiling.faults import InputError, UsageFault
 from tiling.input_file import as_input_error
+from tiling.signals import Terminated
 from unet2015.data import Stack, read_stack_pair, split, weigh
 from unet2015.device import choose_device, choose_precision, describe_device
 from unet2015.fitting import as_memory_fault
@@ -23,7 +24,7 @@ from unet2015.label_values import Meaning, parse_label_values
 from unet2015.progress import Bar, bar
 from unet2015.ranks import joined, ranks_now
 from unet2015.recipe import Recipe
-from unet2015.run_names import WRITTEN, check_folder
+from unet2015.run_names import LAST, WRITTEN, check_folder
 from unet2015.run_report import write_run_report
 from unet2015.scaled_stack import scaled_stack
 from unet2015.splitting import about_ignored, held_out_slices
@@ -124,7 +125,7 @@ def _scaled(inputs: Inputs, recipe: Recipe) -> Stack:
     try:
         stack = scaled_stack(stack, recipe.scale)
     except ValueError as error:
-        raise UsageFault(f"recipe: scale = {recipe.scale!r}: {error}") from error
+        raise InputError(inputs.images, str(error)) from error
     return _with_note_on_floats(stack, recipe)
 
 
@@ -228,32 +229,49 @@ def run_training(
     check_tile(recipe)
     check_folder(out, resume=resume)
     check_apart([out / name for name in WRITTEN], _files_of(inputs))
-    with joined(choose_device(device)) as place, bar("tiles") as show:
-        first = ranks_now().first
-        training, validation = read_inputs(inputs, recipe)
-        if first:
-            _introduce(show, recipe, training, validation, place)
-        progress = progress_on(show, place)
-        writes = tensorboard and first
-        with closing(Events(validation)) if writes else nullcontext() as events:
+    reached: list[Run] = []
+    with _resumable(out, reached):
+        with joined(choose_device(device)) as place, bar("tiles") as show:
+            first = ranks_now().first
+            training, validation = read_inputs(inputs, recipe)
+            if first:
+                _introduce(show, recipe, training, validation, place)
+            progress = progress_on(show, place)
+            writes = tensorboard and first
+            with closing(Events(validation)) if writes else nullcontext() as events:
 
-            def on_step(run: Run) -> None:
-                if first:
-                    progress(run)
-                if events is not None:
-                    events(run)
+                def on_step(run: Run) -> None:
+                    reached[:] = [run]
+                    if first:
+                        progress(run)
+                    if events is not None:
+                        events(run)
 
-            with as_memory_fault("use a smaller --set tile_px or --set batch"):
-                run = train(
-                    recipe, training, out, validation=validation, device=place, resume=resume,
-                    workers=workers, on_step=on_step,
-                )  # fmt: skip
-        if not first:
-            return run
-    write_run_report(run, training, validation, commands=["unet2015 " + shlex.join(words)])
-    figures = ", ".join(f"{k} {v:.4f}" for k, v in run.measures.items())
-    tell(f"{out}: {run.step} steps{'; held out: ' if figures else ''}{figures}")
+                with as_memory_fault("use a smaller --set tile_px or --set batch"):
+                    run = train(
+                        recipe, training, out, validation=validation, device=place, resume=resume,
+                        workers=workers, on_step=on_step,
+                    )  # fmt: skip
+            if not first:
+                return run
+        reached[:] = [run]
+        write_run_report(run, training, validation, commands=["unet2015 " + shlex.join(words)])
+        figures = ", ".join(f"{k} {v:.4f}" for k, v in run.measures.items())
+        tell(f"{out}: {run.step} steps{'; held out: ' if figures else ''}{figures}")
     return run
+
+
+@contextmanager
+def _resumable(out: Path, reached: Sequence[Run]) -> Iterator[None]:
+    """Tell whoever stops the block, beyond what `train` tells, that `--resume` goes on."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        if not hasattr(stop, "__notes__") and (out / LAST).exists():
+            done = [f"{run.step} of {run.step}" for run in reached if run.step == run.recipe.steps]
+            saved = f"{done[0]} steps are saved; " if done else ""
+            stop.add_note(f"{saved}add --resume to go on")
+        raise
 
 
 def _files_of(inputs: Inputs) -> Iterator[Path]:

@@ -178,7 +178,8 @@ def _no_ctrl_c() -> Iterator[None]:
 def _serve(pipe: Connection) -> None:
     """What a worker does; it computes with one thread unless the user said otherwise."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)  # the terminal tells the parent too
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):  # the parent is gone

@@ -10,8 +10,9 @@
     sigint:N    Ctrl-C before the N-th call; sigterm:N a scheduler's stop
 
 The product is not changed: `tiling.disk` and `tiling.lock` look the functions up on `os` when they
-call them, and `install` puts counting ones there. The rename that takes only a free name is none of
-`os`; it is looked up in `tiling.renaming`, and counts as "replace".
+call them, and `install` puts counting ones there. The rename that takes only a free name and the
+exchange of two names are none of `os`; they are looked up in `tiling.renaming`, and each counts as
+one "replace".
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ import sys
 from tiling import renaming
 
 NAMES = ("write", "pwrite", "fsync", "replace", "rename", "ftruncate", "posix_fallocate")
-_RENAME = "rename_to_free_name"
+_RENAMES = ("rename_to_free_name", "exchange_names")
 _real = {name: getattr(os, name) for name in NAMES if hasattr(os, name)}
-_real[_RENAME] = getattr(renaming, _RENAME)
+_real |= {name: getattr(renaming, name) for name in _RENAMES}
 
 
 class Counter:
@@ -55,7 +56,7 @@ class Counter:
             return _real[name](*args, **keywords)
         self.calls += 1
         if self.log >= 0:
-            shown = "replace" if name == _RENAME else name
+            shown = "replace" if name in _RENAMES else name
             _real["write"](self.log, f"{self.calls} {shown} {file}\n".encode(errors="replace"))
         what = self.at.get(self.calls, "")
         if what == "torn" and name == "write":
@@ -104,7 +105,7 @@ def uninstall() -> None:
 
 
 def _home(name: str) -> object:
-    return renaming if name == _RENAME else os
+    return renaming if name in _RENAMES else os
 
 
 def log_of(path: str | os.PathLike[str]) -> list[tuple[str, str]]:

@@ -79,38 +79,6 @@ def test_a1_a_predecessor_half_deleted_never_comes_back(
     assert os.listdir(tmp_path) == ["kept.zarr"]
 
 
-def test_a1_killed_at_each_rename_of_a_folder_the_old_or_the_new_one_is_found(
-    tmp_path: Path, forked: Forked
-) -> None:
-    ended = -9
-    for n in range(1, 20):
-        folder = tmp_path / str(n)
-        target = folder / "o.zarr"
-        lay(target, "old")
-        lay(replacing.new_folder(target), "new")
-        ended = forked(
-            lambda target=target: replacing.replace_folder(target, overwrite=True), f"kill:{n}"
-        )
-        published = not replacing.new_folder(target).exists()
-        if target.exists() and published:  # the user takes the result away
-            target.rename(folder / "kept")
-            replacing.put_back(target)
-            assert not target.exists()
-            for left in hidden(folder):  # whole, and kept until a new result has the name
-                assert (folder / left / "0" / "zarr.json").read_text() == "old"
-                assert left == ".o.zarr.old.zarr"
-            lay(replacing.new_folder(target), "newer")
-            replacing.replace_folder(target, overwrite=True)
-            assert (target / "0" / "zarr.json").read_text() == "newer"
-            assert hidden(folder) == []
-        else:
-            replacing.put_back(target)
-            assert (target / "0" / "zarr.json").read_text() == "old"
-        if ended == 0:
-            break
-    assert (ended, n) == (0, 6)
-
-
 def test_b5_a_predecessor_that_could_not_be_deleted_goes_with_a_later_run(
     place: Path, image: Path, warm: Warm
 ) -> None:
@@ -139,6 +107,29 @@ def test_a1_a_predecessor_under_its_hidden_name_is_told(
     assert "gets its name back" not in run.run(warm, "--resume").err
     with pytest.raises(InputError, match="does not exist; check the name"):
         describe(image.with_name("p.zarr"))
+
+
+@pytest.mark.parametrize("name", ["o.tif", "o.zarr"])
+def test_b1_a_picture_without_room_leaves_a_whole_result_and_says_so(
+    place: Path, image: Path, warm: Warm, shim: Any, name: str
+) -> None:
+    picture = image.with_name("p.png")
+    run = command(place, image, name, "--overlay", str(picture))
+    calls = count_calls(warm, run, image.with_name("log"), shim.log_of)
+    whole, drawn = content(run.out), content(picture)
+    at = next(n for n, (_, file) in enumerate(calls, 1) if ".p.png" in file)
+    picture.unlink()
+    shutil.rmtree(run.out) if run.out.is_dir() else run.out.unlink()
+    ended = run.run(warm, fault=f"full:{at}")
+    assert (ended.code, content(run.out), picture.exists()) == (5, whole, False)
+    (line,) = (text for text in ended.err.splitlines() if text.startswith("unet2015: "))
+    assert line.startswith(f"unet2015: {picture}: cannot write: No space left on device (")
+    assert line.endswith(
+        f"; the result {run.out} is written and whole, only this picture of it is missing: "
+        "the same command with --resume draws it"
+    )
+    assert run.run(warm, "--resume").code == 0
+    assert (content(run.out), content(picture)) == (whole, drawn)
 
 
 @pytest.mark.parametrize("call", ["unlink", "rmdir"])

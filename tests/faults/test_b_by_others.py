@@ -20,7 +20,9 @@ from tests.faults.killing import MAKE_MODEL, content, hidden
 from tests.faults.warm import Warm
 from tiling import open_sink, open_source, renaming, zarr_sink
 from tiling.command import finish
+from tiling.disk import explained
 from tiling.faults import InputError, WriteError
+from tiling.input_file import as_input_error
 from tiling.lock import OutputLock
 from tiling.safe_write import write_bytes
 from unet2015 import predict_file as product
@@ -306,6 +308,41 @@ def test_b3_a_disk_that_fails_at_a_look_is_told_in_words(
     assert "bug" not in told
 
 
+@pytest.mark.parametrize(
+    ("number", "reading", "writing", "unforeseen"),
+    [
+        (errno.ENOENT, "check the name", "its folder was moved or removed meanwhile", 1),
+        (errno.EACCES, "ask its owner", "choose a folder that you may write to", 5),
+        (errno.EPERM, "ask its owner", "choose a folder that you may write to", 1),
+        (errno.EROFS, "copy it again", "choose a folder that you may write to", 5),
+        (errno.ENOSPC, "copy it again", "(9 bytes needed, unknown bytes free); free some", 5),
+        (errno.EDQUOT, "copy it again", "(9 bytes needed, unknown bytes free); free some", 5),
+        (errno.EFBIG, "copy it again", " (9 bytes needed); raise the file size limit", 5),
+        (errno.EMFILE, "raise the limit (ulimit -n)", "raise the limit (ulimit -n)", 6),
+        (errno.EIO, "the disk may be failing: copy it", "the disk may be failing", 5),
+        (errno.ESTALE, "mount the network disk again", "mount the network disk again", 5),
+        (errno.ENOTCONN, "mount it again", "mount it again", 5),
+        (errno.ENODEV, "was it unplugged?", "was it unplugged?", 5),
+    ],
+)
+def test_b3_an_error_of_the_system_has_one_remedy_wherever_it_is_told(
+    number: int, reading: str, writing: str, unforeseen: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise OSError(number, os.strerror(number), "o.tif")
+
+    error = OSError(number, os.strerror(number))
+    with pytest.raises(InputError) as caught, as_input_error("o.tif"):
+        raise error
+    assert f"cannot be read: {os.strerror(number)}; {reading}" in caught.value.reason
+    told = explained(error, Path("/nowhere/at/all/o.tif"), 9, bound="just").replace("just ", "")
+    assert told.startswith(f"cannot write: {os.strerror(number)}")
+    assert writing in told
+    assert finish("program", fails) == unforeseen
+    if unforeseen == 5:
+        assert told.split("; ")[-1] in capsys.readouterr().err
+
+
 def test_f_no_folder_for_temporary_files_is_told_in_words(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,10 +353,16 @@ def test_f_no_folder_for_temporary_files_is_told_in_words(
 
 
 @pytest.mark.parametrize("what", [KeyboardInterrupt, OSError(errno.EIO, "broken")])
+@pytest.mark.parametrize("call", ["rename_to_free_name", "exchange_names"])
 def test_a9_a_folder_that_cannot_be_replaced_keeps_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: Any, call: str
 ) -> None:
     out = tmp_path / "o.zarr"
+    real = getattr(renaming, call)
+    if call == "rename_to_free_name":
+        monkeypatch.setattr(renaming, "can_exchange", lambda: False)
+    elif not renaming.can_exchange():
+        pytest.skip("this system has no exchange of two names")
     write(out)
     before = content(out)
 
@@ -328,9 +371,9 @@ def test_a9_a_folder_that_cannot_be_replaced_keeps_its_name(
         if isinstance(what, OSError):
             raise what
         signal.raise_signal(signal.SIGINT)
-        return renaming.rename_to_free_name(path, target)
+        return bool(real(path, target))
 
-    monkeypatch.setattr(renaming, "rename_to_free_name", stopped)
+    monkeypatch.setattr(renaming, call, stopped)
     with (
         pytest.raises((KeyboardInterrupt, WriteError)),
         open_sink(out, (300, 40), "uint8", overwrite=True) as sink,

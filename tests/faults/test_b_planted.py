@@ -19,7 +19,7 @@ from tiling.tiff_sink import TiffSink
 from tiling.unfinished import discard_partial, unfinished_identity
 from tiling.zarr_sink import ZarrSink
 
-ENDINGS = (".part", ".part.journal", ".lock", ".part.zarr", ".old.zarr")
+ENDINGS = (".part", ".part.journal", ".lock", ".part.zarr", ".old.zarr", ".7.swap.zarr")
 KINDS = ("pipe", "link", "dangling link", "link to a folder", "folder")
 BLOCK = np.full((20, 30), 7, np.uint8)
 
