@@ -11,9 +11,10 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tiling.imagej import IMAGEJ, PADDING, imagej_lines
 from tiling.meaning import in_unit
 from tiling.ome import (
     channel_names,
@@ -30,9 +31,6 @@ __all__ = ["PageAxes", "chosen_description", "page_axes"]
 
 _MAX_JSON = 1 << 20  # as much of a description as is read
 _MOST_AXES = 64  # as many as an array of numpy has
-_IMAGEJ = "ImageJ="
-_PADDING = "\ufeff \t\r\n"
-_IMAGEJ_LINE = re.compile(r"^[ \t]{0,80}(\w{1,20})[ \t]{0,80}=(.{0,80})$", re.MULTILINE)
 _OLD_SHAPE = re.compile(r"shape=\(([0-9, ]{1,1000})\)")  # tifffile before it wrote JSON
 _AXIS = re.compile(r"[A-Z]{2,26}\Z")
 _UNITS = {
@@ -106,8 +104,8 @@ def page_axes(description: str, samples: int, size: tuple[int, int] = (0, 0)) ->
     >>> found.letters, found.shape, found.images, found.unit
     ('ZC', (30, 2), 60, 'um')
     """
-    head = description.lstrip(_PADDING)
-    if head.startswith(_IMAGEJ):
+    head = description.lstrip(PADDING)
+    if head.startswith(IMAGEJ):
         return _imagej(head)
     if head.startswith(("{", "shape=")):
         return _shaped(head, samples, size)
@@ -129,19 +127,17 @@ def chosen_description(descriptions: Sequence[str]) -> str:
     """
     for known in (_is_imagej_or_ome, _told_shape):
         for text in descriptions:
-            if known(text.lstrip(_PADDING)):
+            if known(text.lstrip(PADDING)):
                 return text
     return descriptions[0] if descriptions else ""
 
 
 def _is_imagej_or_ome(text: str) -> bool:
-    return text.startswith(_IMAGEJ) or is_ome(text)
+    return text.startswith(IMAGEJ) or is_ome(text)
 
 
 def _imagej(text: str) -> PageAxes:
-    lines = text[:8192].replace("\r\n", "\n").replace("\r", "\n")
-    # The first of a name counts: behind a NUL the remains of a longer text may lie.
-    found = dict(reversed(_IMAGEJ_LINE.findall(lines)))
+    found = imagej_lines(text)
     length = {name: positive(found.get(name, "")) or 1 for name in ("frames", "slices", "channels")}
     images = positive(found.get("images", ""), 18) or math.prod(length.values())
     axis_of = {"t": "frames", "z": "slices", "c": "channels"}
@@ -242,13 +238,17 @@ def _ome(text: str, samples: int) -> PageAxes:
     if pixels is None or fault:
         return PageAxes(fault=fault)
     found, content = pixels
-    order = found.get("DimensionOrder", "")
-    if sorted(order) != sorted("XYZCT") or order[:2] != "XY":
-        return PageAxes()
+    order = found.get("DimensionOrder", "").strip().upper()
+    ordered = sorted(order) == sorted("XYZCT") and order[:2] == "XY"
+    order = order if ordered else "XYZCT"
     length = page_sizes(found)
     whole_pixels = length["C"] % samples == 0
     if whole_pixels:
         length["C"] //= samples
+    sizes = tuple(length[axis] for axis in order[2:])
+    planes = ome_planes(text, content, order[2:], sizes, samples=samples)
+    if not ordered:  # planes are counted, not told apart
+        return PageAxes(planes=replace(planes, ordered=False) if whole_pixels else None)
     slow_first = order[:1:-1]
     letters, shape = _without_ones(slow_first, tuple(length[axis] for axis in slow_first))
     unit, y_unit, z_unit = (
@@ -259,8 +259,6 @@ def _ome(text: str, samples: int) -> PageAxes:
     per_unit = (1 / x, 1 / y) if x and y and unit else None
     unit = unit if per_unit else ""  # the tags have their own
     z_step = _length(found.get("PhysicalSizeZ", "")), z_unit
-    sizes = tuple(length[axis] for axis in order[2:])
-    planes = ome_planes(text, content, order[2:], sizes, samples=samples)
     return PageAxes(
         letters, shape, 0, unit, 1.0, per_unit, z_step, channel_names(text, content),
         planes if whole_pixels else None,

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from tiling.codec import libdeflate
 from tiling.faults import InputError
 from tiling.input_file import ANEW
+from tiling.layout import Layout
 from tiling.lzw import sound_bytes
-from tiling.pages import CODECS, DEFLATE, DEFLATE_OLD, LZW, NONE, Layout
+from tiling.pages import CODECS, DEFLATE, DEFLATE_OLD, LZW, NONE
 
 __all__ = ["DeflateStream", "decompress", "is_deflate", "to_pixels"]
 
@@ -187,7 +188,8 @@ def to_pixels(data: bytes, layout: Layout, order: Literal["<", ">"], rows: int) 
     data
         Decompressed bytes, `rows * layout.row_bytes` of them.
     layout
-        The page's layout: predictor, bits, channels; MinIsWhite is inverted here.
+        The page's layout: predictor, bits, channels; MinIsWhite is inverted here, and
+        the sign of ImageJ put back.
     order
         Byte order of the file, "<" or ">".
     rows
@@ -205,6 +207,8 @@ def to_pixels(data: bytes, layout: Layout, order: Literal["<", ">"], rows: int) 
         pixels = pixels.astype(layout.dtype, copy=False)
         if layout.predictor == 2:
             pixels = _undo_difference(pixels)
+    if layout.signed:
+        pixels = pixels ^ np.int16(-32768)  # the upper bit: less by 32768
     if layout.photometric == "miniswhite":
         pixels = ~pixels  # the largest value minus the pixel, for bool and unsigned integers
     return pixels.transpose(2, 0, 1)

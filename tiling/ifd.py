@@ -1,12 +1,14 @@
 """The directory structure of a TIFF, walked by ourselves with every number checked.
 
-Nothing here decodes a pixel or allocates more than the file's own size suggests. Sub-directories
-and references to other files are never followed.
+Nothing here decodes a pixel or allocates more than the file's own size suggests. Of the
+directories below a page the first few can be looked at (`below`) but are never entered, and
+references to other files are never followed.
 Source: TIFF 6.0 (Adobe, 1992), BigTIFF as in libtiff 4.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,15 +20,19 @@ import numpy.typing as npt
 from tiling.faults import InputError
 from tiling.input_file import ANEW, InputFile
 
-__all__ = ["Ifd", "Limits", "Tag", "integer", "integers", "rational", "texts", "walk"]
+__all__ = [
+    "Ifd", "Limits", "Tag", "below", "integer", "integers", "rational", "texts", "walk",
+]  # fmt: skip
 
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
                16: 8, 17: 8, 18: 8}  # fmt: skip
+_IFD8 = 18
 _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8"}
 _FIRST_PIXEL_BYTE = 8
 _MAX_TAGS = 4096
 _NEAR = 512  # bytes of a directory of the usual length
-_DESCRIPTION = 270
+_DESCRIPTION, _SUB_IFDS = 270, 330
+_MOST_BELOW = 64  # directories of one page that are looked at
 _TEXT = 1 << 20  # bytes of it that are looked at
 _CLASSIC, _BIG = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 _MANGLED = "a PNG image that a transfer in text mode has damaged (fetch it again in binary mode)"
@@ -61,6 +67,9 @@ class Limits:
         Pages of the file.
     max_chunks
         Chunks of a Zarr in one row of them, in one shard, or of less than 256 pixels in all.
+    max_segments
+        Strips or tiles of less than 256 bytes of pixels in one page of a TIFF, not counting
+        uncompressed ones that lie in a row.
     """
 
     max_pixels: int = 1 << 36
@@ -68,6 +77,7 @@ class Limits:
     max_ratio: float = 1100.0
     max_pages: int = 1 << 16
     max_chunks: int = 1 << 16
+    max_segments: int = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +134,22 @@ def walk(file: InputFile, limits: Limits) -> Iterator[Ifd]:
         yield ifd
     if not visited:
         raise InputError(file.path, f"is a TIFF without a page: its writer was stopped; {ANEW}")
+
+
+def below(file: InputFile, ifd: Ifd) -> Iterator[Ifd]:
+    """The first directories that the tag SubIFDs of `ifd` names, as far as they can be read.
+
+    Neither their own sub-directories nor what they call the next one are followed.
+    """
+    tag = ifd.tags.get(_SUB_IFDS)
+    kind = "u8" if tag and tag.kind == _IFD8 else _INTEGER_TYPES.get(tag.kind if tag else 0)
+    if tag is None or kind is None:
+        return
+    length = min(tag.count, _MOST_BELOW) * _TYPE_BYTES[tag.kind]
+    order, big, _ = _header(file)
+    for start in np.frombuffer(file.read(tag.start, length), order + kind).tolist():
+        with contextlib.suppress(InputError):
+            yield _directory(file, start, ifd.page, order, big)[0]
 
 
 def integers(

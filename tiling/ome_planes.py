@@ -38,6 +38,8 @@ class OmePlanes:
         What the images behind the first need.
     elsewhere
         The pixels do not lie in TIFF pages.
+    ordered
+        `axes` is what the element says. Otherwise planes are counted and not told.
     """
 
     axes: str
@@ -47,6 +49,7 @@ class OmePlanes:
     whole: bool = True
     later: LaterImages = field(default_factory=LaterImages)
     elsewhere: bool = False
+    ordered: bool = True
 
     def order(self, pages: int, before: int | None = None) -> list[int] | None:
         """Page of each plane; None where the planes of this file cannot be told.
@@ -76,6 +79,8 @@ class OmePlanes:
         planes = math.prod(self.sizes)
         told = sum(pages if block.count is None else block.count for block in self.blocks)
         if self.files > 1 or (self.files == 1 and told < planes):
+            return None
+        if not self.ordered and planes <= pages:
             return None
         if planes < pages:
             self._check_first_of_several(planes, pages)

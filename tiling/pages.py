@@ -6,18 +6,14 @@ Source of the tag numbers and their defaults: TIFF 6.0 (Adobe, 1992), sections 8
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from tiling.faults import InputError
-from tiling.ifd import Ifd, Limits, Tag, integer, integers
+from tiling.ifd import Ifd, Limits, integer, integers
 from tiling.input_file import ANEW, InputFile
+from tiling.layout import Layout, Page
 
-__all__ = [
-    "CODECS", "MASK", "REDUCED", "Layout", "Page", "read_page_layout", "read_pages", "subfile",
-]  # fmt: skip
+__all__ = ["CODECS", "MASK", "REDUCED", "read_page_layout", "read_pages", "subfile"]
 
 NONE, LZW, DEFLATE, DEFLATE_OLD, PACKBITS, ZSTD = 1, 5, 8, 32946, 32773, 50000
 CODECS = {
@@ -36,89 +32,6 @@ _REFUSED_PHOTOMETRIC = {3: "palette colours", 4: "a transparency mask", 5: "CMYK
 _FORMATS: dict[int, Literal["u", "i", "f"]] = {1: "u", 2: "i", 3: "f"}
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 _BITS = {"u": (1, 8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one page stores its pixels.
-
-    Parameters
-    ----------
-    width, height, samples, bits
-        Pixels, channels, and bits of one sample.
-    kind
-        "b" (1 bit), "u", "i" or "f".
-    photometric
-        "miniswhite", "minisblack" or "rgb".
-    planar
-        Each channel in segments of its own.
-    compression, predictor
-        TIFF numbers.
-    tiled
-        Tiles, not strips.
-    rows, columns
-        Size of one full segment in pixels.
-    """
-
-    width: int
-    height: int
-    samples: int
-    bits: int
-    kind: Literal["b", "u", "i", "f"]
-    photometric: Literal["miniswhite", "minisblack", "rgb"]
-    planar: bool
-    compression: int
-    predictor: int
-    tiled: bool
-    rows: int
-    columns: int
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        """Pixel type in native byte order; bool for 1 bit."""
-        return np.dtype(bool if self.kind == "b" else f"{self.kind}{self.bits // 8}")
-
-    @property
-    def down(self) -> int:
-        """Rows of segments."""
-        return -(-self.height // self.rows)
-
-    @property
-    def across(self) -> int:
-        """Segments side by side."""
-        return -(-self.width // self.columns)
-
-    @property
-    def planes(self) -> int:
-        """Sets of segments: one, or one for each channel."""
-        return self.samples if self.planar else 1
-
-    @property
-    def row_bytes(self) -> int:
-        """Stored bytes of one pixel row of one segment."""
-        return -(-self.columns * (1 if self.planar else self.samples) * self.bits // 8)
-
-    @property
-    def page_bytes(self) -> int:
-        """Decoded bytes of the page in memory."""
-        return self.height * self.width * self.samples * self.dtype.itemsize
-
-    def segment_rows(self, down: int) -> int:
-        """Pixel rows stored in segments of row `down`: the last strips are cut, tiles are not."""
-        return self.rows if self.tiled else min(self.rows, self.height - down * self.rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Layout of one page, where its segment lists lie in the file, and its directory's bytes."""
-
-    layout: Layout
-    ifd_page: int
-    order: Literal["<", ">"]
-    offsets: Tag
-    counts: Tag
-    directory: tuple[int, int]
-    shift: int = 0
 
 
 def read_page_layout(file: InputFile, ifd: Ifd, limits: Limits) -> Page:

@@ -16,9 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tiling.faults import InputError
-from tiling.ifd import Ifd, Tag, integers, texts
+from tiling.ifd import Ifd, Tag, below, integer, integers, texts
+from tiling.imagej import SIGNED, calibration
 from tiling.input_file import InputFile
+from tiling.layout import Layout
 from tiling.ome import attributes, ends_early
 from tiling.pages import MASK, REDUCED, subfile
 
@@ -32,18 +36,22 @@ _LSM_MAGIC = (0x00300494C, 0x00400494C)
 _LSM_BYTES = 28
 _ROOTS = 2  # MD FileTag of values that are square roots
 _SUMMARY, _SUMMARY_AT = 2355492, 32  # of Micro-Manager, behind the header of the file
+_IMAGES = (0, 2)  # NewSubfileType of an image that is neither copy, mask nor map of depths
 _PLANNED = ("Channels", "Slices", "Frames")
 _ITEM = re.compile(r"<Item\s([^<>]{1,400})>([^<>]{1,40})</Item>")
 
 
 @dataclass(frozen=True)
 class Held:
-    """What the file holds: pages that are images, directories of all kinds, size of a page."""
+    """What the file holds: pages that are images, directories of all kinds, how a page is stored.
+
+    `places` are the first bytes of the pages' directories.
+    """
 
     pages: int
     directories: int
-    width: int
-    height: int
+    layout: Layout
+    places: frozenset[int]
 
 
 Rule = Callable[[InputFile, Ifd, Held], str]
@@ -95,10 +103,20 @@ def _description(file: InputFile, first: Ifd, held: Held) -> str:
                 file.path,
                 "has OME-XML that is cut off; export it again, or save its pages as a plain TIFF",
             )
-        planned = _planned(text, held)
-        if planned:
-            return planned
+        found = _planned(text, held) or _calibrated(text, held.layout)
+        if found:
+            return found
     return ""
+
+
+def _calibrated(text: str, layout: Layout) -> str:
+    """The doubt of numbers that ImageJ shows as others; floats and colours it leaves alone."""
+    told = calibration(text)
+    undone = told == SIGNED and layout.dtype == np.int16  # it adds and takes off the same number
+    if told is None or undone or layout.kind == "f" or layout.samples > 1:
+        return ""
+    words = ", ".join([f"cf {told[0]}", *(f"c{n} {c:g}" for n, c in enumerate(told[1]))])
+    return f"is calibrated by ImageJ ({words}); its numbers are read as stored"
 
 
 def _is_cut(file: InputFile, tag: Tag, text: str) -> bool:
@@ -167,6 +185,30 @@ def _gel(file: InputFile, first: Ifd, _held: Held) -> str:
     return ""
 
 
+def _images_below(file: InputFile, first: Ifd, held: Held) -> str:
+    """Images in SubIFDs that are no smaller copies: planes of a stack that nobody would see."""
+    width, height, samples = held.layout.width, held.layout.height, held.layout.samples
+    doubt = ""
+    for ifd in below(file, first):
+        try:
+            plain = subfile(file, ifd) in _IMAGES and ifd.extent[0] not in held.places
+            x, y = integer(file, ifd, 256, "ImageWidth"), integer(file, ifd, 257, "ImageLength")
+            alike = integer(file, ifd, 277, "SamplesPerPixel", 1) == samples
+        except InputError:
+            continue
+        if not plain or ((x, y) != (width, height) and x <= width and y <= height):
+            continue
+        if alike or (x, y) != (width, height):
+            raise InputError(
+                file.path,
+                f"has an image of {x} x {y} pixels in a SubIFD of its first page, not marked as a "
+                f"smaller copy (NewSubfileType 1), where the page has {width} x {height}; SubIFDs "
+                "are not read: save its images as plain pages",
+            )
+        doubt = "has another image of its size in a SubIFD of its first page, which is not read"
+    return doubt
+
+
 def _stk(file: InputFile, first: Ifd, held: Held) -> str:
     """A stack of MetaMorph: planes behind one another that only private tags tell of."""
     planes = max((first.tags[tag].count for tag in _STK if tag in first.tags), default=0)
@@ -187,7 +229,11 @@ def _lsm(file: InputFile, first: Ifd, held: Held) -> str:
     data = file.read(tag.start, _LSM_BYTES)
     magic, _, x, y, z, _, t = struct.unpack(f"{first.order}I6i", data)
     planes = max(z, 1) * max(t, 1)
-    if magic in _LSM_MAGIC and (x, y) == (held.width, held.height) and planes > held.pages:
+    if (
+        magic in _LSM_MAGIC
+        and (x, y) == (held.layout.width, held.layout.height)
+        and planes > held.pages
+    ):
         raise InputError(
             file.path,
             f"is cut off: it is an LSM of {planes} planes (Z {z} x T {t}) with {held.pages} "
@@ -233,7 +279,7 @@ def _text(file: InputFile, ifd: Ifd, number: int) -> str:
 
 
 _RULES: dict[int, Rule] = {
-    254: _copy, 255: _copy, 270: _description, 297: _page_number, 33445: _gel,
+    254: _copy, 255: _copy, 270: _description, 297: _page_number, 330: _images_below, 33445: _gel,
     **dict.fromkeys(_STK, _stk), 34412: _lsm, 42112: _scale, 42113: _no_data,
     51123: _micro_manager,
 }  # fmt: skip

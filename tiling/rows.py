@@ -14,7 +14,9 @@ from tiling.decode import DeflateStream, decompress, is_deflate, to_pixels
 from tiling.faults import InputError
 from tiling.ifd import Limits
 from tiling.input_file import InputFile
-from tiling.pages import NONE, Layout, Page
+from tiling.layout import Layout, Page
+from tiling.pages import NONE
+from tiling.runs import gathered, runs_of
 from tiling.segment_groups import Group, groups_of
 from tiling.segments import Segments, segments
 
@@ -23,7 +25,6 @@ __all__ = ["RowReader", "check_bytes"]
 _STREAMED = 1 << 22  # a deflate strip above this is decoded row by row
 _STREAM_INPUT = 1 << 18
 _SKIP = 1 << 20  # decoded bytes that are passed over at a time
-_PIECE = 1 << 24
 _SHARED = 1 << 20  # decoded bytes from which more than one thread is worth its start
 
 
@@ -85,18 +86,14 @@ class RowReader:
         """Rows read straight from their places: nothing else is touched, nothing is kept."""
         self._claim((stop - start) * self._row_bytes)
         layout, lists = self._layout_of(page), self._lists(page)
+        found = gathered(self._file, self._pages[page], lists, start, stop)
+        if found is not None:
+            return found
         out = self._empty(stop - start)
-        for y0, y1 in _pieces(layout, start, stop):
-            down, top = y0 // layout.rows, y0 // layout.rows * layout.rows
-            for plane in range(layout.planes):
-                for across in range(layout.across):
-                    place = int(lists.offsets[plane, down, across])
-                    data = self._file.read(
-                        place + (y0 - top) * layout.row_bytes, (y1 - y0) * layout.row_bytes
-                    )
-                    pixels = to_pixels(data, layout, self._pages[page].order, y1 - y0)
-                    group = Group(plane, down, across, 1, 1)
-                    _put(out[:, y0 - start : y1 - start], pixels, layout, group)
+        for run in runs_of(layout, lists, start, stop):
+            data = self._file.read(run.place, run.stored * layout.row_bytes)
+            pixels = to_pixels(data, layout, self._pages[page].order, run.stored)
+            _put(out[:, run.start - start : run.stop - start], pixels, layout, run.group)
         return out
 
     def _from_band(self, page: int, start: int, stop: int) -> npt.NDArray[Any]:
@@ -188,15 +185,6 @@ class RowReader:
     def _blocks(self, start: int, length: int) -> Iterator[bytes]:
         for place in range(start, start + length, _STREAM_INPUT):
             yield self._file.read(place, min(_STREAM_INPUT, start + length - place))
-
-
-def _pieces(layout: Layout, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Row ranges that lie in one row of segments and are at most some megabytes long."""
-    longest = max(1, _PIECE // layout.row_bytes)
-    while start < stop:
-        end = min(stop, (start // layout.rows + 1) * layout.rows, start + longest)
-        yield start, end
-        start = end
 
 
 def _put(out: npt.NDArray[Any], pixels: npt.NDArray[Any], layout: Layout, group: Group) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tiling.input_file import InputFile
-from tiling.pages import Layout
+from tiling.layout import Layout
 from tiling.segments import Segments
 
 __all__ = ["Group", "groups_of"]

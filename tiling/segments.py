@@ -11,13 +11,15 @@ import numpy.typing as npt
 from tiling.faults import InputError
 from tiling.ifd import Ifd, Limits, integer, integers
 from tiling.input_file import ANEW, InputFile
-from tiling.pages import NONE, Layout, Page
+from tiling.layout import Layout, Page
+from tiling.pages import NONE
 
-__all__ = ["Segments", "check_pages", "promised_pages", "segments"]
+__all__ = ["FEW_BYTES", "Segments", "check_pages", "promised_pages", "segments"]
 
 _SMALL = 1 << 24  # a compressed segment or page below this is no bomb, whatever its ratio
 _TINY = 1 << 19  # the largest tile of our own sink; zstd packs one of zeros 10,000 times
 _MUCH = 1 << 28  # so many decoded bytes cost a second; above it they must be mostly pixels
+FEW_BYTES = 256  # of a segment: more than so many take longer to read than their pixels need
 _HEADER_BYTES, _BIG_HEADER_BYTES = 8, 16
 
 
@@ -230,11 +232,16 @@ def _check_segments(
             f"has segments of {largest} bytes in a page of {layout.page_bytes} bytes; "
             "save it in smaller tiles"
         )
-    if layout.compression == NONE:
-        if (found.counts != expected).any():
+    if layout.compression == NONE and (found.counts != expected).any():
+        raise refuse(f"is damaged: uncompressed segments are not as long as their pixels; {ANEW}")
+    if largest < FEW_BYTES and found.offsets.size > limits.max_segments:
+        pieces = _reads(found) if layout.compression == NONE else found.offsets.size
+        if pieces > limits.max_segments:
             raise refuse(
-                f"is damaged: uncompressed segments are not as long as their pixels; {ANEW}"
+                f"lies in {pieces} strips or tiles of {largest} bytes at most, above max_segments "
+                f"{limits.max_segments}; save it in larger strips or tiles, or raise the limit"
             )
+    if layout.compression == NONE:
         return
     ratio = float(np.where(expected > _SMALL, expected / found.counts, 0.0).max())
     counted = expected > _TINY
@@ -243,6 +250,14 @@ def _check_segments(
         ratio = max(ratio, whole / float(np.where(counted, found.counts, 0).sum()))
     if ratio > limits.max_ratio:
         raise refuse(_too_packed(ratio, limits))
+
+
+def _reads(found: Segments) -> int:
+    """Calls that read uncompressed segments: one for those below or beside one another in a row."""
+    planes, down, across = found.offsets.shape
+    axis, rows = (1, planes) if across == 1 else (2, planes * down)
+    starts, ends = found.offsets.swapaxes(axis, 2), (found.offsets + found.counts).swapaxes(axis, 2)
+    return int(rows + np.count_nonzero(starts[..., 1:] != ends[..., :-1]))
 
 
 def _check_equal(file: InputFile, first: Layout, page: Page) -> None:

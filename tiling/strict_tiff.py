@@ -5,13 +5,15 @@ allowed list and against named limits before memory is claimed (`tiling.pages`),
 read row by row (`tiling.decode`). Every failure is an `InputError` with file, page and reason.
 
 Conversions, all of them: MinIsWhite is inverted (1-bit and unsigned integers); 1-bit pixels become
-bool; big-endian pixels become native. Palette, YCbCr, CMYK, rotated files are refused.
+bool; big-endian pixels become native; the 32768 that ImageJ adds to signed numbers are taken off.
+Palette, YCbCr, CMYK, rotated files are refused.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,12 @@ from tiling.closing import Closing
 from tiling.disk import StrPath
 from tiling.faults import InputError
 from tiling.ifd import Ifd, Limits, integer, rational, texts, walk
-from tiling.imagej import slice_labels
+from tiling.imagej import SIGNED, calibration, slice_labels
 from tiling.input_file import InputFile, as_input_error
+from tiling.layout import Page
 from tiling.meaning import Meaning, in_unit
 from tiling.ome import history
-from tiling.pages import Page, read_pages
+from tiling.pages import read_pages
 from tiling.promises import Held, doubts
 from tiling.rows import RowReader, check_bytes
 from tiling.segments import check_pages, promised_pages
@@ -154,11 +157,12 @@ class TiffImage(Closing):
         ifds = walk(file, limits)
         first = next(ifds)
         pages, directories = read_pages(file, first, ifds, limits)
+        self.description = chosen_description(texts(file, first))
+        pages = _with_sign(pages, self.description)
         layout = pages[0].layout
         self.samples, self.height, self.width = layout.samples, layout.height, layout.width
         self.dtype, self.bits = layout.dtype, layout.bits
         self.photometric, self.planar, self.tiled = layout.photometric, layout.planar, layout.tiled
-        self.description = chosen_description(texts(file, first))
         meaning = page_axes(self.description, self.samples, (self.height, self.width))
         if meaning.fault:
             raise InputError(file.path, meaning.fault)
@@ -167,7 +171,8 @@ class TiffImage(Closing):
         self.pages = len(pages)
         letters, self.page_shape = meaning.letters, meaning.shape
         order = _order(file, meaning, pages, directories)
-        self.doubts = doubts(file, first, Held(self.pages, directories, self.width, self.height))
+        places = frozenset(page.directory[0] for page in pages)
+        self.doubts = doubts(file, first, Held(self.pages, directories, layout, places))
         pages = [pages[i] for i in order or range(self.pages)]
         if order is None or math.prod(self.page_shape) != self.pages:
             letters, self.page_shape = ("I", (self.pages,)) if self.pages > 1 else ("", ())
@@ -229,6 +234,15 @@ class TiffImage(Closing):
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._file.close()
+
+
+def _with_sign(pages: list[Page], description: str) -> list[Page]:
+    """The pages, signed where ImageJ has added 32768 to their numbers."""
+    first = pages[0].layout
+    stored = first.kind, first.bits, first.samples, first.photometric
+    if stored != ("u", 16, 1, "minisblack") or calibration(description) != SIGNED:
+        return pages
+    return [replace(page, layout=replace(page.layout, signed=True)) for page in pages]
 
 
 def _order(
