@@ -789,3 +789,22 @@ def test_real_files_equal_other_readers(real_data: Path) -> None:
     for path in paths:
         expected = tifffile.imread(path)
         np.testing.assert_array_equal(read_image(path).squeeze(), expected.squeeze())
+
+
+def test_values_of_tags_behind_the_pixels_are_no_image_of_a_cut_stack(tmp_path: Path) -> None:
+    size = 16
+    text = b"ImageJ=1.54f\nimages=3\nslices=3\n\0"
+    tags = [(256, 3, 1, size), (257, 3, 1, size), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+            (270, 2, len(text), 0), (273, 4, 1, 0), (278, 3, 1, size), (279, 4, 1, size * size),
+            (65000, 7, size * size, 0)]  # fmt: skip
+    place = 8 + 2 + 12 * len(tags) + 4
+    starts = {270: place, 273: place + len(text), 65000: place + len(text) + 2 * size * size}
+    entries = b"".join(
+        struct.pack("<HHII", tag, kind, count, starts.get(tag, value))
+        for tag, kind, count, value in tags
+    )
+    content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + text
+    path = tmp_path / "a.tif"
+    path.write_bytes(content + bytes(2 * size * size) + b"T" * size * size)
+    with pytest.raises(InputError, match="promises 3 images but there are 1 pages and bytes for 2"):
+        open_tiff(path)

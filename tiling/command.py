@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tiling import remedies
+from tiling.disk import check_folder
 from tiling.faults import Fault, UsageFault, WriteError
 from tiling.signals import INTERRUPTED, Terminated, exit_code, raise_when_ended
 
@@ -163,8 +164,6 @@ def run_app(program: str, app: typer.Typer, argv: Sequence[str] | None = None) -
     """
     from typer.main import get_command
 
-    from tiling.disk import check_folder
-
     words = list(sys.argv[1:] if argv is None else argv)
     end = words.index("--") if "--" in words else len(words)
     show_traceback = "--traceback" in words[:end]
@@ -279,6 +278,10 @@ def _hint(stop: BaseException) -> str:
 def _unforeseen(error: Exception) -> tuple[str, int]:
     """What is told of an error that nothing has turned into a `Fault`, and its exit code."""
     number = error.errno if isinstance(error, OSError) else 0
+    try:
+        check_folder()
+    except UsageFault as gone:  # deleted since: libraries that load look for it
+        return str(gone), gone.exit_code
     if isinstance(error, OSError) and remedies.tells_of_the_system(error):
         where = getattr(error, "filename", None) or "output"
         return f"{where}: {os.strerror(number or 0)}; {remedies.of_writing(error)}", 5

@@ -19,7 +19,7 @@ from tiling.codec import libdeflate
 from tiling.faults import InputError
 from tiling.input_file import ANEW
 from tiling.layout import Layout
-from tiling.lzw import sound_bytes
+from tiling.lzw import sound_stream
 from tiling.pages import CODECS, DEFLATE, DEFLATE_OLD, LZW, NONE
 
 __all__ = ["DeflateStream", "decompress", "is_deflate", "to_pixels"]
@@ -92,7 +92,7 @@ def _by_tifffile(path: str, page: int, compression: int, data: bytes, length: in
         if data[:1] == b"\0" and data[1:2] and data[1] & 1:
             reason = "has LZW in the bit order of before TIFF 6, which is not read; save it anew"
             raise InputError(path, reason, page=page)
-        room, data = length, data[: sound_bytes(data, length)]
+        room, data = length, sound_stream(data, length)
     try:
         return bytes(codec(data, out=room))
     except ImportError as error:  # a name that tifffile has for a codec of newer Pythons

@@ -48,7 +48,9 @@ def real_target(path: StrPath) -> Path:
     try:
         target = Path(os.path.realpath(os.fsdecode(path)))
     except (OSError, ValueError) as error:
-        raise WriteError(os.fsdecode(path), f"not a usable file name: {error}") from error
+        raise WriteError(
+            os.fsdecode(path), f"is no usable file name: {error}; give another, or the whole path"
+        ) from error
     length = len(os.fsencode(target.name))
     if length > _NAME_MAX:
         raise WriteError(

@@ -131,7 +131,8 @@ class InputFile(Closing):
             now = _identity(os.fstat(self._descriptor)), _identity(os.stat(self.path))  # noqa: PTH116
         except OSError as error:
             raise InputChangedError(
-                self.path, f"went away while it was being read: {error.strerror}"
+                self.path,
+                f"went away while it was being read: {error.strerror}; {of_reading(error)}",
             ) from error
         if now != (self._identity, self._identity):
             raise InputChangedError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -15,13 +16,14 @@ from typing import Self
 
 from tiling.disk import StrPath, beside, names, real_target, writing
 from tiling.faults import LockedError, WriteError
-from tiling.process import lives
+from tiling.process import lives, machine, start_time
 
 __all__ = ["OutputLock", "holding", "remove_dead_lock"]
 
 # Outputs held by `holding` in this thread; another thread starts with none, and is refused.
 _held_here: ContextVar[tuple[Path, ...]] = ContextVar("outputs held here", default=())
 
+_SIGNED = re.compile(rb"unet2015 ([0-9]{1,19}) ([0-9]{1,19}) ([0-9a-f]{8})\n")
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 if sys.platform == "win32":
@@ -102,11 +104,13 @@ class OutputLock:
         return self
 
     def _sign(self) -> None:
-        """Write our process id into the lock, or give it back."""
+        """Write into the lock whose it is, or give it back."""
+        process = os.getpid()
+        text = f"unet2015 {process} {start_time(process)} {machine()}\n"
         try:
             with writing(self.target):
                 os.ftruncate(self._descriptor, 0)
-                os.write(self._descriptor, f"{os.getpid()}\n".encode())
+                os.write(self._descriptor, text.encode("ascii"))
         except BaseException:
             self.release()
             raise
@@ -130,7 +134,7 @@ class OutputLock:
                     f"its file system cannot lock files ({error.strerror}); use a local disk",
                 ) from error
             raise LockedError(
-                f"{self.target}: another run (process {_holder(descriptor)}) is writing it; "
+                f"{self.target}: another run (process {_process(descriptor)}) is writing it; "
                 "wait for it or stop it"
             ) from error
 
@@ -195,14 +199,16 @@ def holding(path: StrPath) -> Iterator[None]:
 
 
 def remove_dead_lock(path: Path) -> bool:
-    """Delete a lock file that a killed run left; whether it was one."""
+    """Delete a lock file that a killed run of ours on this machine left; whether it was one."""
     flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     if not stat.S_ISREG(path.lstat().st_mode):
         return False
     descriptor = os.open(path, flags)
     try:
-        holder = _holder(descriptor)
-        if holder == "unknown" or lives(int(holder), 0):
+        signed = _holder(descriptor)
+        if signed is None or signed[3].decode() != machine():
+            return False
+        if lives(int(signed[1]), int(signed[2])):
             return False
         _take(descriptor)  # an error where another run has just taken it
         if names(path, descriptor):
@@ -218,11 +224,15 @@ def _let_go(descriptor: int) -> None:
         os.close(descriptor)
 
 
-def _holder(descriptor: int) -> str:
-    """Process id written in the lock file, or a word for not knowing."""
+def _holder(descriptor: int) -> re.Match[bytes] | None:
+    """Process, its start and its machine, as a run of ours has written them into the lock file."""
     with contextlib.suppress(OSError):
         os.lseek(descriptor, 0, os.SEEK_SET)
-        text = os.read(descriptor, 32).strip()
-        if text.isdigit():
-            return text.decode("ascii")
-    return "unknown"
+        return _SIGNED.fullmatch(os.read(descriptor, 80))
+    return None
+
+
+def _process(descriptor: int) -> str:
+    """The process of the lock file, or a word for not knowing."""
+    signed = _holder(descriptor)
+    return signed[1].decode("ascii") if signed else "unknown"

@@ -1,9 +1,10 @@
-"""How much of an LZW stream is sound, so that the fast decoder never meets a wild code.
+"""The sound part of an LZW stream, so that the fast decoder never meets a wild or torn code.
 
 The decoder of imagecodecs 2026.3.6 crashes the process (a read outside its table) on a stream
-whose first code after a Clear is above 255. Here the codes are looked at first, a table's worth at
-a time: between two Clear codes the width of each code is known beforehand, because it depends on
-nothing but the number of codes since the Clear.
+whose first code after a Clear is above 255, and loses bits of the last code where no End follows
+it. Here the codes are looked at first, a table's worth at a time: between two Clear codes the width
+of each code is known beforehand, because it depends on nothing but the number of codes since the
+Clear.
 Source: TIFF 6.0 section 13 (codes most significant bit first, "early change").
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["sound_bytes"]
+__all__ = ["sound_stream"]
 
 _CLEAR, _END, _FIRST = 256, 257, 258
 # Code number k after a Clear may name any entry below 257 + k, or the one being made.
@@ -27,8 +28,8 @@ _SURPLUS = 4096  # codes beyond the pixels: one for each byte that some encoders
 _EMPTY = 16  # Clears that follow a Clear
 
 
-def sound_bytes(data: bytes, length: int) -> int:
-    """Number of leading bytes of an LZW stream that hold only codes that make sense.
+def sound_stream(data: bytes, length: int) -> bytes:
+    """The codes of an LZW stream up to the first that makes no sense, and an End code.
 
     Parameters
     ----------
@@ -38,17 +39,23 @@ def sound_bytes(data: bytes, length: int) -> int:
         Decoded bytes expected: each code stands for a byte at least, so no more codes are looked
         at than that and some; and few Clears that follow one another at once.
 
+    Returns
+    -------
+    bytes
+        The stream itself, where it ends with an End code.
+
     Examples
     --------
-    >>> sound_bytes(bytes([0b10000000, 0b00100000, 0b11000000, 0b10000000]), 1)  # Clear 65 End
-    4
-    >>> sound_bytes(bytes([0b10000000, 0b01001000, 0b00100000]), 1)  # Clear 288
-    2
+    >>> stream = bytes.fromhex("80106020")  # Clear 65 End
+    >>> sound_stream(stream, 1) == stream, sound_stream(stream[:3], 1)[:4] == stream
+    (True, True)
+    >>> sound_stream(bytes([0b10000000, 0b01001000, 0b00100000]), 1)[:3].hex()  # Clear 288
+    '804040'
     """
     bits = 8 * len(data)
     stream = np.frombuffer(data + b"\0\0\0", np.uint8).astype(np.uint32)
     if bits < 9 or (stream[0] << 1 | stream[1] >> 7) != _CLEAR:
-        return 0
+        return b""
     place, left, empty = 9, length + _SURPLUS, _EMPTY
     short = False
     while place < bits and left > 0 and empty:
@@ -62,15 +69,15 @@ def sound_bytes(data: bytes, length: int) -> int:
         special = (codes == _CLEAR) | (codes == _END)
         stops = np.flatnonzero(special | (codes > _LARGEST[:count]))
         if not stops.size:  # the data end here, or the table is full without a Clear
-            return _whole(place + int(_START[count]), bits)
+            return _ended(data, place + int(_START[count]), int(_WIDTH[min(count, _COUNT - 1)]))
         stop = int(stops[0])
         if codes[stop] == _END:
-            return len(data)
+            return data
         if codes[stop] != _CLEAR:
-            return _whole(int(at[stop]), bits)
+            return _ended(data, int(at[stop]), int(width[stop]))
         place = int(at[stop] + width[stop])
         left, empty, short = left - stop, empty - (not stop), stop <= _SHORT
-    return _whole(place, bits)
+    return _ended(data, place, 9)
 
 
 def _codes(
@@ -109,5 +116,9 @@ def _short_tables(stream: npt.NDArray[np.uint32], place: int, bits: int) -> tupl
     return (int(clears[sound - 1]) + 1, int(made[:sound].sum())) if sound else (0, 0)
 
 
-def _whole(place: int, bits: int) -> int:
-    return min(place + 7, bits) // 8
+def _ended(data: bytes, place: int, width: int) -> bytes:
+    """The codes before bit `place`, which are whole, an End code of `width` bits, and zeros."""
+    whole, spare = divmod(place, 8)
+    begun = data[whole] >> (8 - spare) if spare else 0
+    tail = (begun << width | _END) << (-(spare + width) % 8)
+    return data[:whole] + tail.to_bytes((spare + width + 7) // 8, "big") + bytes(4)

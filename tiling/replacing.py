@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from pathlib import Path
 
 from tiling import renaming
@@ -55,8 +56,11 @@ def replace_folder(target: Path, *, overwrite: bool) -> None:
         lets it; else the next run puts the names right.
     """
     _throw_away(target)
+    replacing = overwrite and target.exists()
+    if replacing:  # a folder that others may not look into stays one
+        new_folder(target).chmod(stat.S_IMODE(target.stat().st_mode))
     with undisturbed():
-        if not (overwrite and target.exists()):
+        if not replacing:
             renaming.give_name(new_folder(target), target, replace=False)
         elif not _exchanged(target):
             _rename_both(target)

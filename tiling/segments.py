@@ -32,7 +32,7 @@ class Segments:
 
 
 def promised_pages(
-    file: InputFile, pages: list[Page], images: int, limits: Limits, *, alone: bool
+    file: InputFile, first: Ifd, pages: list[Page], images: int, limits: Limits, *, alone: bool
 ) -> list[Page]:
     """The pages, and those that the description promises behind a single directory.
 
@@ -57,8 +57,9 @@ def promised_pages(
     in_one_piece = bool((offsets[:-1] + counts[:-1] == offsets[1:]).all())
     if page.layout.compression != NONE or page.layout.tiled or not in_one_piece:
         raise InputError(file.path, f"{reason} and its pixels are not in one piece; save it again")
-    start, directory = int(offsets[0]), page.directory[0]
-    stop = directory if start < directory else file.size
+    start = int(offsets[0])
+    places = (first.extent[0], *(tag.start for tag in first.tags.values()))
+    stop = min((place for place in places if place > start), default=file.size)
     if start + images * step > stop:
         whole = max(stop - start, 0) // max(step, 1)
         raise InputError(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
@@ -87,8 +89,12 @@ def leave(program: Callable[[], int]) -> NoReturn:
     """Run a program and end the process with its exit code.
 
     From then on a signal ends the process at once: what leaves last, libraries among it, would be
-    interrupted with a traceback.
+    interrupted with a traceback. What libraries had begun when they were interrupted is finalized
+    in silence too, unless `--traceback` stands on the command line.
     """
+    if "--traceback" not in sys.argv:
+        sys.unraisablehook = lambda _error: None
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
         code = program()
         _let_signals_end_it()

@@ -166,7 +166,7 @@ class TiffImage(Closing):
         meaning = page_axes(self.description, self.samples, (self.height, self.width))
         if meaning.fault:
             raise InputError(file.path, meaning.fault)
-        pages = promised_pages(file, pages, meaning.images, limits, alone=directories == 1)
+        pages = promised_pages(file, first, pages, meaning.images, limits, alone=directories == 1)
         check_pages(file, pages, limits)
         self.pages = len(pages)
         letters, self.page_shape = meaning.letters, meaning.shape

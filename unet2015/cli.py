@@ -134,7 +134,9 @@ def sample(
 @deferred
 def demo(
     out: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("demo"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a demo")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace a demo, file by file")
+    ] = False,
     steps: Annotated[int | None, typer.Option("--steps", help="training steps")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps")] = "auto",
 ) -> None:

@@ -229,11 +229,13 @@ def _targets(images: list[Path], out: Path, save: str) -> list[tuple[Path, Path]
 def _make_folder(out: Path) -> None:
     """The folder of several outputs, made where it is missing."""
     from tiling.faults import WriteError
+    from tiling.remedies import of_writing
 
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(out, f"cannot be made a folder ({error.strerror})") from error
+        reason = f"cannot be made a folder ({error.strerror}); {of_writing(error)}"
+        raise WriteError(out, reason) from error
 
 
 def _predict_one(

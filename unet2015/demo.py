@@ -59,7 +59,7 @@ def run_demo(out: Path, *, overwrite: bool = False, steps: int | None = None, de
     out
         Folder of the demo.
     overwrite
-        Replace an earlier demo.
+        Replace an earlier demo, file by file: its checkpoints go before there are new ones.
     steps
         Length of the training; by default the recipe's.
     device

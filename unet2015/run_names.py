@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tiling.faults import WriteError
 from tiling.lock import holding
+from tiling.remedies import of_writing
 from tiling.safe_write import check_output
 
 __all__ = [
@@ -40,7 +41,8 @@ def held(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(out, f"cannot be made a folder ({error.strerror})") from error
+        reason = f"cannot be made a folder ({error.strerror}); {of_writing(error)}"
+        raise WriteError(out, reason) from error
     with holding(out / "run"):
         yield
 
@@ -64,7 +66,9 @@ def check_folder(out: Path, *, resume: bool) -> None:
         ) from error
     nearest = next(folder for folder in folders if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise WriteError(out, f"cannot be made a folder: {nearest} is no folder one can write to")
+        raise WriteError(
+            out, f"cannot be made a folder: {nearest} is no folder one can write to; choose another"
+        )
     for name in WRITTEN if nearest == out else ():
         check_output(out / name, overwrite=True)  # no file, or a link to nowhere: said now
 

@@ -13,6 +13,7 @@ import typer
 
 from tiling.command import answer, deferred, note, run_app, tell, tidy
 from tiling.faults import UsageFault, WriteError
+from tiling.remedies import of_writing
 from tiling.signals import Terminated
 
 if TYPE_CHECKING:
@@ -199,7 +200,9 @@ def _prepare(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(out, f"cannot be used as output folder: {error.strerror}") from error
+        raise WriteError(
+            out, f"cannot be used as output folder: {error.strerror}; {of_writing(error)}"
+        ) from error
 
 
 def _class_weights(text: str) -> str | tuple[float, ...]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ordered_map"]
 
+_PATIENCE_S = 1.0  # for a worker that is told to end
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -112,7 +114,9 @@ class _Crew:
         for worker in workers:
             worker.process.terminate()
         for worker in workers:
-            worker.process.join()
+            worker.process.join(_PATIENCE_S)
+            worker.process.kill()  # one that is stopped, or waits for a disk, hears nothing else
+            worker.process.join(_PATIENCE_S)
 
     def _take(self) -> _Worker:
         with self._lock:

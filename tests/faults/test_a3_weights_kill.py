@@ -286,6 +286,19 @@ def test_a9_a10_interrupted_no_temporary_file_no_orphan(many, tmp_path, number, 
 
 
 @needs_proc
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a9_a10_a_worker_that_hears_nothing_is_killed(many, tmp_path, number, code):
+    with begin(many, tmp_path / "w", "--jobs", "2") as run:
+        assert wait_for(lambda: list((tmp_path / "w").glob("*.weights.tif")))
+        workers = children(run.pid)
+        os.kill(workers[-1], signal.SIGSTOP)
+        run.send_signal(number)
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == code, err
+    assert wait_for(lambda: not any(lives(w) for w in workers), 5)
+
+
+@needs_proc
 def test_a9_ctrl_c_of_a_terminal_hits_no_worker_that_starts(tmp_path):
     script = (
         "import os, signal, time\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -337,12 +338,19 @@ def test_a8_locks_of_dead_runs_go_and_no_others(tmp_path: Path, forked: Forked) 
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert forked(killed, "") == -9
-    (tmp_path / ".theirs.lock").write_text("a lock of another program")
+    dead = re.split(r"[ \n]", (tmp_path / ".dead.lock").read_text())
+    theirs = {
+        ".theirs.lock": "a lock of another program", ".number.lock": f"{dead[1]}\n",
+        ".elsewhere.lock": f"unet2015 {dead[1]} {dead[2]} 00000000\n",
+    }  # fmt: skip
+    for name, text in theirs.items():
+        (tmp_path / name).write_text(text)
     (tmp_path / ".link.lock").symlink_to(tmp_path / ".dead.lock")
     (tmp_path / ".folder.lock").mkdir()
     with OutputLock(tmp_path / "lives"):
         assert remove_stale(tmp_path) == [tmp_path / ".dead.lock"]
-        assert hidden(tmp_path) == [".folder.lock", ".link.lock", ".lives.lock", ".theirs.lock"]
+        kept = [*theirs, ".folder.lock", ".link.lock", ".lives.lock"]
+        assert hidden(tmp_path) == sorted(kept)
 
 
 def test_b1_a_lock_for_which_there_is_no_room_is_taken_away(
