@@ -8,12 +8,14 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 
 zarr = pytest.importorskip("zarr")
 
 from tests.valid_network import geometry, network, one_shot  # noqa: E402
 from tiling import open_sink, open_source, stitch  # noqa: E402
 from tiling.faults import InputChangedError, InputError, WriteError  # noqa: E402
+from tiling.tiff import TiffSource  # noqa: E402
 from tiling.zarr import ZarrSource  # noqa: E402
 
 RNG = np.random.default_rng(4)
@@ -147,7 +149,7 @@ def test_what_is_no_image_is_refused(tmp_path):
     zarr.create_group(tmp_path / "group.zarr")
     for path, reason in [
         (tmp_path / "absent.zarr", "not a Zarr folder"),
-        (tmp_path / "file.zarr", "not a Zarr folder"),
+        (tmp_path / "file.zarr", "is not a TIFF file"),
         (tmp_path / "empty.zarr", "is no Zarr array or group"),
         (tmp_path / "group.zarr", "without an OME image"),
         (array("four", (2, 2, 4, 4)), "4 axes and no names"),
@@ -472,3 +474,19 @@ def test_numbers_that_cf_would_change_are_a_doubt(tmp_path, version, attributes,
         assert len(source.doubts) == bool(doubts)
         assert re.search(doubts, "".join(source.doubts))
         assert (source.whole() == 1).all()
+
+
+def test_a_folder_is_a_zarr_by_what_lies_in_it_and_a_file_is_none(tmp_path):
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    group = zarr.create_group(tmp_path / "a.zarr")
+    group.create_array("0", data=pixels)
+    with open_source(tmp_path / "a.zarr" / "0") as source:
+        np.testing.assert_array_equal(source.page(0)[:, 0:8, 0:8][0], pixels)
+    tifffile.imwrite(tmp_path / "b.zarr", pixels)
+    with open_source(tmp_path / "b.zarr") as source:
+        assert isinstance(source, TiffSource)
+    (tmp_path / "c").mkdir()
+    with pytest.raises(InputError, match="is a folder, not an image file"):
+        open_source(tmp_path / "c")
+    with pytest.raises(InputError, match="check the name"):
+        open_source(tmp_path / "d.zarr")

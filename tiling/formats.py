@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["is_zarr_name", "open_sink", "open_source"]
 
+_METADATA = ("zarr.json", ".zarray", ".zgroup")
+
 
 def open_source(path: StrPath, **options: Any) -> TiffSource | PngSource | ZarrSource:
-    """An image file as a source for `stitch`: TIFF or PNG, or Zarr where the name ends in `.zarr`.
+    """An image file as a source for `stitch`: TIFF or PNG, or a Zarr folder or an array in one.
 
     Parameters
     ----------
@@ -45,11 +47,21 @@ def open_source(path: StrPath, **options: Any) -> TiffSource | PngSource | ZarrS
         If the file is absent, damaged, of a kind that is not read, beyond the limits, or has no
         such page.
     """
-    if is_zarr_name(path):
+    if _is_zarr(path):
         from tiling.zarr import ZarrSource
 
         return ZarrSource(path, **options)
     return PngSource(path, **options) if is_png(path) else TiffSource(path, **options)
+
+
+def _is_zarr(path: StrPath) -> bool:
+    """Whether a folder is a Zarr, by its name or by what lies in it."""
+    folder = Path(os.fsdecode(path))
+    try:
+        there = folder.is_dir() and any((folder / name).is_file() for name in _METADATA)
+        return there or (is_zarr_name(path) and not folder.is_file())
+    except (OSError, ValueError):
+        return False  # told where it is opened
 
 
 def open_sink(

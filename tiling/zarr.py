@@ -86,12 +86,13 @@ class ZarrSource(Closing):
         self.path = os.fsdecode(path)
         with as_input_error(path), _unwarned():
             if not Path(self.path).is_dir():
-                raise InputError(path, "is not a Zarr folder")
+                raise InputError(path, "is not a Zarr folder; check the name")
             check_descriptors()
             store = StrictStore(self.path, limits)
             self._array, self.meaning, self.provenance, doubts = _opened(self.path, store)
             if np.dtype(self._array.dtype).kind not in "buif":
-                raise InputError(path, f"has pixels of {self._array.dtype}; numbers are read")
+                reason = f"has pixels of {self._array.dtype}; numbers are read: convert them"
+                raise InputError(path, reason)
             with _understood(self.path):
                 store.expect(self._array)
                 doubts += coded_numbers(dict(self._array.attrs))

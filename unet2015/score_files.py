@@ -143,7 +143,9 @@ def _single_channel(pages: _Pages, notes: list[str]) -> NDArray[Any]:
     slices = _as_slices(pages, notes)
     if slices is None:
         raise InputError(
-            pages.path, f"has {pages.pixels.shape[1]} channels; a truth has one value per pixel"
+            pages.path,
+            f"has {pages.pixels.shape[1]} channels; a truth has one value per pixel: "
+            "save it as a label image",
         )
     return slices
 

@@ -128,7 +128,9 @@ def _behind(name: str) -> list[LabelFile]:
     if path.is_dir():
         found = _of_folder(path)
         if not found:
-            raise InputError(name, "holds no label files (.tif, .tiff, .png or folders of masks)")
+            raise InputError(
+                name, "holds no label files (.tif, .tiff, .png or folders of masks); check it"
+            )
         return found
     if os.path.lexists(name):
         return [_of_file(path)]
