@@ -481,7 +481,7 @@ def test_a_folder_is_a_zarr_by_what_lies_in_it_and_a_file_is_none(tmp_path):
     group = zarr.create_group(tmp_path / "a.zarr")
     group.create_array("0", data=pixels)
     with open_source(tmp_path / "a.zarr" / "0") as source:
-        np.testing.assert_array_equal(source.page(0)[:, 0:8, 0:8][0], pixels)
+        np.testing.assert_array_equal(source.page(0)[:, 0:8, 0:8], pixels)
     tifffile.imwrite(tmp_path / "b.zarr", pixels)
     with open_source(tmp_path / "b.zarr") as source:
         assert isinstance(source, TiffSource)
