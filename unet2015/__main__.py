@@ -1,7 +1,7 @@
 """The command line as a program: `unet2015`, `python -m unet2015`."""
 
+import _signal as signal  # type: ignore[import-not-found]  # `signal` takes a while to load
 import os
-import signal
 
 
 def _stop(number: int, _frame: object) -> None:

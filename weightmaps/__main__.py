@@ -1,7 +1,7 @@
 """`python -m weightmaps`: weight maps without the rest of the house, without torch."""
 
+import _signal as signal  # type: ignore[import-not-found]  # `signal` takes a while to load
 import os
-import signal
 
 
 def _stop(number: int, _frame: object) -> None:
