@@ -166,7 +166,7 @@ class Soak:
                 return {"late": True}
             finally:
                 self.running.pop(process.pid, None)
-            text = said.read_text("utf-8", "replace")
+            text = said.read_text("utf-8", "replace") if said.exists() else ""  # ended by hand
             if not report.exists():
                 return {"crashed": process.returncode, "text": text[-2000:]}
             return {**json.loads(report.read_text("utf-8")), "text": text[-4000:]}
