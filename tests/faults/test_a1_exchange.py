@@ -213,3 +213,17 @@ def test_a8_a_prediction_killed_after_its_exchange_is_told_and_tidied_up(
     assert hidden(tmp_path) == [] or not more
     assert left not in hidden(tmp_path)
     assert os.listdir(out)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("exchange", [True, False])
+def test_b11_a_replaced_zarr_folder_keeps_its_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    if not exchange:
+        monkeypatch.setattr(renaming, "can_exchange", lambda: False)
+    target = laid(tmp_path)
+    target.chmod(0o700)
+    replacing.replace_folder(target, overwrite=True)
+    assert value_of(target) == "new"
+    assert target.stat().st_mode & 0o777 == 0o700
