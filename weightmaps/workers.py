@@ -15,7 +15,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,10 +70,17 @@ def ordered_map(
                 waiting.append(threads.submit(crew.do, work, task))
             if not waiting:
                 return
-            yield waiting.popleft().result()
+            yield _awaited(waiting.popleft())
     finally:
         crew.end()
         threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _awaited(answer: Future[Result]) -> Result:
+    """The answer, looked for now and then: a signal that another thread was given wakes nobody."""
+    while not answer.done():
+        wait([answer], _PATIENCE_S)
+    return answer.result()
 
 
 class _WorkerLostError(Exception):

@@ -299,6 +299,24 @@ def test_a9_a10_a_worker_that_hears_nothing_is_killed(many, tmp_path, number, co
 
 
 @needs_proc
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a9_a10_a_stopped_job_of_which_only_the_parent_goes_on_ends(many, tmp_path, number, code):
+    """The signal may go to a thread that waits for a worker, while the main thread sleeps."""
+    with begin(many, tmp_path / "w", "--jobs", "2") as run:
+        assert wait_for(lambda: list((tmp_path / "w").glob("*.weights.tif")))
+        workers = children(run.pid)
+        for process in (run.pid, *workers):
+            os.kill(process, signal.SIGSTOP)
+        run.send_signal(number)
+        run.send_signal(signal.SIGCONT)
+        assert run.wait(timeout=60) == code
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGCONT)
+    assert wait_for(lambda: not any(lives(w) for w in workers), 5)
+
+
+@needs_proc
 def test_a9_ctrl_c_of_a_terminal_hits_no_worker_that_starts(tmp_path):
     script = (
         "import os, signal, time\n"
