@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
     """A tiny network, an image that keeps it busy, and the output of a run that nobody stopped."""
     folder = tmp_path_factory.mktemp("terminal")
     assert warm.run(folder / "model.safetensors", "1", code=MAKE_MODEL).code == 0
-    image = np.random.default_rng(8).integers(0, 256, (20, 600, 600), dtype=np.uint8)
+    image = np.random.default_rng(8).integers(0, 256, (6, 600, 600), dtype=np.uint8)
     tifffile.imwrite(folder / "image.tif", image, photometric="minisblack", metadata=None)
     assert warm.run(*words(folder, folder / "whole.tif")).code == 0
     return folder
