@@ -13,6 +13,7 @@ from tiling.png import is_png
 from tiling.png_source import PngSource
 from tiling.tiff import TiffSource
 from tiling.tiff_sink import TiffSink
+from tiling.zarr_checks import is_zarr_folder
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from tiling.zarr_sink import ZarrSink
 
 __all__ = ["is_zarr_name", "open_sink", "open_source"]
-
-_METADATA = ("zarr.json", ".zarray", ".zgroup")
 
 
 def open_source(path: StrPath, **options: Any) -> TiffSource | PngSource | ZarrSource:
@@ -58,8 +57,7 @@ def _is_zarr(path: StrPath) -> bool:
     """Whether a folder is a Zarr, by its name or by what lies in it."""
     folder = Path(os.fsdecode(path))
     try:
-        there = folder.is_dir() and any((folder / name).is_file() for name in _METADATA)
-        return there or (is_zarr_name(path) and not folder.is_file())
+        return is_zarr_folder(folder) or (is_zarr_name(path) and not folder.is_file())
     except (OSError, ValueError):
         return False  # told where it is opened
 

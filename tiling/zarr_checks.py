@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tiling.disk import StrPath
@@ -18,10 +19,11 @@ from tiling.ifd import Limits
 
 __all__ = [
     "COMPRESSED", "METADATA", "check_codecs", "check_shape", "folder_state", "inner_chunks",
-    "narrowed",
+    "is_zarr_folder", "narrowed",
 ]  # fmt: skip
 
-METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+_HEADS = ("zarr.json", ".zarray", ".zgroup")  # of an array or a group
+METADATA = (*_HEADS, ".zattrs", ".zmetadata")
 PLAIN = frozenset({"bytes", "transpose", "crc32c", "sharding_indexed", "shuffle", "delta", "crc32"})
 COMPRESSED = frozenset({"gzip", "zlib", "zstd", "blosc", "lz4"})
 See = Callable[[os.DirEntry[str]], None]
@@ -184,6 +186,11 @@ def _halved(
                 before, after = slice(part.start, middle), slice(middle, part.stop)
                 return (*where[:n], before, *where[n + 1 :]), (*where[:n], after, *where[n + 1 :])
     return None
+
+
+def is_zarr_folder(folder: Path) -> bool:
+    """Whether the metadata of a Zarr array or group lie in a folder."""
+    return any((folder / name).is_file() for name in _HEADS)
 
 
 def folder_state(root: str, inside: str, see: See | None = None) -> int:

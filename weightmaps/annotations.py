@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tiling.faults import InputError
 from tiling.input_file import as_input_error
+from tiling.zarr_checks import is_zarr_folder
 
 __all__ = ["MAP_ENDING", "LabelFile", "find_label_files", "refuse_same_names"]
 
@@ -22,7 +23,6 @@ MAP_ENDING = ".weights.tif"
 PREVIEW_ENDING = ".weights.png"
 _TIFF = (".tif", ".tiff", ".btf", ".tf8")
 _IMAGE = (".png",)
-_ZARR = ("zarr.json", ".zarray", ".zgroup")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _behind(name: str) -> list[LabelFile]:
         found = _of_folder(path)
         if not found:
             raise InputError(
-                name, "holds no label files (.tif, .tiff, .png or folders of masks); check it"
+                name, "holds no label files (.tif, .tiff, .png or folders of masks); check its name"
             )
         return found
     if os.path.lexists(name):
@@ -144,7 +144,7 @@ def _behind(name: str) -> list[LabelFile]:
 
 
 def _of_folder(folder: Path) -> list[LabelFile]:
-    if any((folder / name).is_file() for name in _ZARR):
+    if is_zarr_folder(folder):
         stem = folder.absolute().name.removesuffix(".zarr")
         return [LabelFile(folder, stem.removesuffix(".ome"), "zarr")]
     if folder.absolute().name == "masks":
@@ -154,7 +154,7 @@ def _of_folder(folder: Path) -> list[LabelFile]:
     found = []
     for path in _inside(folder):
         if path.is_dir():
-            one_image = (path / "masks").is_dir() or any((path / name).is_file() for name in _ZARR)
+            one_image = (path / "masks").is_dir() or is_zarr_folder(path)
             found += _of_folder(path) if one_image else []
         else:
             found += _if_label(path)
