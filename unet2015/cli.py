@@ -142,7 +142,9 @@ def demo(
 ) -> None:
     """The three stories on the sample: weights, training, seamless prediction, report.html."""
     from unet2015.demo import run_demo
+    from unet2015.host_memory import keep_freed_memory
 
+    keep_freed_memory()
     run_demo(out, overwrite=overwrite, steps=steps, device=device)
 
 

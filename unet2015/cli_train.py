@@ -67,7 +67,9 @@ def train(
 ) -> None:
     """Train the U-Net on a labelled stack; OUT gets checkpoints, log.csv and report.html."""
     from unet2015 import training_run
+    from unet2015.host_memory import keep_freed_memory
 
+    keep_freed_memory()
     given = {"steps": steps, "seed": seed, "precision": precision, "keep_every": keep_every}
     chosen = replace_fields(find_recipe(recipe), set_ or [], given)
     if ignore is not None and chosen.ignore_label is None:

@@ -1,10 +1,11 @@
-"""Freed memory is kept for the next tile instead of being handed back to the system each time.
+"""Freed memory is kept for the next tile or step instead of being handed back to the system.
 
 A layer's result on a large tile is a block of many megabytes. The C library of Linux asks the
 system for each such block anew, page by page, and gives it back after use: a fifth to two fifths of
 the processor time of a narrow network goes there (measured: 1.2 to 1.8 times the throughput on
-tiles of 1000 px and more). The price is memory, for small blocks that stay come to lie between the
-large ones: peaks were 1.2 to 1.9 times as high where both were measured. `tile_bytes` counts it.
+tiles of 1000 px and more), of a training step of the paper's width a tenth. The price is memory,
+for small blocks that stay come to lie between the large ones: in prediction peaks were 1.2 to 1.9
+times as high where both were measured (`tile_bytes` counts it), in training 1.2 times.
 """
 
 from __future__ import annotations
