@@ -36,6 +36,7 @@ from benchmarks.record import isbi, machine, read, write
 from unet2015.cli_train import find_recipe, replace_fields
 from unet2015.data import read_stack_pair, split, weigh
 from unet2015.device import choose_device
+from unet2015.host_memory import keep_freed_memory
 from unet2015.recipe import Recipe
 from unet2015.score import v_info, wrong_pixels
 from unet2015.train import train
@@ -170,4 +171,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as `unet2015 train` does
     main()

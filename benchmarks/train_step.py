@@ -49,6 +49,7 @@ from unet2015 import step as training_step
 from unet2015.data import Stack, batches, output_px, weigh
 from unet2015.device import choose_device, choose_precision
 from unet2015.energy import energy
+from unet2015.host_memory import keep_freed_memory
 from unet2015.recipe import Recipe, isbi2012, quick
 from unet2015.train import _new_run, network_of
 
@@ -266,4 +267,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as `unet2015 train` does; it is kind to the rivals too
     raise SystemExit(main())
