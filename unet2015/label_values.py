@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from weightmaps.labels import whole_numbers
+
 __all__ = ["Meaning", "as_class_labels", "as_integers", "parse_label_values"]
 
 Meaning = Literal["auto", "mask", "classes", "instances"]
@@ -151,16 +153,8 @@ def as_integers(array: NDArray[Any], ignore_label: int | None = None) -> NDArray
     >>> as_integers(np.array([0.0, 3.0]))
     array([0, 3])
     """
-    if array.dtype == np.float16:
-        array = array.astype(np.float32)  # which holds 2^53, too
-    if array.dtype.kind == "f":
-        bad = ~np.isfinite(array) | (array != np.trunc(array)) | (np.abs(array) >= 2**53)
-        if bad.any():
-            raise ValueError(
-                f"label {array[bad][0]} is no whole number; labels are classes or cell ids, not"
-                " probabilities or grey values"
-            )
-    elif array.dtype.kind not in "biu":
+    array = whole_numbers(array)
+    if array.dtype.kind not in "biu":
         raise ValueError(f"labels of dtype {array.dtype} are not read; use whole numbers")
     elif array.dtype == np.uint64 and array.size and int(array.max()) >= 2**63:
         raise ValueError(f"label {int(array.max())} is beyond 2^63 - 1; renumber the cells")

@@ -94,9 +94,10 @@ def whole_numbers(array: Labels) -> Labels:
     """
     if array.dtype.kind != "f":
         return array
-    bad = ~np.isfinite(array)
-    np.logical_or(bad, array != np.trunc(array), out=bad, where=~bad)
-    np.logical_or(bad, np.abs(array) >= _EXACT_FLOAT, out=bad, where=~bad)
+    with np.errstate(invalid="ignore"):  # of signalling NaN
+        bad = ~np.isfinite(array)
+        np.logical_or(bad, array != np.trunc(array), out=bad, where=~bad)
+        np.logical_or(bad, np.abs(array) >= _EXACT_FLOAT, out=bad, where=~bad)
     if bad.any():
         where = tuple(int(i[0]) for i in np.nonzero(bad))
         raise ValueError(

@@ -144,8 +144,20 @@ def test_d3_float_labels_are_read_only_where_they_are_whole(tmp_path):
         array = np.eye(4, dtype=np.float64)
         array[2, 2] = value
         label = write(tmp_path / f"{name}.tif", array)
-        with pytest.raises(InputError, match=r"no whole number|NaN|finite"):
+        with pytest.raises(InputError, match="not a whole number below 2"):
             read_stack_pair(image, label)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits", "signalling"), [("f2", "u2", 0x7D01), ("f4", "u4", 0x7FA00001)]
+)
+@pytest.mark.filterwarnings("error")
+def test_d3_of_a_signalling_nan_no_warning_is_shown(tmp_path, dtype, bits, signalling):
+    image = write(tmp_path / "i.tif", np.zeros((4, 4), np.uint8))
+    array = np.eye(4, dtype=dtype)
+    array.view(bits)[2, 2] = signalling
+    with pytest.raises(InputError, match=r"label nan at \(2, 2\) is not a whole number"):
+        read_stack_pair(image, write(tmp_path / "l.tif", array))
 
 
 def test_d4_ids_beyond_2_to_53_keep_every_bit():
