@@ -18,6 +18,11 @@ _FILES = "raise the limit (ulimit -n)"
 _STALE = "mount the network disk again"
 _NOT_MOUNTED = "mount it again"
 _UNPLUGGED = "was it unplugged?"
+_LAYER = (
+    "it lies in another layer of a container than what is to replace it: remove it, then run again"
+    " with --resume"
+)
+_MOUNTED = "it is in use, or mounted by itself: choose another name"
 
 # Error of the system: what to do where a file cannot be read, and where it cannot be written.
 _REMEDIES: dict[int | None, tuple[str, str]] = {
@@ -32,6 +37,7 @@ _REMEDIES: dict[int | None, tuple[str, str]] = {
     errno.EIO: (f"{_FAILING}: {ANEW}", _FAILING),
     errno.ESTALE: (_STALE, _STALE), errno.ENOTCONN: (_NOT_MOUNTED, _NOT_MOUNTED),
     errno.ENODEV: (_UNPLUGGED, _UNPLUGGED),
+    errno.EXDEV: (ANEW, _LAYER), errno.EBUSY: (ANEW, _MOUNTED),
 }  # fmt: skip
 
 # Where nobody foresaw an error, these are the disk's doing and no bug of ours.

@@ -31,6 +31,7 @@ from tiling.disk import (
 from tiling.faults import WriteError
 from tiling.journal import JOURNAL_FORMAT
 from tiling.lock import OutputLock, remove_dead_lock
+from tiling.mounts import is_mounted
 from tiling.partial import Partial
 from tiling.process import lives, machine, start_time
 from tiling.raw_file import RawFile
@@ -197,6 +198,7 @@ def check_zarr_target(target: Path, *, overwrite: bool) -> None:
         raise WriteError(target, "already exists; use --overwrite to replace it, or another name")
     if not (target / "zarr.json").is_file():
         raise WriteError(target, "is not a Zarr v3 folder and is not replaced; use another name")
+    _refuse_mounted(target)
 
 
 def remove_stale(folder: StrPath) -> list[Path]:
@@ -282,7 +284,18 @@ def _checked_target(path: StrPath, *, overwrite: bool) -> Path:
         raise WriteError(path, "is a folder, pipe or device, not a file; choose another name")
     if not overwrite:
         raise WriteError(path, "already exists; use --overwrite to replace it, or another name")
+    _refuse_mounted(target)
     return target
+
+
+def _refuse_mounted(target: Path) -> None:
+    """Refuse a place that no rename can give to another file."""
+    if is_mounted(target):
+        raise WriteError(
+            target,
+            "is mounted by itself, into a container perhaps, and cannot be replaced in one step; "
+            "mount its folder instead, or use another name",
+        )
 
 
 def _temporary_ending() -> str:

@@ -156,7 +156,7 @@ def as_integers(array: NDArray[Any], ignore_label: int | None = None) -> NDArray
     array = whole_numbers(array)
     if array.dtype.kind not in "biu":
         raise ValueError(f"labels of dtype {array.dtype} are not read; use whole numbers")
-    elif array.dtype == np.uint64 and array.size and int(array.max()) >= 2**63:
+    if array.dtype == np.uint64 and array.size and int(array.max()) >= 2**63:
         raise ValueError(f"label {int(array.max())} is beyond 2^63 - 1; renumber the cells")
     if array.dtype == np.bool_:
         array = array != 0

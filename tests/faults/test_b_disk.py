@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests.faults.small_world import in_small_world
 from tiling.faults import InputChangedError, InputError, LockedError, WriteError
 from tiling.safe_write import (
     OutputLock,
@@ -44,20 +44,6 @@ def run(code: str, *args: object, **options: object) -> subprocess.CompletedProc
         [sys.executable, "-c", code, *map(os.fspath, args)],  # type: ignore[call-overload]
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, **options,
     )  # fmt: skip
-
-
-def in_small_world(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run `code` where it may mount a disk of its own on `folder`; skips where nobody may."""
-    unshare = shutil.which("unshare")
-    if unshare is None or subprocess.run([unshare, "-rm", "true"], check=False).returncode:
-        pytest.skip("no user namespaces here: a small disk cannot be mounted")
-    done = subprocess.run(
-        [unshare, "-rm", sys.executable, "-c", code, folder],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    if done.returncode == 77:
-        pytest.skip(f"tmpfs cannot be mounted here: {done.stderr.strip()[:200]}")
-    return done
 
 
 # B1, B3: full and failing disks -------------------------------------------------------------
