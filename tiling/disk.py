@@ -167,6 +167,10 @@ def explained(error: OSError, target: Path, needed_bytes: int, bound: str = "at 
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
         what = "what was written of it" if target.parent.is_dir() else "its folder"
         return f"{reason}; {what} was moved or removed meanwhile: run again"
+    other = _of_another_user(error, target)
+    if other:
+        what = f"{other} beside it belongs to another user"
+        return f"{reason}; {what}: have it removed, or use another name"
     need = f"{needed_bytes} bytes needed" if needed_bytes else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = free_bytes(target.parent)
@@ -175,6 +179,18 @@ def explained(error: OSError, target: Path, needed_bytes: int, bound: str = "at 
     elif error.errno == errno.EFBIG and need:
         reason += f" ({need})"
     return f"{reason}; {of_writing(error)}"
+
+
+def _of_another_user(error: OSError, target: Path) -> str:
+    """Name of what lies beside `target`, is somebody else's and in the way; or nothing."""
+    if error.errno not in (errno.EACCES, errno.EPERM) or not hasattr(os, "geteuid"):
+        return ""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        inside = Path(os.fsdecode(error.filename)).relative_to(target.parent)
+        name = inside.parts[0] if inside.parts else target.name
+        if name != target.name and (target.parent / name).lstat().st_uid != os.geteuid():
+            return name
+    return ""
 
 
 def check_descriptors() -> None:

@@ -458,3 +458,32 @@ def rest(out: Path, *, resume: bool) -> None:
     with open_sink(out, (300, 40), "uint8", resume=resume) as sink:
         for top in range(sink.rows_done, 300, 150):
             sink[:, top : min(top + 150, 300), 0:40] = HALF[:, : min(150, 300 - top)]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="nobody else to be")
+@pytest.mark.parametrize(
+    ("out", "left"),
+    [("o.tif", "lock"), ("o.tif", "part"), ("o.tif", "part.journal"), ("o.zarr", "part.zarr")],
+)
+@pytest.mark.parametrize("resume", [False, True])
+def test_b8_what_another_users_run_left_is_named(out: str, left: str, resume: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o1777)  # everybody may write, nobody may remove another's file
+        there = Path(folder, f".{out}.{left}")
+        if left == "part.zarr":
+            there.mkdir(0o755)
+        else:
+            there.write_bytes(b"" if left == "lock" else FOREIGN)
+            there.chmod(0o600)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(WriteError) as found, open_sink(
+                Path(folder, out), (300, 40), "uint8", resume=resume
+            ):  # fmt: skip
+                pass
+        finally:
+            os.seteuid(0)
+        assert f"{there.name} beside it belongs to another user: have it removed" in str(
+            found.value
+        )
+        assert there in list(Path(folder).iterdir())
