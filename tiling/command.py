@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tiling import remedies
 from tiling.disk import check_folder
 from tiling.faults import Fault, UsageFault, WriteError
+from tiling.memory import check_address_space
 from tiling.signals import INTERRUPTED, Terminated, exit_code, raise_when_ended
 
 if TYPE_CHECKING:
@@ -136,15 +137,22 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until we end
 
 
-def deferred(command: Callable[..., object]) -> Callable[..., Callable[[], object]]:
+def deferred(
+    command: Callable[..., object], least_mib: int = 0
+) -> Callable[..., Callable[[], object]]:
     """The same command for typer to parse, handing its work back instead of doing it.
 
-    Whatever the work raises, Ctrl-C included, then reaches `finish` untouched.
+    Whatever the work raises, Ctrl-C included, then reaches `finish` untouched. It does not begin
+    under a limit of the address space below `least_mib` MiB.
     """
 
     @functools.wraps(command)
     def later(**options: Any) -> Callable[[], object]:
-        return functools.partial(command, **options)
+        def work() -> object:
+            check_address_space(least_mib)
+            return command(**options)
+
+        return work
 
     return later
 

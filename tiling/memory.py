@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["free_memory"]
+from tiling.faults import MemoryFault
+
+__all__ = ["check_address_space", "free_memory"]
 
 _ASSUMED = 2 << 30
 _LEAST = 1 << 28
@@ -49,6 +52,37 @@ def free_memory(*, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgro
     machine = _table(proc / "meminfo").get("MemAvailable:")
     free += [] if machine is None else [machine << 10]
     return max(min(free, default=_ASSUMED), _LEAST) * 4 // 5
+
+
+def check_address_space(least_mib: int) -> None:
+    """Refuse to begin under a limit (`ulimit -v`) in which libraries cannot even be loaded.
+
+    Compilers and thread pools that get no memory do not say so: they crash or stand still.
+
+    Parameters
+    ----------
+    least_mib
+        Measured address space of the smallest task, in MiB.
+
+    Raises
+    ------
+    MemoryFault
+        The limit of this process is below that.
+
+    Examples
+    --------
+    >>> check_address_space(1)
+    """
+    if sys.platform == "win32":  # knows no such limit
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < least_mib << 20:
+        raise MemoryFault(
+            f"the limit of memory (ulimit -v) is {limit >> 10} kB; {least_mib << 10} are needed at"
+            " least: raise it, or ask for more in the batch script"
+        )
 
 
 def _own_groups(proc: Path, groups: Path) -> Iterator[tuple[Path, _Names]]:

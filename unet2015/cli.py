@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from tiling.signals import leave
 from unet2015.cli_predict import predict
 from unet2015.cli_train import train
 from unet2015.score_cli import score
-from weightmaps.cli import weights
+from weightmaps.cli import LEAST_MIB, weights
 
 __all__ = ["app", "main", "run"]
 
@@ -29,11 +30,20 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+# Address space that the smallest task of a verb takes with two threads, in MiB, measured.
+_SAMPLE, _SCORE, _TORCH, _TRAINING = 370, 580, 1050, 1600
+
 # The lines of `unet2015 --help`: typer would cut a docstring in the middle of a word.
-app.command("weights", short_help="Border weight maps of label images (Eq. 2).")(deferred(weights))
-app.command("train", short_help="Train the U-Net on a labelled stack.")(deferred(train))
-app.command("predict", short_help="Segment images of any size without seams.")(deferred(predict))
-app.command("score", short_help="Measure a segmentation against its truth.")(deferred(score))
+app.command("weights", short_help="Border weight maps of label images (Eq. 2).")(
+    deferred(weights, LEAST_MIB)
+)
+app.command("train", short_help="Train the U-Net on a labelled stack.")(deferred(train, _TRAINING))
+app.command("predict", short_help="Segment images of any size without seams.")(
+    deferred(predict, _TORCH)
+)
+app.command("score", short_help="Measure a segmentation against its truth.")(
+    deferred(score, _SCORE)
+)
 
 
 @app.command("info")
@@ -49,7 +59,7 @@ def info(
 
 
 @app.command("doctor", short_help="Is this machine ready, and what is wrong?")
-@deferred
+@functools.partial(deferred, least_mib=_TRAINING)
 def doctor() -> int:
     """Versions, device, codecs, free memory, one-tile timing, and what is wrong."""
     from unet2015.doctor import examine
@@ -58,7 +68,7 @@ def doctor() -> int:
 
 
 @app.command("export", short_help="Write a checkpoint as ONNX, bioimageio or pt2.")
-@deferred
+@functools.partial(deferred, least_mib=_TORCH)
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
     to: Annotated[Literal["onnx", "bioimageio", "pt2"], typer.Option("--to", help="format")],
@@ -100,7 +110,7 @@ def export(
 
 
 @app.command("import-caffe", short_help="Checkpoint of the authors' .caffemodel.")
-@deferred
+@functools.partial(deferred, least_mib=_TORCH)
 def import_caffe(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="the authors' .caffemodel")],
     out: Annotated[Path, typer.Option("--out", help="checkpoint to write")],
@@ -118,7 +128,7 @@ def import_caffe(
 
 
 @app.command("sample", short_help="Write the embedded, labelled sample.")
-@deferred
+@functools.partial(deferred, least_mib=_SAMPLE)
 def sample(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files")] = False,
@@ -131,7 +141,7 @@ def sample(
 
 
 @app.command("demo", short_help="Weights, training, prediction, report on the sample.")
-@deferred
+@functools.partial(deferred, least_mib=_TRAINING)
 def demo(
     out: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("demo"),
     overwrite: Annotated[

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from weightmaps.spec import WeightMapSpec
     from weightmaps.survey import Request
 
-__all__ = ["main", "weights"]
+__all__ = ["LEAST_MIB", "main", "weights"]
+
+LEAST_MIB = 480
+"""Address space that the smallest task takes with two threads, measured."""
 
 
 def weights(
@@ -272,7 +275,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
-app.command("weights")(deferred(weights))
+app.command("weights")(deferred(weights, LEAST_MIB))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

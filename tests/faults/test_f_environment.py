@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -294,3 +296,27 @@ raise SystemExit(main(sys.argv[1:]))
     assert done.code == 2
     assert "CVE-2026-24747" in done.err
     assert not (tmp_path / "o.tif").exists()
+
+
+@pytest.mark.parametrize("verb", ["weights", "train", "predict", "score", "sample", "export"])
+def test_f5_a_limit_in_which_no_library_can_be_loaded_is_told_at_once(
+    verb: str, tmp_path: Path
+) -> None:
+    words = {
+        "weights": ["l.tif", "--out", "w"],
+        "train": ["i.tif", "l.tif", "--out", "run"],
+        "predict": ["m.st", "i.tif", "--out", "o.tif"],
+        "score": ["p.tif", "l.tif"],
+        "sample": ["s"],
+        "export": ["m.st", "--to", "onnx", "--out", "m.onnx"],
+    }[verb]
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_AS, (300 << 20, 300 << 20))
+    done = subprocess.run(
+        [sys.executable, "-m", "unet2015", verb, *words],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, preexec_fn=limit,
+    )  # fmt: skip
+    assert done.returncode == 6
+    (line,) = done.stderr.splitlines()
+    assert "(ulimit -v) is 307200 kB" in line
+    assert "raise it" in line
+    assert not list(tmp_path.iterdir())
