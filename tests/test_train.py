@@ -197,19 +197,32 @@ def test_a_run_interrupted_and_resumed_is_the_uninterrupted_one(tmp_path, kind, 
     assert cut == whole
 
 
-def test_a_validation_cut_short_is_made_up_for(tmp_path, monkeypatch):
-    losses_of(TINY, tmp_path / "whole")
-    from unet2015 import validate
+@pytest.mark.parametrize("steps", [20, 24])
+@pytest.mark.parametrize("killed_at", ["", "log", "last"])
+def test_a_validation_cut_short_is_made_up_for(tmp_path, monkeypatch, steps, killed_at):
+    """Also where the run that makes up for it is killed before its files agree."""
+    recipe = replace(TINY, steps=steps)
+    losses_of(recipe, tmp_path / "whole")
+    from unet2015 import train, validate
 
     def stopped(*_args, **_options):
         raise KeyboardInterrupt
 
+    def killed(*_args, **_options):
+        raise SystemExit
+
     with monkeypatch.context() as patch:
         patch.setattr(validate, "measured", stopped)
         with pytest.raises(KeyboardInterrupt):
-            losses_of(TINY, tmp_path / "cut")
+            losses_of(recipe, tmp_path / "cut")
     assert checkpoints.load(tmp_path / "cut" / "last.safetensors").step == 20
-    losses_of(TINY, tmp_path / "cut", resume=True)
+    if killed_at:
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "_save_what_is_there", lambda *_: None)
+            patch.setattr(train, {"log": "write_log", "last": "save_run"}[killed_at], killed)
+            with pytest.raises(SystemExit):
+                losses_of(recipe, tmp_path / "cut", resume=True)
+    losses_of(recipe, tmp_path / "cut", resume=True)
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 

@@ -44,7 +44,8 @@ __all__ = [
 
 _LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 # What threads, the loader of modules and libdeflate say where they get no memory.
-_NO_ROOM = ("can't start new thread", "failed to map segment", "libdeflate_alloc_compressor")
+_NO_ROOM = ("can't start new thread", "failed to map segment", "libdeflate_alloc_compressor",
+            "could not create a primitive")  # fmt: skip
 
 
 def visible(text: str) -> str:

@@ -37,6 +37,7 @@ __all__ = [
 
 _DESCRIPTORS = 12
 _NAME_MAX = 255  # NAME_MAX of every file system in common use, in bytes
+_FEWER = "delete files there, or choose another folder"
 StrPath = str | bytes | os.PathLike[str]
 
 BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -81,6 +82,15 @@ def free_bytes(folder: Path) -> int | None:
     except (OSError, AttributeError):
         return None
     return found.f_bavail * found.f_frsize
+
+
+def _free_files(folder: Path) -> bool:
+    """Whether the disk takes another file; also True where it cannot tell."""
+    try:
+        found = os.statvfs(folder)
+    except (OSError, AttributeError):
+        return True
+    return found.f_files == 0 or found.f_favail > 0
 
 
 def fsync_folder(folder: Path) -> None:
@@ -174,6 +184,8 @@ def explained(error: OSError, target: Path, needed_bytes: int, bound: str = "at 
     need = f"{needed_bytes} bytes needed" if needed_bytes else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = free_bytes(target.parent)
+        if free and error.errno == errno.ENOSPC and not _free_files(target.parent):
+            return f"{reason} (no room for another file: its inodes are used up); {_FEWER}"
         need = f"{bound} {need}, " if need else ""
         reason += f" ({need}{'unknown' if free is None else free} bytes free)"
     elif error.errno == errno.EFBIG and need:

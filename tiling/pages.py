@@ -30,7 +30,7 @@ _PHOTOMETRIC = {0: "miniswhite", 1: "minisblack", 2: "rgb"}
 _REFUSED_PHOTOMETRIC = {3: "palette colours", 4: "a transparency mask", 5: "CMYK", 6: "YCbCr",
                         8: "CIELab", 32803: "a colour filter array"}  # fmt: skip
 _FORMATS: dict[int, Literal["u", "i", "f"]] = {1: "u", 2: "i", 3: "f"}
-REDUCED, MASK = 1, 4  # bits of NewSubfileType
+REDUCED, MASK, _DEPTH = 1, 4, 8  # bits of NewSubfileType
 _BITS = {"u": (1, 8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
 
 
@@ -110,10 +110,10 @@ def read_pages(
     Raises
     ------
     InputError
-        A page is refused, is a mask of another, or a "smaller" copy that is not smaller.
+        A page is refused, is a mask or depth map of another, or a "smaller" copy that is none.
     """
     pages, count = [read_page_layout(file, first, limits)], 1
-    told = not subfile(file, first) & (REDUCED | MASK)
+    told = not subfile(file, first) & (REDUCED | MASK | _DEPTH)
     for ifd in others:
         count += 1
         if not (told and _is_smaller_copy(file, ifd, pages[0].layout)):
@@ -128,6 +128,13 @@ def _is_smaller_copy(file: InputFile, ifd: Ifd, first: Layout) -> bool:
             file.path,
             "is the transparency mask of another page (NewSubfileType 4), which is not read; "
             "save the image without it",
+            page=ifd.page,
+        )
+    if kind & _DEPTH:
+        raise InputError(
+            file.path,
+            "is the depth map of another page (NewSubfileType 8), which is not read; save the "
+            "image without it",
             page=ifd.page,
         )
     if not kind & REDUCED:

@@ -14,6 +14,8 @@ _READABLE = "ask its owner for permission to read it"
 _WRITABLE = "choose a folder that you may write to"
 _ROOM = "free some space or choose another folder"
 _FAILING = "the disk may be failing"
+_OTHER = "choose another folder or disk"
+_OTHER_NAME = "its file system may not take such a name or size: choose another name, or disk"
 _FILES = "raise the limit (ulimit -n)"
 _STALE = "mount the network disk again"
 _NOT_MOUNTED = "mount it again"
@@ -37,6 +39,7 @@ _REMEDIES: dict[int | None, tuple[str, str]] = {
     errno.EIO: (f"{_FAILING}: {ANEW}", _FAILING),
     errno.ESTALE: (_STALE, _STALE), errno.ENOTCONN: (_NOT_MOUNTED, _NOT_MOUNTED),
     errno.ENODEV: (_UNPLUGGED, _UNPLUGGED),
+    errno.EINVAL: (ANEW, _OTHER_NAME), errno.EILSEQ: (ANEW, _OTHER_NAME),
     errno.EXDEV: (ANEW, _LAYER), errno.EBUSY: (ANEW, _MOUNTED),
 }  # fmt: skip
 
@@ -66,7 +69,7 @@ def of_writing(error: OSError) -> str:
     >>> of_writing(OSError(errno.EROFS, "Read-only file system"))
     'choose a folder that you may write to'
     """
-    return _REMEDIES.get(error.errno, ("", _FAILING))[1]
+    return _REMEDIES.get(error.errno, ("", _OTHER))[1]
 
 
 def tells_of_the_system(error: BaseException) -> bool:

@@ -43,7 +43,7 @@ __all__ = [
 SCALER = "scaler."  # prefix of the loss scaler's two numbers among the optimiser's tensors
 # What a checkpoint says of its run beside the weights, and how.
 _PROGRESS: dict[str, type | tuple[type, ...]] = {
-    "data": str, "held_out": str, "versions": dict, "best": (int, float),
+    "data": str, "held_out": str, "versions": dict, "best": (int, float), "measured": int,
     "constant_evaluations": int, "skipped": int,
 }  # fmt: skip
 
@@ -68,8 +68,8 @@ class Run:
         Mean energy of the last row of the log.
     log
         One row per `LOG_EVERY` steps and per validation.
-    best, measures
-        Smallest `wrong_pixels` so far; measures of the last validation.
+    best, measures, measured
+        Smallest `wrong_pixels` so far; measures of the last validation, and its step.
     example
         Foreground probability (H, W) of the first held-out slice at the last validation.
     warnings
@@ -93,6 +93,7 @@ class Run:
     log: Log = field(default_factory=Log)
     best: float = math.inf
     measures: dict[str, float] = field(default_factory=dict)
+    measured: int = 0
     example: NDArray[np.float32] | None = None
     warnings: list[str] = field(default_factory=list)
     constant_evaluations: int = 0
@@ -162,8 +163,8 @@ def _resume(run: Run, last: Path, *, resume: bool) -> None:
         )
     for name, value in run.averaged.items():
         value.copy_(state.averaged[name])
-    run.step, run.measures = state.step, dict(state.measures)
-    progress = state.provenance
+    run.step, run.measures, progress = state.step, dict(state.measures), state.provenance
+    run.measured = int(progress.get("measured", run.step if run.measures else 0))
     run.best = float(progress.get("best", math.inf))
     run.constant_evaluations = int(progress.get("constant_evaluations", 0))
     run.skipped = int(progress.get("skipped", 0))
@@ -271,6 +272,7 @@ def save_run(run: Run, name: str = LAST) -> None:
         "versions": versions(),
         "constant_evaluations": run.constant_evaluations,
         "skipped": run.skipped,
+        "measured": run.measured,
     }
     if run.validation is not None:
         provenance["held_out"] = run.validation.fingerprint

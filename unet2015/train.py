@@ -238,12 +238,18 @@ def _slices(run: Run, step: int) -> str:
 
 def _make_up(run: Run, validation: Stack | None) -> None:
     """Do what a stopped run still owed at the step it was saved at: validation, kept checkpoint."""
-    done = BEST_BY in run.log.rows.get(run.step, {}) and math.isfinite(run.best)
-    if run.step and validation is not None and run.ranks.first and _validates(run) and not done:
-        evaluate(run, validation)
+    owed = run.step > 0 and validation is not None and run.ranks.first and _validates(run)
+    measured = run.measured == run.step and math.isfinite(run.best)
+    if owed and validation is not None:
+        if not measured:
+            evaluate(run, validation)
+        elif BEST_BY not in run.log.rows.get(run.step, {}):
+            run.log.add(run.step, **run.measures)
         write_log(run)
     if run.step and _keeps(run) and not step_file(run).exists():
         keep_step(run)
+    if owed and not measured:
+        save_run(run)
 
 
 def _save_what_is_there(run: Run, losses: list[Tensor], stop: BaseException) -> None:

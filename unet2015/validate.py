@@ -173,7 +173,7 @@ def evaluate(run: Run, validation: Stack) -> None:
     probabilities = probabilities_of(net, validation, run.recipe)
     measures, notes = measured(probabilities, validation, run.recipe)
     with undisturbed():  # best, its file and the log say the same, also after a Ctrl-C
-        run.measures, run.example = measures, probabilities[0][1]
+        run.measures, run.measured, run.example = measures, run.step, probabilities[0][1]
         for note in notes:
             run.warn(note)
         run.constant_evaluations = run.constant_evaluations + 1 if is_constant(measures) else 0

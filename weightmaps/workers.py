@@ -210,5 +210,6 @@ def _end_with_parent() -> None:
 
     parent = parent_process()
     if parent is not None:
-        connection.wait([parent.sentinel])
+        with contextlib.suppress(OSError):  # it cannot be watched: then neither can we go on
+            connection.wait([parent.sentinel])
         os._exit(1)

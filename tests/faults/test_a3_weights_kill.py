@@ -1,13 +1,16 @@
 """A3 and its neighbours: the verb `weights` killed, starved, interrupted at each of its writes."""
 
 import contextlib
+import errno
 import io
+import multiprocessing
 import os
 import signal
 import struct
 import subprocess
 import sys
 import time
+import types
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from tiling.faults import MemoryFault
 from weightmaps.blocks import _blocks  # noqa: F401 - imported before any fork
 from weightmaps.cli import main
 from weightmaps.map_file import intact
-from weightmaps.workers import ordered_map
+from weightmaps.workers import _end_with_parent, ordered_map
 
 ROOT = Path(__file__).parents[2]
 STACKS = 5
@@ -412,3 +415,20 @@ def test_f9_a_closed_pipe_is_no_error(many, tmp_path):
         run.wait(timeout=60)
     assert (run.returncode, err) == (0, "")
     assert len(list((tmp_path / "w").glob("*.tif"))) == len(list(many.iterdir()))
+
+
+def test_f2_a_worker_that_cannot_watch_its_parent_ends(monkeypatch):
+    def fails(_sentinels):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    def leaves(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(
+        multiprocessing, "parent_process", lambda: types.SimpleNamespace(sentinel=9)
+    )
+    monkeypatch.setattr(multiprocessing.connection, "wait", fails)
+    monkeypatch.setattr(os, "_exit", leaves)
+    with pytest.raises(SystemExit) as caught:
+        _end_with_parent()
+    assert caught.value.code == 1

@@ -323,6 +323,11 @@ def test_b3_a_disk_that_fails_at_a_look_is_told_in_words(
         (errno.ESTALE, "mount the network disk again", "mount the network disk again", 5),
         (errno.ENOTCONN, "mount it again", "mount it again", 5),
         (errno.ENODEV, "was it unplugged?", "was it unplugged?", 5),
+        (errno.EINVAL, "copy it again", "choose another name, or disk", 1),
+        (errno.EILSEQ, "copy it again", "choose another name, or disk", 1),
+        (errno.EXDEV, "copy it again", "remove it, then run again with --resume", 1),
+        (errno.EBUSY, "copy it again", "choose another name", 1),
+        (errno.ERANGE, "copy it again", "choose another folder or disk", 1),
     ],
 )
 def test_b3_an_error_of_the_system_has_one_remedy_wherever_it_is_told(

@@ -167,6 +167,29 @@ def test_b1_b2_a_real_disk_of_two_megabytes(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 3
 
 
+NO_INODES = """
+import os, subprocess, sys
+from tiling.faults import WriteError
+from tiling.safe_write import write_bytes
+folder = sys.argv[1]
+options = "size=2m,nr_inodes=3"
+if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]).returncode:
+    sys.exit(77)
+for name in "ab":
+    open(os.path.join(folder, name), "wb").close()
+try:
+    write_bytes(os.path.join(folder, "c"), b"c")
+except WriteError as error:
+    print(error)
+"""
+
+
+def test_b1_a_disk_that_takes_no_more_files_is_not_said_to_lack_bytes(tmp_path: Path) -> None:
+    done = in_small_world(NO_INODES, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no room for another file: its inodes are used up); delete files there" in done.stdout
+
+
 def test_b2_an_output_larger_than_the_disk_is_refused_at_once(tmp_path: Path) -> None:
     assert WriteError.exit_code == 5
     with pytest.raises(WriteError, match=r"needs 1\d* bytes but \d+ bytes are free"):

@@ -568,6 +568,7 @@ def test_c14_smaller_copies_among_the_pages_are_no_slices(
         ({255: (3, 2)}, r"page 1: is said to be a smaller copy .*; save"),
         ({254: (4, 1), 256: (4, 9)}, r"page 1: is said to be a smaller copy .* 9 x 6 "),
         ({254: (4, 4)}, r"page 1: is the transparency mask of another page .*; save"),
+        ({254: (4, 8)}, r"page 1: is the depth map of another page .*; save"),
         ({254: (4, 5)}, r"page 1: is the transparency mask of another page .*; save"),
         ({254: (4, [1, 1])}, r"page 1: NewSubfileType has 2 values"),
     ],
