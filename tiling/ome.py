@@ -200,6 +200,19 @@ def first_pixels(text: str) -> tuple[dict[str, str], int] | None:
     return (attributes(inside[1]), inside.end()) if inside else None
 
 
+def number_type(text: str) -> str:
+    """The type of numbers that OME-XML names for its first image, as numpy calls it; or nothing.
+
+    Examples
+    --------
+    >>> number_type('<OME><Image><Pixels Type="float"/></Image></OME>'), number_type("<a/>")
+    ('float32', '')
+    """
+    found = first_pixels(spoken(text)) if is_ome(text) else None
+    told = found[0].get("Type") if found else None
+    return next((numpy for numpy, ome in _TYPES.items() if ome == told), "")
+
+
 def root_attributes(text: str) -> dict[str, str]:
     """Attributes of the `OME` element that a text begins with; {} where it begins otherwise.
 

@@ -23,7 +23,7 @@ from tiling.ifd import Ifd, Tag, below, integer, integers, texts
 from tiling.imagej import SIGNED, calibration
 from tiling.input_file import InputFile
 from tiling.layout import Layout
-from tiling.ome import attributes, ends_early
+from tiling.ome import attributes, ends_early, number_type
 from tiling.pages import MASK, REDUCED, subfile
 
 __all__ = ["Held", "doubts"]
@@ -103,7 +103,11 @@ def _description(file: InputFile, first: Ifd, held: Held) -> str:
                 file.path,
                 "has OME-XML that is cut off; export it again, or save its pages as a plain TIFF",
             )
-        found = _planned(text, held) or _calibrated(text, held.layout)
+        found = (
+            _planned(text, held)
+            or _calibrated(text, held.layout)
+            or _of_another_type(text, held.layout)
+        )
         if found:
             return found
     return ""
@@ -117,6 +121,17 @@ def _calibrated(text: str, layout: Layout) -> str:
         return ""
     words = ", ".join([f"cf {told[0]}", *(f"c{n} {c:g}" for n, c in enumerate(told[1]))])
     return f"is calibrated by ImageJ ({words}); its numbers are read as stored"
+
+
+def _of_another_type(text: str, layout: Layout) -> str:
+    """The doubt of OME-XML that names another type of numbers than the page's own tags."""
+    told, stored = number_type(text), layout.dtype.name
+    if told in ("", stored) or stored == "bool":
+        return ""
+    return (
+        f"has OME-XML that calls its numbers {told} where its tags say {stored}; they are read as "
+        "the tags say: compare with another program"
+    )
 
 
 def _is_cut(file: InputFile, tag: Tag, text: str) -> bool:

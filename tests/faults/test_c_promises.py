@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
+import tifffile
 from broken_tiff import tiff
 from test_c_images import described, images, order_of_pages, refused  # see conftest.py
 
@@ -303,3 +305,31 @@ def test_doubts_are_told_by_info_and_by_the_reader_of_stacks(tmp_path: Path) -> 
         f"{image}: calls 7 the number of missing pixels",
         f"{labels}: calls itself page 1 of 9",
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "doubted"),
+    [
+        ("float", "u4", "float32 where its tags say uint32"),
+        ("int16", "u2", "int16 where its tags say uint16"),
+        ("uint16", "u2", ""),
+        ("double", "f8", ""),
+        ("bit", "u1", ""),
+        ("no type", "u1", ""),
+    ],
+)
+@pytest.mark.parametrize("order", "<>")
+def test_c1_ome_xml_that_names_another_type_of_numbers(
+    tmp_path: Path, told: str, kind: str, doubted: str, order: Literal["<", ">"]
+) -> None:
+    text = f'<OME><Image><Pixels SizeX="8" SizeY="6" Type="{told}"/></Image></OME>'
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.ones((6, 8), order + kind), byteorder=order, metadata=None,
+        photometric="minisblack", description=text,
+    )  # fmt: skip
+    with open_tiff(tmp_path / "a.tif") as image:
+        if doubted:
+            (doubt,) = image.doubts
+            assert f"has OME-XML that calls its numbers {doubted}; they are read as" in doubt
+        else:
+            assert image.doubts == ()
