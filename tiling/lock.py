@@ -20,8 +20,8 @@ from tiling.process import lives, machine, start_time
 
 __all__ = ["OutputLock", "holding", "remove_dead_lock"]
 
-# Outputs held by `holding` in this thread; another thread starts with none, and is refused.
-_held_here: ContextVar[tuple[Path, ...]] = ContextVar("outputs held here", default=())
+# What `holding` holds in this thread; another thread starts with nothing, and is refused.
+_held_here: ContextVar[tuple[OutputLock, ...]] = ContextVar("outputs held here", default=())
 
 _SIGNED = re.compile(rb"unet2015 ([0-9]{1,19}) ([0-9]{1,19}) ([0-9a-f]{8})\n")
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
@@ -76,16 +76,16 @@ class OutputLock:
     def __init__(self, path: StrPath) -> None:
         self.target = real_target(path)
         self.path = beside(self.target, ".lock")
-        self._descriptor = -1
+        self.descriptor = -1
 
     @property
     def held(self) -> bool:
         """Whether this object holds the lock now."""
-        return self._descriptor >= 0
+        return self.descriptor >= 0
 
     def acquire(self) -> Self:
         """Take the lock at once or raise `LockedError`; returns itself."""
-        if self.target in _held_here.get():
+        if any(lock.target == self.target for lock in _held_here.get()):
             return self
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         while not self.held:
@@ -93,10 +93,12 @@ class OutputLock:
                 self._refuse_others()
                 descriptor = os.open(self.path, flags, 0o666)
             try:
+                if _held_already(descriptor):
+                    return self  # its folder has another name than when it was locked
                 self._take_or_tell(descriptor)
                 if not names(self.path, descriptor):
                     continue  # its former holder removed the file between our open and lock
-                self._descriptor, descriptor = descriptor, -1
+                self.descriptor, descriptor = descriptor, -1
                 self._sign()
             finally:
                 if descriptor >= 0:
@@ -109,8 +111,8 @@ class OutputLock:
         text = f"unet2015 {process} {start_time(process)} {machine()}\n"
         try:
             with writing(self.target):
-                os.ftruncate(self._descriptor, 0)
-                os.write(self._descriptor, text.encode("ascii"))
+                os.ftruncate(self.descriptor, 0)
+                os.write(self.descriptor, text.encode("ascii"))
         except BaseException:
             self.release()
             raise
@@ -140,7 +142,7 @@ class OutputLock:
 
     def release(self) -> None:
         """Give the lock back; does nothing when it is not held."""
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor, self.descriptor = self.descriptor, -1
         if descriptor < 0:
             return
         if sys.platform == "win32":
@@ -191,7 +193,7 @@ def holding(path: StrPath) -> Iterator[None]:
     ['.out.tif.lock']
     """
     with OutputLock(path) as lock:
-        token = _held_here.set((*_held_here.get(), lock.target))
+        token = _held_here.set((*_held_here.get(), lock))
         try:
             yield
         finally:
@@ -216,6 +218,12 @@ def remove_dead_lock(path: Path) -> bool:
         return True
     finally:
         _let_go(descriptor)
+
+
+def _held_already(descriptor: int) -> bool:
+    """Whether this is the very lock file of an output held in this thread."""
+    opened, held = os.fstat(descriptor), [lock for lock in _held_here.get() if lock.held]
+    return any(os.path.samestat(opened, os.fstat(lock.descriptor)) for lock in held)
 
 
 def _let_go(descriptor: int) -> None:

@@ -262,10 +262,14 @@ def _write_instances(
     except InputError as error:
         if error.path != os.fsdecode(classes):
             raise
-        remove(classes)
+        with writing(real_target(out)):
+            if isinstance(error.__cause__, OSError):  # it is out of reach, not damaged
+                raise error.__cause__ from error
+            remove(classes)
         reason = f"the classes found so far ({classes.name}) are damaged; run again"
         raise WriteError(os.fsdecode(out), reason) from error
-    remove(classes)
+    with writing(real_target(out)):
+        remove(classes)
     return summaries
 
 

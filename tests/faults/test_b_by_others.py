@@ -492,3 +492,42 @@ def test_b8_what_another_users_run_left_is_named(out: str, left: str, resume: bo
             found.value
         )
         assert there in list(Path(folder).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("moment", "how"),
+    [
+        ("_label", "file"),
+        ("_label", "gone"),
+        ("_label", "link"),
+        ("remove", "file"),
+        ("remove", "link"),
+    ],
+)
+@pytest.mark.parametrize("name", ["o.tif", "o.zarr"])
+def test_b8_a_folder_that_goes_while_objects_are_numbered(
+    model: Any, image: Path, monkeypatch: pytest.MonkeyPatch, how: str, moment: str, name: str
+) -> None:
+    folder, elsewhere = image.parent / "d", image.parent / "e"
+    folder.mkdir()
+    real = getattr(product, moment)
+
+    def meanwhile(*words: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        folder.rename(elsewhere)
+        if how == "file":
+            folder.write_bytes(FOREIGN)
+        elif how == "link":
+            folder.symlink_to(elsewhere)
+        return real(*words, **options)
+
+    monkeypatch.setattr(product, moment, meanwhile)
+    settings = Settings(output_tile=60, save="instances", device="cpu")
+    if how == "link":
+        predict_file(model, image, folder / name, settings)
+        assert os.listdir(elsewhere) == [name]
+        return
+    with pytest.raises(WriteError, match="its folder was moved or removed meanwhile"):
+        predict_file(model, image, folder / name, settings)
+    assert not folder.is_dir()
+    assert how != "file" or folder.read_bytes() == FOREIGN
