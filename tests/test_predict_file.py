@@ -160,6 +160,20 @@ def test_what_the_axes_do_not_say_is_asked(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("DAPI", "DAPI"), ("Alexa 488", "'Alexa 488'"), ("-x", "0"), ("488", "0"), ("", "0")],
+)
+def test_a_channel_is_named_as_a_shell_takes_it(tmp_path, name, word):
+    tifffile.imwrite(
+        tmp_path / "in.ome.tif", image_of(2, 50, 61), photometric="minisblack",
+        metadata={"axes": "CYX", "Channel": {"Name": [name, "other"]}},
+    )  # fmt: skip
+    with pytest.raises(InputError) as caught:
+        predict_file(model(1), tmp_path / "in.ome.tif", tmp_path / "out.tif", SMALL)
+    assert caught.value.reason.endswith(f"choose one with --channel {word}")
+
+
 def test_axes_that_do_not_end_in_rows_and_columns_are_asked(tmp_path):
     pixels = image_of(3, 50, 61)
     tifffile.imwrite(tmp_path / "in.tif", pixels, metadata={"axes": "ZXY"},

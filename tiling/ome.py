@@ -26,6 +26,7 @@ _TYPES = {
 }  # fmt: skip
 _UNITS = {"um": "", "nm": "nm", "mm": "mm", "cm": "cm", "m": "m", "inch": "in"}  # "": the default
 _MOST_CHANNELS = 1000
+_NO_CHARACTER = re.compile(r"&#[0-9]{20}")  # html would make a number of thousands of digits
 _NAME_CHAR = r"[^\s<>:/=!?\"'&;]"
 _PREFIX = re.compile(rf"(</?){_NAME_CHAR}++:(?=\w)")
 _ROOT_END = re.compile(r"</OME\s*+(?:>|\Z)")
@@ -278,7 +279,12 @@ def attributes(text: str) -> dict[str, str]:
     >>> attributes("SizeZ='3' x:SizeZ='4' Unit='n&#109;' Name='&mine;'")
     {'SizeZ': '3', 'x:SizeZ': '4', 'Unit': 'nm', 'Name': '&mine;'}
     """
-    return {name: html.unescape(a or b) for name, a, b in _ATTRIBUTE.findall(text)}
+    return {name: _resolved(a or b) for name, a, b in _ATTRIBUTE.findall(text)}
+
+
+def _resolved(text: str) -> str:
+    """Its character references resolved, but for numbers that no character can have."""
+    return html.unescape(text) if _NO_CHARACTER.search(text) is None else text
 
 
 def _escaped(text: str) -> str:
@@ -299,11 +305,11 @@ def channel_names(text: str, start: int) -> tuple[str, ...]:
         name = _NAME.search(element[1])
         if name is None or len(found) == _MOST_CHANNELS:
             return ()
-        found.append(html.unescape(name[1] or name[2] or ""))
+        found.append(_resolved(name[1] or name[2] or ""))
     return tuple(found)
 
 
 def history(text: str) -> str:
     """What made the file, as this module wrote it into OME-XML; "" where it did not."""
     found = _HISTORY.search(text)
-    return html.unescape(found[1]) if found else ""
+    return _resolved(found[1]) if found else ""

@@ -130,7 +130,7 @@ def _is_smaller_copy(file: InputFile, ifd: Ifd, first: Layout) -> bool:
             "save the image without it",
             page=ifd.page,
         )
-    if kind & _DEPTH:
+    if kind & _DEPTH and not kind & REDUCED:  # 9 is Aperio's picture of the whole slide
         raise InputError(
             file.path,
             "is the depth map of another page (NewSubfileType 8), which is not read; save the "

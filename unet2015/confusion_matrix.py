@@ -130,7 +130,7 @@ def confusion(
     if not 1 <= classes <= _MOST_CLASSES:
         raise ValueError(
             f"{classes} classes; a class map has 1 to {_MOST_CLASSES} (for instance labels use "
-            "ctc_seg or dsb_ap)"
+            "SEG or AP: ctc_seg, dsb_ap; --measure seg, --measure ap)"
         )
     for name, array in (("prediction", found), ("truth", true)):
         if array.dtype.kind not in "biu":

@@ -8,6 +8,7 @@ network takes together.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -208,6 +209,12 @@ def _leading(source: Any, path: str, axes: str) -> tuple[str, tuple[int, ...]]:
     return letters, lengths
 
 
+def _word(name: str) -> str:
+    """What to type for the first channel: its name as a shell takes it, or its number."""
+    odd = not name.isprintable() or name.startswith("-") or name.lstrip("+").isdigit()
+    return "0" if odd or not name else shlex.quote(name)
+
+
 def _misfit(source: Any, found: int, channels: int, letters: str) -> str:
     """Why the channels of the file are not those of the network, and what to do."""
     if found == 1 and letters == "I":
@@ -217,7 +224,7 @@ def _misfit(source: Any, found: int, channels: int, letters: str) -> str:
         )
     if channels == 1:
         names = source.meaning.channels
-        first = names[0] if len(set(names)) == len(names) == found else "0"
+        first = _word(names[0]) if len(set(names)) == len(names) == found else "0"
         named = f" ({', '.join(names[:8])})" if len(names) == found else ""
         planar = hasattr(source, "image") and source.image.planar
         slices = f", or add --axes {letters}ZYX if they are slices" if planar else ""

@@ -548,7 +548,9 @@ def test_c8_many_small_pages_are_checked_at_once_as_they_are_one_by_one(
     assert len(seen) > 4
 
 
-@pytest.mark.parametrize("tag", [{254: (4, 1)}, {254: (3, 1)}, {254: (4, 3)}, {255: (3, 2)}])
+@pytest.mark.parametrize(
+    "tag", [{254: (4, 1)}, {254: (3, 1)}, {254: (4, 3)}, {254: (4, 9)}, {255: (3, 2)}]
+)
 def test_c14_smaller_copies_among_the_pages_are_no_slices(
     tmp_path: Path, tag: dict[int, Any]
 ) -> None:

@@ -13,6 +13,7 @@ import tifffile
 from broken_tiff import tiff
 from test_c_images import described, images, order_of_pages, refused  # see conftest.py
 
+from tiling.ome import attributes
 from tiling.strict_tiff import open_tiff
 from unet2015.info import describe
 from unet2015.stack_files import read_stack_pair
@@ -333,3 +334,10 @@ def test_c1_ome_xml_that_names_another_type_of_numbers(
             assert f"has OME-XML that calls its numbers {doubted}; they are read as" in doubt
         else:
             assert image.doubts == ()
+
+
+def test_c1_a_character_reference_of_thousands_of_digits_is_no_character(tmp_path: Path) -> None:
+    many = "9" * 5000
+    (tmp_path / "a.tif").write_bytes(described(OME.format(f'Name="&#{many};" SizeZ="3"'), 3))
+    assert order_of_pages(tmp_path / "a.tif") == ("ZYX", [0, 1, 2])
+    assert attributes(f"A='&#{many};' B='&#65;'") == {"A": f"&#{many};", "B": "A"}
