@@ -190,8 +190,7 @@ def check_zarr_target(target: Path, *, overwrite: bool) -> None:
     WriteError
         The target exists without `overwrite`, is no Zarr v3 folder, or has no folder to be in.
     """
-    if not target.parent.is_dir():
-        raise WriteError(target, f"folder {target.parent} does not exist; create it first")
+    _refuse_no_folder(target)
     if not os.path.lexists(target):
         return
     if not overwrite:
@@ -272,8 +271,7 @@ def _remove_dead_locks(directory: Path) -> list[Path]:
 def _checked_target(path: StrPath, *, overwrite: bool) -> Path:
     """Real target of `path`, in an existing folder, absent or an ordinary file we may replace."""
     target = real_target(path)
-    if not target.parent.is_dir():
-        raise WriteError(path, f"folder {target.parent} does not exist; create it first")
+    _refuse_no_folder(target)
     try:
         mode = target.lstat().st_mode
     except FileNotFoundError:
@@ -286,6 +284,15 @@ def _checked_target(path: StrPath, *, overwrite: bool) -> Path:
         raise WriteError(path, "already exists; use --overwrite to replace it, or another name")
     _refuse_mounted(target)
     return target
+
+
+def _refuse_no_folder(target: Path) -> None:
+    """Refuse a place in no folder, or below a file."""
+    folder = target.parent
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise WriteError(target, f"{folder} is no folder; choose another place")
+    if not folder.is_dir():
+        raise WriteError(target, f"folder {folder} does not exist; create it first")
 
 
 def _refuse_mounted(target: Path) -> None:

@@ -155,8 +155,10 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 def foreign(first_bytes: bytes) -> str | None:
     """What a file is, when its first bytes tell that it is another kind of file."""
-    if not first_bytes.strip(b"\0"):
+    if not first_bytes:
         return "an empty file; was the copy or download complete?"
+    if not first_bytes.strip(b"\0"):
+        return "zeros where its header should be; was the disk cut off, the download complete?"
     if first_bytes[257:262] == b"ustar":
         return _TORCH
     for magic, sentence in _FOREIGN:

@@ -239,10 +239,12 @@ def test_b4_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(WriteError, match="does not exist; create it"):
         check_output(tmp_path / "nowhere" / "x.tif")
-    with pytest.raises(WriteError, match="does not exist"):
+    with pytest.raises(WriteError, match="file is no folder; choose another place"):
         check_output(tmp_path / "file" / "x.tif")
-    with pytest.raises(WriteError, match="does not exist"), publish(tmp_path / "file" / "x.tif"):
+    with pytest.raises(WriteError, match="is no folder"), publish(tmp_path / "file" / "x.tif"):
         pass
+    with pytest.raises(WriteError, match="file is no folder"):
+        check_output(tmp_path / "file" / "x.zarr")
 
 
 READ_ONLY_DISK = """
