@@ -226,6 +226,36 @@ def test_a_validation_cut_short_is_made_up_for(tmp_path, monkeypatch, steps, kil
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("how", ["moved", "another run", "link"])
+def test_b8_a_run_whose_folder_went_writes_into_no_other(tmp_path, how):
+    """Its lock went with the folder, so that another run may hold the name."""
+    recipe, out = replace(TINY, steps=6, checkpoint_every=2), tmp_path / "run"
+    losses_of(recipe, tmp_path / "whole")
+    there = {}
+
+    def gone(run):
+        if run.step != 3:
+            return
+        out.rename(tmp_path / "old")
+        if how == "another run":
+            losses_of(replace(recipe, seed=7), out)
+            there.update(files(out))
+        elif how == "link":
+            out.symlink_to(tmp_path / "old")
+
+    if how == "link":
+        losses_of(recipe, out, on_step=gone)
+        assert files(out) == files(tmp_path / "whole")
+        return
+    with pytest.raises(WriteError, match="was moved, removed or replaced meanwhile") as caught:
+        losses_of(recipe, out, on_step=gone)
+    assert not getattr(caught.value, "__notes__", [])
+    assert out.exists() == (how == "another run")
+    assert not there or files(out) == there
+    losses_of(recipe, tmp_path / "old", resume=True)
+    assert files(tmp_path / "old") == files(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("moment", ["best", "step", "validation"])
 def test_a_run_stopped_while_it_saves_leaves_every_file_in_the_end(tmp_path, monkeypatch, moment):
     recipe = replace(TINY, steps=6, validate_every=2, checkpoint_every=3, keep_every=2)

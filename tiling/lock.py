@@ -18,7 +18,7 @@ from tiling.disk import StrPath, beside, names, real_target, writing
 from tiling.faults import LockedError, WriteError
 from tiling.process import lives, machine, start_time
 
-__all__ = ["OutputLock", "holding", "remove_dead_lock"]
+__all__ = ["OutputLock", "check_held", "holding", "remove_dead_lock"]
 
 # What `holding` holds in this thread; another thread starts with nothing, and is refused.
 _held_here: ContextVar[tuple[OutputLock, ...]] = ContextVar("outputs held here", default=())
@@ -131,6 +131,8 @@ class OutputLock:
             _take(descriptor)
         except OSError as error:
             if error.errno not in _HELD:
+                with contextlib.suppress(OSError):  # nobody can hold it there, neither can it stay
+                    os.unlink(self.path)  # noqa: PTH108
                 raise WriteError(
                     self.target,
                     f"its file system cannot lock files ({error.strerror}); use a local disk",
@@ -198,6 +200,33 @@ def holding(path: StrPath) -> Iterator[None]:
             yield
         finally:
             _held_here.reset(token)
+
+
+def check_held(path: StrPath) -> None:
+    """Refuse to go on where an output that `holding` holds lies elsewhere by now.
+
+    Parameters
+    ----------
+    path
+        The output, as `holding` was given it; of one that is not held nothing is said.
+
+    Raises
+    ------
+    WriteError
+        Its folder was moved, removed or replaced: what bears the name may be another run's.
+
+    Examples
+    --------
+    >>> check_held("nobody holds this")
+    """
+    target = real_target(path)
+    for lock in _held_here.get():
+        if lock.target == target and not names(lock.path, lock.descriptor):
+            raise WriteError(
+                target.parent,
+                "was moved, removed or replaced meanwhile; what was written lies in the folder "
+                "that was here: go on there, or run again",
+            )
 
 
 def remove_dead_lock(path: Path) -> bool:

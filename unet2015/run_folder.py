@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tiling.faults import Fault, InputError, ModelFileError, NumericsError, UsageFault
 from tiling.input_file import as_input_error
+from tiling.lock import check_held
 from tiling.safe_write import remove_stale_beside, write_text
 from unet2015 import checkpoint as checkpoints
 from unet2015.data import Stack
@@ -260,13 +261,11 @@ def save_run(run: Run, name: str = LAST) -> None:
     """
     if not run.ranks.first:
         return
+    check_held(run.out / "run")
     state = optimiser_tensors(run.optimiser, run.net)
     if run.scaler.is_enabled():
-        state |= {
-            f"{SCALER}{k}": torch.tensor(v)
-            for k, v in run.scaler.state_dict().items()
-            if k in ("scale", "_growth_tracker")
-        }
+        said = run.scaler.state_dict()
+        state |= {f"{SCALER}{k}": torch.tensor(said[k]) for k in ("scale", "_growth_tracker")}
     provenance: dict[str, Any] = {
         "data": run.stack.fingerprint,
         "versions": versions(),
@@ -307,6 +306,7 @@ def kept(run: Run) -> str:
 def write_log(run: Run) -> None:
     """Write `log.csv`."""
     if run.ranks.first:
+        check_held(run.out / "run")
         write_text(run.out / "log.csv", run.log.to_csv(), overwrite=True)
 
 

@@ -18,7 +18,7 @@ import tifffile
 
 from tests.faults.killing import MAKE_MODEL, content, hidden
 from tests.faults.warm import Warm
-from tiling import open_sink, open_source, renaming, zarr_sink
+from tiling import lock, open_sink, open_source, renaming, zarr_sink
 from tiling.command import finish
 from tiling.disk import explained, remove_folder
 from tiling.faults import InputError, WriteError
@@ -531,3 +531,15 @@ def test_b8_a_folder_that_goes_while_objects_are_numbered(
         predict_file(model, image, folder / name, settings)
     assert not folder.is_dir()
     assert how != "file" or folder.read_bytes() == FOREIGN
+
+
+def test_b8_a_file_system_without_locks_keeps_no_lock_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(_descriptor: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock, "_take", refuses)
+    with pytest.raises(WriteError, match="its file system cannot lock files"):
+        write(tmp_path / "o.tif")
+    assert list(tmp_path.iterdir()) == []
