@@ -98,3 +98,12 @@ def test_the_commands_in_the_report_can_be_pasted(tmp_path, monkeypatch):
         ["unet2015", verb] for verb in ("sample", "weights", "train", "predict")
     ]
     assert all(str(run) in " ".join(word for word in line if " " in word) for line in words)
+
+
+def test_a_short_demo_comes_to_its_end(tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--steps", "2", "--device", "cpu"]) == 0
+    assert (out / "report.html").stat().st_size > 100_000
+    assert (out / "run" / "last.safetensors").is_file()
+    assert str(out / "report.html") in capsys.readouterr().out
+    assert [path.name for path in out.rglob(".*")] == []

@@ -15,6 +15,7 @@ import torch
 
 from tests.tiny_run import TINY, tiny_training
 from tiling.faults import InputError, LockedError, ModelFileError, UsageFault, WriteError
+from tiling.lock import check_held, holding
 from tiling.safe_write import OutputLock
 from unet2015 import checkpoint as checkpoints
 from unet2015 import step as steps
@@ -480,3 +481,11 @@ def test_the_constant_solution_is_called_out_after_three_evaluations(tmp_path):
     assert "predicted the same class everywhere for 3 evaluations" in run.warnings[1]
     assert "learning rate is 0" in run.warnings[0]
     assert math.isclose(run.loss, math.log(2), rel_tol=1e-5)
+
+
+def test_b8_a_folder_held_twice_is_looked_after_once(tmp_path):
+    with holding(tmp_path / "run"), holding(tmp_path / "run"):
+        check_held(tmp_path / "run")
+        (tmp_path / ".run.lock").rename(tmp_path / "elsewhere")
+        with pytest.raises(WriteError, match="was moved, removed or replaced"):
+            check_held(tmp_path / "run")

@@ -221,7 +221,7 @@ def check_held(path: StrPath) -> None:
     """
     target = real_target(path)
     for lock in _held_here.get():
-        if lock.target == target and not names(lock.path, lock.descriptor):
+        if lock.target == target and lock.held and not names(lock.path, lock.descriptor):
             raise WriteError(
                 target.parent,
                 "was moved, removed or replaced meanwhile; what was written lies in the folder "
