@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tiling.faults import UsageFault, WriteError
-from tiling.remedies import of_writing
+from tiling.remedies import FEWER_FILES, of_writing
 
 __all__ = [
     "BINARY",
@@ -37,7 +37,6 @@ __all__ = [
 
 _DESCRIPTORS = 12
 _NAME_MAX = 255  # NAME_MAX of every file system in common use, in bytes
-_FEWER = "delete files there, or choose another folder"
 StrPath = str | bytes | os.PathLike[str]
 
 BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -77,20 +76,22 @@ def beside(target: Path, ending: str) -> Path:
 
 def free_bytes(folder: Path) -> int | None:
     """Bytes an ordinary user may still write in `folder`; None where the system cannot tell."""
+    found = _disk(folder)
+    return found and found.f_bavail * found.f_frsize
+
+
+def _lacks_inodes(folder: Path) -> bool:
+    """Whether a disk with free bytes takes no other file."""
+    found = _disk(folder)
+    return found is not None and found.f_bavail > 0 and found.f_favail == 0 < found.f_files
+
+
+def _disk(folder: Path) -> os.statvfs_result | None:
+    """What the system says of the disk of `folder`, if it can."""
     try:
-        found = os.statvfs(folder)
+        return os.statvfs(folder)
     except (OSError, AttributeError):
         return None
-    return found.f_bavail * found.f_frsize
-
-
-def _free_files(folder: Path) -> bool:
-    """Whether the disk takes another file; also True where it cannot tell."""
-    try:
-        found = os.statvfs(folder)
-    except (OSError, AttributeError):
-        return True
-    return found.f_files == 0 or found.f_favail > 0
 
 
 def fsync_folder(folder: Path) -> None:
@@ -183,9 +184,9 @@ def explained(error: OSError, target: Path, needed_bytes: int, bound: str = "at 
         return f"{reason}; {what}: have it removed, or use another name"
     need = f"{needed_bytes} bytes needed" if needed_bytes else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno == errno.ENOSPC and _lacks_inodes(target.parent):
+            return f"{reason} (no room for another file: its inodes are used up); {FEWER_FILES}"
         free = free_bytes(target.parent)
-        if free and error.errno == errno.ENOSPC and not _free_files(target.parent):
-            return f"{reason} (no room for another file: its inodes are used up); {_FEWER}"
         need = f"{bound} {need}, " if need else ""
         reason += f" ({need}{'unknown' if free is None else free} bytes free)"
     elif error.errno == errno.EFBIG and need:

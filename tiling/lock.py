@@ -195,7 +195,8 @@ def holding(path: StrPath) -> Iterator[None]:
     ['.out.tif.lock']
     """
     with OutputLock(path) as lock:
-        token = _held_here.set((*_held_here.get(), lock))
+        mine = (lock,) if lock.held else ()  # else it is part of one that is there already
+        token = _held_here.set((*_held_here.get(), *mine))
         try:
             yield
         finally:
@@ -221,7 +222,7 @@ def check_held(path: StrPath) -> None:
     """
     target = real_target(path)
     for lock in _held_here.get():
-        if lock.target == target and lock.held and not names(lock.path, lock.descriptor):
+        if lock.target == target and not names(lock.path, lock.descriptor):
             raise WriteError(
                 target.parent,
                 "was moved, removed or replaced meanwhile; what was written lies in the folder "
@@ -251,8 +252,8 @@ def remove_dead_lock(path: Path) -> bool:
 
 def _held_already(descriptor: int) -> bool:
     """Whether this is the very lock file of an output held in this thread."""
-    opened, held = os.fstat(descriptor), [lock for lock in _held_here.get() if lock.held]
-    return any(os.path.samestat(opened, os.fstat(lock.descriptor)) for lock in held)
+    opened = os.fstat(descriptor)
+    return any(os.path.samestat(opened, os.fstat(lock.descriptor)) for lock in _held_here.get())
 
 
 def _let_go(descriptor: int) -> None:

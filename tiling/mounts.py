@@ -32,8 +32,8 @@ def is_mounted(path: Path, table: Path = _TABLE) -> bool:
     except OSError:
         return False
     wanted = os.fsencode(path)
-    places = (line.split(b" ")[4:5] for line in lines)  # man 5 proc_pid_mountinfo
-    return any(_unescaped(place) == wanted for found in places for place in found)
+    mounts = (line.split(b" ") for line in lines)  # man 5 proc_pid_mountinfo: the fifth word
+    return any(len(words) > 4 and _unescaped(words[4]) == wanted for words in mounts)
 
 
 def _unescaped(place: bytes) -> bytes:

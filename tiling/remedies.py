@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["ANEW", "of_reading", "of_writing", "tells_of_the_system"]
+__all__ = ["ANEW", "FEWER_FILES", "of_reading", "of_writing", "tells_of_the_system"]
 
 ANEW = "copy it again from where it came, or save it anew"
 """What to do with a file that is damaged."""
+FEWER_FILES = "delete files there, or choose another folder"
+"""What to do where a disk has room for bytes but for no other file."""
 
 _NAME = "check the name"
 _READABLE = "ask its owner for permission to read it"

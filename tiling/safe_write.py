@@ -190,14 +190,14 @@ def check_zarr_target(target: Path, *, overwrite: bool) -> None:
     WriteError
         The target exists without `overwrite`, is no Zarr v3 folder, or has no folder to be in.
     """
-    _refuse_no_folder(target)
+    _refuse_no_folder(target, target.parent)
     if not os.path.lexists(target):
         return
     if not overwrite:
         raise WriteError(target, "already exists; use --overwrite to replace it, or another name")
     if not (target / "zarr.json").is_file():
         raise WriteError(target, "is not a Zarr v3 folder and is not replaced; use another name")
-    _refuse_mounted(target)
+    _refuse_mounted(target, target)
 
 
 def remove_stale(folder: StrPath) -> list[Path]:
@@ -271,7 +271,7 @@ def _remove_dead_locks(directory: Path) -> list[Path]:
 def _checked_target(path: StrPath, *, overwrite: bool) -> Path:
     """Real target of `path`, in an existing folder, absent or an ordinary file we may replace."""
     target = real_target(path)
-    _refuse_no_folder(target)
+    _refuse_no_folder(path, target.parent)
     try:
         mode = target.lstat().st_mode
     except FileNotFoundError:
@@ -282,24 +282,24 @@ def _checked_target(path: StrPath, *, overwrite: bool) -> Path:
         raise WriteError(path, "is a folder, pipe or device, not a file; choose another name")
     if not overwrite:
         raise WriteError(path, "already exists; use --overwrite to replace it, or another name")
-    _refuse_mounted(target)
+    _refuse_mounted(path, target)
     return target
 
 
-def _refuse_no_folder(target: Path) -> None:
+def _refuse_no_folder(path: StrPath, folder: Path) -> None:
     """Refuse a place in no folder, or below a file."""
-    folder = target.parent
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise WriteError(target, f"{folder} is no folder; choose another place")
-    if not folder.is_dir():
-        raise WriteError(target, f"folder {folder} does not exist; create it first")
+    if folder.is_dir():
+        return
+    if os.path.lexists(folder):
+        raise WriteError(path, f"{folder} is no folder; choose another place")
+    raise WriteError(path, f"folder {folder} does not exist; create it first")
 
 
-def _refuse_mounted(target: Path) -> None:
+def _refuse_mounted(path: StrPath, target: Path) -> None:
     """Refuse a place that no rename can give to another file."""
     if is_mounted(target):
         raise WriteError(
-            target,
+            path,
             "is mounted by itself, into a container perhaps, and cannot be replaced in one step; "
             "mount its folder instead, or use another name",
         )

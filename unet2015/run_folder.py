@@ -28,7 +28,7 @@ from unet2015.optimiser import optimiser_tensors, restore_optimiser
 from unet2015.provenance import versions
 from unet2015.ranks import Ranks
 from unet2015.recipe import Recipe
-from unet2015.run_names import BEST, LAST, WRITTEN, early_checkpoints, held, refuse_a_run
+from unet2015.run_names import BEST, LAST, LOCKED, WRITTEN, early_checkpoints, held, refuse_a_run
 from unet2015.training_log import Log
 
 __all__ = [
@@ -261,7 +261,7 @@ def save_run(run: Run, name: str = LAST) -> None:
     """
     if not run.ranks.first:
         return
-    check_held(run.out / "run")
+    check_held(run.out / LOCKED)
     state = optimiser_tensors(run.optimiser, run.net)
     if run.scaler.is_enabled():
         said = run.scaler.state_dict()
@@ -306,7 +306,7 @@ def kept(run: Run) -> str:
 def write_log(run: Run) -> None:
     """Write `log.csv`."""
     if run.ranks.first:
-        check_held(run.out / "run")
+        check_held(run.out / LOCKED)
         write_text(run.out / "log.csv", run.log.to_csv(), overwrite=True)
 
 

@@ -15,6 +15,7 @@ from tiling.safe_write import check_output
 __all__ = [
     "BEST",
     "LAST",
+    "LOCKED",
     "WRITTEN",
     "check_folder",
     "early_checkpoints",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 LAST, BEST = "last.safetensors", "best.safetensors"
+LOCKED = "run"  # the name whose lock holds the folder
 # What a run writes under names that are known beforehand.
 WRITTEN = (LAST, BEST, "recipe.json", "log.csv", "report.html", "scores.json")
 
@@ -43,7 +45,7 @@ def held(out: Path) -> Iterator[None]:
     except OSError as error:
         reason = f"cannot be made a folder ({error.strerror}); {of_writing(error)}"
         raise WriteError(out, reason) from error
-    with holding(out / "run"):
+    with holding(out / LOCKED):
         yield
 
 

@@ -238,17 +238,18 @@ def _slices(run: Run, step: int) -> str:
 
 def _make_up(run: Run, validation: Stack | None) -> None:
     """Do what a stopped run still owed at the step it was saved at: validation, kept checkpoint."""
-    owed = run.step > 0 and validation is not None and run.ranks.first and _validates(run)
+    due = validation if run.step and run.ranks.first and _validates(run) else None
     measured = run.measured == run.step and math.isfinite(run.best)
-    if owed and validation is not None:
-        if not measured:
-            evaluate(run, validation)
-        elif BEST_BY not in run.log.rows.get(run.step, {}):
+    logged = BEST_BY in run.log.rows.get(run.step, {})
+    if due is not None and not (measured and logged):
+        if measured:
             run.log.add(run.step, **run.measures)
+        else:
+            evaluate(run, due)
         write_log(run)
     if run.step and _keeps(run) and not step_file(run).exists():
         keep_step(run)
-    if owed and not measured:
+    if due is not None and not measured:
         save_run(run)
 
 
