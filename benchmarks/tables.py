@@ -21,6 +21,7 @@ import argparse
 import ast
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def plain_tables(found: dict[str, Any], before: str = "") -> list[dict[str, Any]
         elif isinstance(value, dict) and any(_records(v) or _nested(v) for v in value.values()):
             tables += plain_tables(value, f"{before}{words(name)}: ")
         elif isinstance(value, dict) and _records(list(value.values())):
-            tables.append(of_records(caption, [{"": k} | flat(v) for k, v in value.items()]))
+            tables.append(of_records(caption, [{"": k} | flat(v) for k, v in innermost(value)]))
         elif isinstance(value, dict):
             tables.append(of_records(caption, [{"": k, words(name): v} for k, v in value.items()]))
         elif value is not None:
@@ -147,6 +148,15 @@ def _nested(value: Any) -> bool:
     return isinstance(value, dict) and any(_records(v) for v in value.values())
 
 
+def innermost(records: dict[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give records by name; of those that hold nothing but records, these as "outer: inner"."""
+    for name, record in records.items():
+        if _records(list(record.values())):
+            yield from innermost(record, f"{before}{words(name)}: ")
+        else:
+            yield before + words(name), record
+
+
 def flat(record: dict[str, Any], before: str = "") -> dict[str, Any]:
     """Return a record whose nested records are columns of their own, "outer: inner"."""
     found: dict[str, Any] = {}
@@ -164,12 +174,20 @@ def words(name: str) -> str:
 
 
 def markdown(columns: list[str], rows: list[list[Any]]) -> str:
-    """Return a table; numbers are short and to the right."""
+    """Return a table; numbers are short and to the right, bytes are told in MB."""
+    for k, name in enumerate(columns):
+        if name.endswith("bytes"):
+            columns = [*columns[:k], f"{name[:-5]}MB", *columns[k + 1 :]]
+            rows = [[*row[:k], _megabytes(row[k]), *row[k + 1 :]] for row in rows]
     lines = [[words(str(c)) for c in columns], *([cell(v) for v in row] for row in rows)]
     number = [bool(rows) and all(_is_number(row[k]) for row in rows) for k in range(len(columns))]
     rule = ["---:" if right else "---" for right in number]
     text = [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]
     return "\n".join(text) + "\n"
+
+
+def _megabytes(value: Any) -> Any:
+    return value / 1e6 if isinstance(value, int | float) else value
 
 
 def _is_number(value: Any) -> bool:

@@ -37,6 +37,26 @@ def test_records_and_groups_of_values_become_tables(tmp_path):
         assert line in text.splitlines(), line
 
 
+def test_records_within_records_become_rows_not_columns():
+    nested = {
+        "a": {"6 images": {"v_info": {"best": 1, "at": 2}, "iou": {"best": 3}}},
+        "b": {"n": 4},
+    }
+    (table,) = tables.plain_tables({"cells": nested})
+    assert table["columns"] == ["", "best", "at", "n"]
+    assert table["rows"] == [
+        ["a: 6 images: v info", 1, 2, ""], ["a: 6 images: iou", 3, "", ""], ["b", "", "", 4],
+    ]  # fmt: skip
+
+
+def test_bytes_are_told_in_megabytes():
+    rows = [["ours", 2_437_038_080, 3], ["theirs", None, 4]]
+    text = tables.markdown(["row", "peak_bytes", "ms"], rows)
+    assert text.splitlines() == [
+        "| row | peak MB | ms |", "| --- | ---: | ---: |", "| ours | 2437 | 3 |", "| theirs |  | 4 |",
+    ]  # fmt: skip
+
+
 def test_older_names_of_the_processor_are_known():
     for found in ({"machine": {"cpu": "a"}}, {"machine": "a"}, {"machine": {"processor": "a"}}):
         assert tables.machine_line(found) == "a"
