@@ -53,7 +53,8 @@ def test_bytes_are_told_in_megabytes():
     rows = [["ours", 2_437_038_080, 3], ["theirs", None, 4]]
     text = tables.markdown(["row", "peak_bytes", "ms"], rows)
     assert text.splitlines() == [
-        "| row | peak MB | ms |", "| --- | ---: | ---: |", "| ours | 2437 | 3 |", "| theirs |  | 4 |",
+        "| row | peak MB | ms |", "| --- | ---: | ---: |",
+        "| ours | 2437 | 3 |", "| theirs |  | 4 |",
     ]  # fmt: skip
 
 
