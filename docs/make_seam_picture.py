@@ -47,7 +47,7 @@ def main() -> int:
         sys.stderr.write(f"{options.demo}: no run/best.safetensors or large.tif; run the demo\n")
         return 2
     state = load(checkpoint)
-    net, image = build_network(state, use_averaged=bool(state.averaged)), read_stack(images[0])[0]
+    net, image = build_network(state), read_stack(images[0])[0]
     whole = predict_array(net, image, output=covering_output(net, image.shape))[1]
     drawn = {step: tiled(net, image, step) for step in ("paper", "exact")}
     figure = draw(net, image, whole, drawn)

@@ -128,10 +128,13 @@ def test_built_network_computes_what_the_saved_one_did(tmp_path):
     assert torch.equal(checkpoint.weights["score.weight"], net.score.weight)
 
 
-def test_averaged_weights_are_used_when_asked():
+def test_averaged_weights_are_used_unless_others_are_asked_for():
     checkpoint = tiny()
     net = build_network(checkpoint, use_averaged=True)
     assert torch.equal(net.score.weight, checkpoint.weights["score.weight"] * 0.5)
+    assert torch.equal(build_network(checkpoint).score.weight, net.score.weight)  # as predict does
+    last = build_network(checkpoint, use_averaged=False)
+    assert torch.equal(last.score.weight, checkpoint.weights["score.weight"])
     with pytest.raises(ValueError, match="holds no averaged weights"):
         build_network(dataclasses.replace(checkpoint, averaged={}), use_averaged=True)
 

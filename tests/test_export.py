@@ -217,7 +217,7 @@ def test_the_type_of_the_images_goes_with_the_zoo_only(tmp_path, monkeypatch, ca
     monkeypatch.setattr("unet2015.export.export_bioimageio", lambda *_, **k: given.update(k))
     words = ["export", f"{tmp_path}/a.safetensors", "--out", f"{tmp_path}/a", "--input-dtype"]
     assert cli.main([*words, "uint16", "--to", "bioimageio"]) == 0
-    assert given == {"input_dtype": "uint16", "use_averaged": True, "overwrite": False}
+    assert given == {"input_dtype": "uint16", "overwrite": False}
     assert cli.main([*words, "uint16", "--to", "onnx"]) == 2
     assert "it goes with --to bioimageio only" in capsys.readouterr().err
 

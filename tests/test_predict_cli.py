@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from scipy import ndimage
 from tiling import open_source
 from tiling.safe_write import OutputLock
 from unet2015 import tensor_file
-from unet2015.checkpoint import Checkpoint, describe_network, save
+from unet2015.checkpoint import Checkpoint, build_network, describe_network, load, save
 from unet2015.cli import main
 from unet2015.cli_predict import load_model
 from unet2015.net import UNet, init_paper_weights
+from unet2015.predict import predict_array
 from unet2015.predict_job import Job
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +61,20 @@ def test_one_image(here, capsys):
     assert predict("a.tif", "--out", "p.tif") == 5
     assert "already exists; use --overwrite" in capsys.readouterr().err
     assert predict("a.tif", "--out", "p.tif", "--overwrite", "--precision", "auto") == 0
+
+
+def test_python_computes_what_the_command_does(here):
+    state = load("net.safetensors")
+    averaged = {name: 1.5 * tensor for name, tensor in state.weights.items()}
+    state = replace(state, averaged=averaged, preprocessing={"scale": "percentile:10:60"})
+    save("net.safetensors", state, overwrite=True)
+    assert predict("a.tif", "--out", "p.tif", "--class", "all", "--dtype", "float32") == 0
+    image = tifffile.imread("a.tif")
+    ours = predict_array(build_network(load("net.safetensors")), image)
+    assert np.array_equal(ours, tifffile.imread("p.tif"))
+    other = predict_array(build_network(state, use_averaged=False), image)
+    assert np.abs(other - ours).max() > 0.01
+    assert np.abs(predict_array(build_network(state), image, scale="none") - ours).max() > 0.01
 
 
 def test_what_a_file_says_of_missing_pixels_is_told(here, capsys):
@@ -184,6 +200,7 @@ def at_tile(monkeypatch):
 CHILD = """
 import os, signal, sys
 from unet2015.cli import main
+from unet2015.predict import predict_array
 from unet2015.predict_job import Job
 made, left = Job.function, int(sys.argv[1])
 def function(job, scale):

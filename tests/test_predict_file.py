@@ -337,6 +337,18 @@ class Stopping:
             self.what()
 
 
+def test_a_resumed_run_calls_no_image_constant_of_which_it_saw_a_part(tmp_path):
+    pixels = image_of(1, 400, 90)
+    pixels[..., 60:, :] = 0
+    tifffile.imwrite(tmp_path / "in.tif", pixels)
+    wanted, told = (model(), tmp_path / "in.tif", tmp_path / "out.tif", SMALL), []
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(*wanted, progress=Stopping(30))
+    (summary,) = predict_file(*wanted, resume=True, say=told.append)
+    assert summary.rows_kept > 200
+    assert told == []
+
+
 @pytest.mark.parametrize("save", ["probability", "instances"])
 @pytest.mark.parametrize("after", [1, 7, 14, 23])
 def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, save, after):

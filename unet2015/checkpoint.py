@@ -190,15 +190,18 @@ def load(path: _Path, digest: hashlib._Hash | None = None) -> Checkpoint:
     return checkpoint
 
 
-def build_network(checkpoint: Checkpoint, *, use_averaged: bool = False) -> nn.Module:
+def build_network(checkpoint: Checkpoint, *, use_averaged: bool | None = None) -> nn.Module:
     """Network of a checkpoint on the CPU, in training mode, with its weights copied in.
+
+    Its attribute `scale` is the scaling of the images it was trained on.
 
     Parameters
     ----------
     checkpoint
         From `load` or made in memory; it keeps its own tensors.
     use_averaged
-        Copy the averaged weights instead.
+        Copy the averaged weights (True) or those of the last step (False); None takes the averaged
+        ones where there are any, as `unet2015 predict` does.
 
     Raises
     ------
@@ -210,17 +213,19 @@ def build_network(checkpoint: Checkpoint, *, use_averaged: bool = False) -> nn.M
     >>> from unet2015.net import UNet
     >>> net = UNet(base_channels=2)
     >>> state = Checkpoint(network=describe_network(net), weights=net.state_dict())
-    >>> build_network(state).base_channels
-    2
+    >>> build_network(state).base_channels, build_network(state).scale
+    (2, 'dtype-range')
     """
     _check_content({name: getattr(checkpoint, name) for name in _JSON_FIELDS})
     if use_averaged and not checkpoint.averaged:
         raise ValueError("the checkpoint holds no averaged weights; use_averaged=False uses others")
     net = empty_network(checkpoint.network)
-    weights = checkpoint.averaged if use_averaged else checkpoint.weights
+    averaged = bool(checkpoint.averaged) if use_averaged is None else use_averaged
+    weights = checkpoint.averaged if averaged else checkpoint.weights
     check_weights(net, weights)
     # Given, not copied into `to_empty()` memory, which would import sympy: half a second.
     net.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)
+    vars(net)["scale"] = checkpoint.preprocessing["scale"]
     return net
 
 

@@ -96,16 +96,14 @@ def export(
     tidy("unet2015", out)
     check_output(out, overwrite=overwrite, inputs=[checkpoint])
     state = load(checkpoint)
-    averaged = bool(state.averaged)
     if to == "onnx":
-        exports.export_onnx(state, out, use_averaged=averaged, overwrite=overwrite)
+        exports.export_onnx(state, out, overwrite=overwrite)
     elif to == "pt2":
-        exports.export_pt2(state, out, use_averaged=averaged, overwrite=overwrite)
+        exports.export_pt2(state, out, overwrite=overwrite)
     else:
         exports.export_bioimageio(
-            state, out, input_dtype=input_dtype or "uint8", use_averaged=averaged,
-            overwrite=overwrite,
-        )  # fmt: skip
+            state, out, input_dtype=input_dtype or "uint8", overwrite=overwrite
+        )
     tell(str(out))
 
 

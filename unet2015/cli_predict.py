@@ -21,7 +21,8 @@ def predict(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="TIFF, PNG or Zarr")],
     out: Annotated[
-        Path, typer.Option("--out", help="file to write; a folder where there are several images")
+        str,
+        typer.Option("--out", help="TIFF or .zarr to write; a folder for several images"),
     ],
     output_tile: Annotated[
         int, typer.Option("--output-tile", min=0, help="output tile in px; 0 chooses", metavar="N")
@@ -36,8 +37,9 @@ def predict(
         typer.Option("--average", help="views averaged; all = 8 flips and rotations"),
     ] = "none",
     mean_of: Annotated[
-        Literal["probabilities", "logits"], typer.Option("--mean-of", help="what is averaged")
-    ] = "probabilities",
+        Literal["probabilities", "logits"] | None,
+        typer.Option("--mean-of", help="what is averaged; default probabilities"),
+    ] = None,
     save: Annotated[
         Literal["probability", "label", "logits", "instances"],
         typer.Option("--save", help="what is written"),
@@ -57,8 +59,9 @@ def predict(
         ),
     ] = None,
     connectivity: Annotated[
-        int, typer.Option("--connectivity", help="instances: 4 or 8 neighbours touch")
-    ] = 4,
+        int | None,
+        typer.Option("--connectivity", help="instances: 4 or 8 neighbours touch; default 4"),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps")] = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"], typer.Option("--precision", help="number format")
@@ -85,8 +88,9 @@ def predict(
         float, typer.Option("--memory", min=0, help="GiB the network may use; 0 measures")
     ] = 0.0,
     compression: Annotated[
-        Literal["deflate", "zstd", "none"], typer.Option("--compression", help="of the TIFF")
-    ] = "deflate",
+        Literal["deflate", "zstd", "none"] | None,
+        typer.Option("--compression", help="of the TIFF; default deflate"),
+    ] = None,
     pyramid: Annotated[
         bool | None,
         typer.Option(
@@ -115,21 +119,25 @@ def predict(
     from tiling.faults import UsageFault
     from unet2015.host_memory import keep_freed_memory
     from unet2015.predict_file import Settings
+    from unet2015.predict_targets import check_targets, make_folder, refuse_idle, targets_of
 
     keep_freed_memory()
-    if connectivity not in (4, 8):
+    if connectivity not in (None, 4, 8):
         raise UsageFault(f"--connectivity {connectivity}: 4 (sides touch) or 8 (corners too)")
     if memory > 2**20:
         raise UsageFault(f"--memory {memory}: give GiB, e.g. 8; 0 measures what is free")
     settings = Settings(
-        output_tile=output_tile, step=step, batch=batch, average=average, mean_of=mean_of,
-        save=save, dtype=dtype or "", classes=_class(classes), threshold=threshold,
-        connectivity=connectivity, device=device, precision=precision, normalise=normalise,
+        output_tile=output_tile, step=step, batch=batch, average=average,
+        mean_of=mean_of or "probabilities", save=save, dtype=dtype or "", classes=_class(classes),
+        threshold=threshold,
+        connectivity=connectivity or 4, device=device, precision=precision, normalise=normalise,
         nan_to=nan_to, axes=axes, channel=_channel(channel), region=_region(region),
-        memory_bytes=int(memory * 2**30), compression=compression, pyramid=pyramid,
+        memory_bytes=int(memory * 2**30), compression=compression or "deflate", pyramid=pyramid,
         seam_tolerance=seam_tolerance,
     )  # fmt: skip
-    targets = _targets(images, out, save)
+    targets = targets_of(images, out, save)
+    given = {"--connectivity": connectivity, "--mean-of": mean_of, "--compression": compression}
+    refuse_idle(settings, targets, given | {"--seam-tolerance": seam_tolerance})
     if overlay is not None and len(targets) > 1:
         raise UsageFault("--overlay makes one picture; give one image")
     if overlay is not None and overlay.suffix.lower() != ".png":
@@ -137,6 +145,7 @@ def predict(
     outputs = [target for _, target in targets] + ([] if overlay is None else [overlay])
     if not plan:
         check_apart(outputs, [checkpoint, *images])
+        check_targets(targets, checkpoint, overwrite=overwrite, resume=resume)
     if overlay is not None and not plan:
         from tiling.safe_write import check_output
         from unet2015.predict_history import finished
@@ -146,8 +155,8 @@ def predict(
         check_output(overlay, overwrite=overwrite or drawn)
     model = load_model(checkpoint)
     if not plan:
-        if len(targets) > 1:
-            _make_folder(out)
+        if targets[0][1] != Path(out):
+            make_folder(Path(out))
         tidy("unet2015", *outputs)
     for image, target in targets:
         if plan:
@@ -173,7 +182,7 @@ def load_model(checkpoint: Path) -> Model:
 
     digest = hashlib.sha256()
     state = load(checkpoint, digest)
-    net = build_network(state, use_averaged=bool(state.averaged))
+    net = build_network(state)
     scale = str(state.preprocessing.get("scale", "dtype-range"))
     names = str((state.recipe or {}).get("class_names", ""))
     classes = tuple(names.split(",")) if names else ()
@@ -207,35 +216,6 @@ def _region(text: str | None) -> tuple[int, int, int, int] | None:
         raise UsageFault(f"--region {text}: give Y0:Y1,X0:X1 in pixels, e.g. 0:512,1000:2000")
     y0, y1, x0, x1 = (int(part) for part in found.groups())
     return y0, y1, x0, x1
-
-
-def _targets(images: list[Path], out: Path, save: str) -> list[tuple[Path, Path]]:
-    """Input and output of every image; several go into a folder under their own names."""
-    from tiling.disk import real_target
-    from tiling.faults import UsageFault
-
-    as_folder = len(images) > 1 or (real_target(out).is_dir() and out.suffix.lower() != ".zarr")
-    if not as_folder:
-        return [(images[0], out)]
-    kind = "prob" if save == "probability" else save
-    targets = [(image, out / f"{image.stem.removesuffix('.ome')}.{kind}.tif") for image in images]
-    names = [target for _, target in targets]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise UsageFault(f"two images would both be written to {min(twice)}; predict them apart")
-    return targets
-
-
-def _make_folder(out: Path) -> None:
-    """The folder of several outputs, made where it is missing."""
-    from tiling.faults import WriteError
-    from tiling.remedies import of_writing
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = f"cannot be made a folder ({error.strerror}); {of_writing(error)}"
-        raise WriteError(out, reason) from error
 
 
 def _predict_one(

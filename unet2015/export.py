@@ -45,7 +45,11 @@ _RANGES = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 
 def export_onnx(
-    checkpoint: Checkpoint, path: _Path, *, use_averaged: bool = False, overwrite: bool = False
+    checkpoint: Checkpoint,
+    path: _Path,
+    *,
+    use_averaged: bool | None = None,
+    overwrite: bool = False,
 ) -> float:
     """Write an ONNX file; returns its largest difference from torch, checked on the spot.
 
@@ -59,7 +63,7 @@ def export_onnx(
     path
         File to write, e.g. "unet.onnx".
     use_averaged
-        Export the averaged weights.
+        Which weights are exported; None takes the averaged ones where there are any.
     overwrite
         Replace an existing file.
 
@@ -82,7 +86,11 @@ def export_onnx(
 
 
 def export_pt2(
-    checkpoint: Checkpoint, path: _Path, *, use_averaged: bool = False, overwrite: bool = False
+    checkpoint: Checkpoint,
+    path: _Path,
+    *,
+    use_averaged: bool | None = None,
+    overwrite: bool = False,
 ) -> float:
     """Write a `torch.export` program; returns its largest difference from the network.
 
@@ -129,7 +137,7 @@ def export_bioimageio(
     authors: Sequence[str] = (),
     licence: str | None = None,
     input_dtype: Literal["uint8", "uint16", "float32"] = "uint8",
-    use_averaged: bool = False,
+    use_averaged: bool | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a BioImage Model Zoo package (zip) that has passed the zoo's own test.
@@ -195,7 +203,7 @@ def export_bioimageio(
     write_bytes(path, data, overwrite=overwrite)
 
 
-def _network(checkpoint: Checkpoint, *, use_averaged: bool) -> Subject:
+def _network(checkpoint: Checkpoint, *, use_averaged: bool | None) -> Subject:
     net = build_network(checkpoint, use_averaged=use_averaged).eval()
     law = SizeLaw.of_network(checkpoint.network["depth"])
     about = {"network": checkpoint.network, "preprocessing": checkpoint.preprocessing}

@@ -3,7 +3,7 @@
 How values are scaled is written as text, the same in checkpoints, in `--normalise` and in the
 provenance of an output:
 
-    dtype-range           value / largest value of the type; floats as they are (the 2015 release)
+    dtype-range           uint8 / 255, uint16 / 65535, floats as they are (the 2015 release)
     none                  values as they are
     fixed:LOW:HIGH        LOW becomes 0, HIGH becomes 1
     min-max               smallest value becomes 0, largest 1
@@ -31,8 +31,12 @@ from unet2015.order_statistics import Block, order_statistics
 from unet2015.value_check import check_values
 
 __all__ = [
-    "Scale", "blocks_of", "check_normalisation", "measure_scale", "scale_for_dtype",
+    "FAR_FROM_1", "Scale", "blocks_of", "check_normalisation", "check_range", "measure_scale",
+    "note_on_floats", "scale_for_dtype",
 ]  # fmt: skip
+
+FAR_FROM_1 = 2.0
+"""Images of floating point beyond this are hardly in the range 0 .. 1."""
 
 _BAND_BYTES = 4 << 20
 _RULE = "dtype-range, none, fixed:LOW:HIGH, min-max, percentile[:LOW:HIGH] or median"
@@ -96,6 +100,47 @@ def scale_for_dtype(dtype: np.dtype[Any] | type, scale: str = "dtype-range") -> 
     if scale == "none" or kind.kind in "fb":
         return Scale()
     return Scale(gain=1.0 / np.iinfo(kind).max)
+
+
+def note_on_floats(largest: float, remedy: str) -> str:
+    """Sentence about floating-point values that a scaling by the type leaves as they are.
+
+    Examples
+    --------
+    >>> note_on_floats(255.0, "--normalise percentile")
+    'images of floating point reach 255 and are taken as they are; --normalise percentile (or
+    fixed:LOW:HIGH) brings them to 0 .. 1'
+    """
+    return (
+        f"images of floating point reach {largest:g} and are taken as they are; {remedy} (or"
+        " fixed:LOW:HIGH) brings them to 0 .. 1"
+    )
+
+
+def check_range(text: str, dtype: np.dtype[Any]) -> None:
+    """Refuse to scale integers by the largest value of a type that says nothing of grey values.
+
+    Raises
+    ------
+    ValueError
+        If `text` is `dtype-range`, for integers other than uint8 and uint16.
+
+    Examples
+    --------
+    >>> check_range("dtype-range", np.dtype("int16"))
+    Traceback (most recent call last):
+        ...
+    ValueError: images of dtype int16 have no agreed grey range; normalise them (--normalise
+    percentile, min-max, median, fixed:LOW:HIGH or none), or convert them to uint8, uint16 or
+    float32
+    """
+    dtype = np.dtype(dtype).newbyteorder("=")
+    if text == "dtype-range" and dtype.kind in "iu" and dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"images of dtype {dtype} have no agreed grey range; normalise them (--normalise "
+            "percentile, min-max, median, fixed:LOW:HIGH or none), or convert them to uint8, uint16"
+            " or float32"
+        )
 
 
 def check_normalisation(text: str) -> tuple[str, float, float]:
@@ -165,8 +210,8 @@ def measure_scale(
     Raises
     ------
     ValueError
-        For an unknown normalisation, NaN or Inf in the image (with count and first position), or
-        values that float32 cannot hold or tell apart.
+        For an unknown normalisation or one that does not suit the type, NaN or Inf in the image
+        (with count and first position), or values that float32 cannot hold or tell apart.
 
     Examples
     --------
@@ -175,6 +220,7 @@ def measure_scale(
     Scale(offset=(3.0,), gain=(0.25,), nan_to=None)
     """
     kind, low, high = check_normalisation(text)
+    check_range(text, dtype)
     check_values(blocks(), np.dtype(dtype), finite=nan_to is None)
     if kind in ("dtype-range", "none"):
         plain = scale_for_dtype(dtype, kind)

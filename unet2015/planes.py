@@ -11,14 +11,17 @@ import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from tiling.faults import InputError, UsageFault
 from tiling.mirror import Source
 
-__all__ = ["OneChannel", "Planes", "planes_of"]
+__all__ = ["ALPHA", "Colours", "OneChannel", "Planes", "planes_of"]
+
+ALPHA: Final = "colours"
+"""Picked of a plane of red, green, blue and alpha: all but the last, if that says nothing."""
 
 _PAGE_AXES = "ITZPR"
 
@@ -35,8 +38,11 @@ class Planes:
         Their lengths.
     groups : tuple of tuple of int
         Pages of the file that make one plane together.
-    picked : tuple of int or None
-        The one channel that is used of each plane's pages; None uses all of them.
+    picked : tuple of int, "colours" or None
+        The one channel that is used of each plane's pages; `ALPHA` uses all but an alpha channel,
+        None all of them.
+    path : str
+        Name of the file, for messages.
     height, width : int
         Pixels of every plane.
     """
@@ -45,7 +51,8 @@ class Planes:
     axes: str
     shape: tuple[int, ...]
     groups: tuple[tuple[int, ...], ...]
-    picked: tuple[int | None, ...]
+    picked: tuple[int | Literal["colours"] | None, ...]
+    path: str = ""
 
     @property
     def height(self) -> int:
@@ -66,8 +73,31 @@ class Planes:
     def __getitem__(self, number: int) -> Source:
         """Plane `number` as a source (H, W) or (C, H, W)."""
         pages, picked = self.groups[number], self.picked[number]
-        plane = self.source.page(pages[0]) if len(pages) == 1 else self.source.stack(list(pages))
-        return plane if picked is None else OneChannel(plane, picked)
+        alone = len(pages) == 1
+        plane: Source = self.source.page(pages[0]) if alone else self.source.stack(list(pages))
+        if picked is None:
+            return plane
+        return Colours(plane, self.path) if picked == ALPHA else OneChannel(plane, picked)
+
+
+class Colours:
+    """Red, green and blue of a source (4, H, W) whose alpha channel is one value.
+
+    Reading raises `InputError` where alpha varies: it may hide what a network would be shown.
+    """
+
+    def __init__(self, source: Source, path: str) -> None:
+        self._source, self._path = source, path
+        self._alpha: Any = None
+        self.shape, self.dtype = (3, *source.shape[-2:]), source.dtype
+        self.keeps_rows = getattr(source, "keeps_rows", False)
+
+    def __getitem__(self, key: tuple[Any, slice, slice]) -> Any:
+        *colours, alpha = np.asarray(self._source[key])
+        self._alpha = alpha.flat[0] if self._alpha is None else self._alpha
+        if (alpha != self._alpha).any():
+            raise InputError(self._path, "has an alpha channel that varies; remove it first")
+        return np.stack(colours)
 
 
 class OneChannel:
@@ -111,6 +141,16 @@ def planes_of(
     """
     letters, lengths = _leading(source, path, axes.upper())
     if math.prod(lengths) > source.pages:  # the colours are slices
+        if channel is not None:
+            raise UsageFault(
+                f"--channel {channel}: by --axes {axes} each page of {path} has one channel; leave "
+                "one of the two out"
+            )
+        if "C" in letters:
+            raise UsageFault(
+                f"--axes {axes}: {path} keeps the axis before YX inside its pages, and only C can "
+                "be that where another axis is C"
+            )
         return _colours_as_planes(source, path, channels, letters, lengths)
     inside = source.shape[0] if len(source.shape) == 3 else 1  # colour samples, Zarr channels
     numbers = np.arange(math.prod(lengths), dtype=np.int64).reshape(lengths)
@@ -124,7 +164,8 @@ def planes_of(
     across = numbers.shape[-1]
     if inside > 1 and across > 1:
         raise InputError(path, f"has both colours and channels ({source.axes}); save one of them")
-    found, picked = across * inside, None
+    found = across * inside
+    picked: int | Literal["colours"] | None = None
     names = source.meaning.channels if len(source.meaning.channels) == found else ()
     if isinstance(channel, str):
         if channel not in names:
@@ -141,10 +182,12 @@ def planes_of(
         elif inside > 1:
             picked = channel
         found = 1
+    if inside == 4 and channels == 3 and found == 4 and "S" in source.axes:
+        found, picked = 3, ALPHA
     if found != channels:
         raise InputError(path, _misfit(source, found, channels, letters))
     groups = tuple(tuple(int(i) for i in row) for row in numbers.reshape(-1, numbers.shape[-1]))
-    return Planes(source, letters, lengths, groups, (picked,) * len(groups))
+    return Planes(source, letters, lengths, groups, (picked,) * len(groups), path)
 
 
 def _only(names: tuple[str, ...], name: str, path: str) -> int:
@@ -178,13 +221,15 @@ def _leading(source: Any, path: str, axes: str) -> tuple[str, tuple[int, ...]]:
     said = source.axes
     letters = said.replace("S", "")[:-2]
     if hasattr(source, "image"):
-        lengths = tuple(source.image.page_shape)
+        lengths, planar = tuple(source.image.page_shape), source.image.planar
     else:  # a Zarr source keeps its channels inside a plane
+        planar = letters.endswith("C")
         letters, lengths = letters.replace("C", ""), tuple(source.page_shape)
     if axes:
         wanted = axes.replace("S", "")
-        planar = hasattr(source, "image") and source.image.planar
-        if planar and len(wanted) - 2 == len(letters) + 1:  # a letter for the colours, too
+        if "C" in said and not planar and wanted.find("C") == said.find("C"):  # in a Zarr
+            wanted = wanted.replace("C", "")
+        elif planar and len(wanted) - 2 == len(letters) + 1:  # a letter for the colours, too
             colours = wanted[-3:-2]
             wanted = wanted if colours != "C" else wanted[:-3] + wanted[-2:]
             lengths = (*lengths, source.shape[0]) if colours != "C" else lengths
@@ -193,9 +238,10 @@ def _leading(source: Any, path: str, axes: str) -> tuple[str, tuple[int, ...]]:
             raise UsageFault(f"--axes {axes}: give each axis once, ending in YX (or YXS)")
         if len(wanted) - 2 != len(letters) or not set(wanted[:-2]) <= set(_PAGE_AXES + "C"):
             pages = f" with {' x '.join(map(str, lengths))} pages" if lengths else ""
+            stays = "" if hasattr(source, "image") or "C" not in said else ", C where it is"
             raise UsageFault(
                 f"--axes {axes} does not fit {path}, whose axes are {said}{pages}; give one letter"
-                f" of {_PAGE_AXES}C for each axis before YX"
+                f" of {_PAGE_AXES}C for each axis before YX{stays}"
             )
         letters = wanted[:-2]
     unknown = set(letters) - set(_PAGE_AXES + "C")

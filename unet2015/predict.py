@@ -214,7 +214,7 @@ def predict_array(
     image: NDArray[Any],
     *,
     output: int | None = None,
-    scale: str = "dtype-range",
+    scale: str | None = None,
     precision: str = "fp32",
     average: str = "none",
     save: str = "probability",
@@ -233,7 +233,8 @@ def predict_array(
         Side of the output tile in pixels; by default the one `default_output` chooses for the
         memory at hand.
     scale
-        Normalisation of the image's values, see `unet2015.intensity`.
+        Normalisation of the image's values, see `unet2015.intensity`; by default that of the
+        checkpoint which `build_network` made the network from, else `dtype-range`.
     precision, average
         See `as_tile_function`.
     save
@@ -278,10 +279,11 @@ def predict_array(
         geometry = geometry_of(net, output)
     labels = save == "label"
     wanted = Wanted(save=save, dtype="uint8" if labels else "float32")
+    normalise = str(getattr(net, "scale", "dtype-range")) if scale is None else scale
     function = as_tile_function(
         net,
         wanted,
-        scale=measure_scale(scale, pixels.dtype, lambda: blocks_of([pixels])),
+        scale=measure_scale(normalise, pixels.dtype, lambda: blocks_of([pixels])),
         device=home,
         precision=number_format,
         average=average,

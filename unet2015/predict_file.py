@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tiling import Summary, label_bands, open_sink, open_source, stitch
 from tiling.disk import beside, real_target, remove, writing
@@ -23,6 +22,8 @@ from tiling.ome import checked_for_ome, is_ome_name
 from tiling.replacing import clear_folders, hidden_predecessor, new_folder
 from tiling.safe_write import check_output
 from tiling.unfinished import discard_partial, unfinished_identity
+from unet2015.intensity import FAR_FROM_1, note_on_floats
+from unet2015.planes import ALPHA
 from unet2015.predict import geometry_of
 from unet2015.predict_history import (
     certificate,
@@ -37,8 +38,12 @@ from unet2015.predict_history import (
     tile_begun_with,
 )
 from unet2015.predict_job import Job, Model, Settings, prepare
+from unet2015.watched import Watched
 
-__all__ = ["Job", "Model", "Settings", "predict_file", "prepare"]
+__all__ = ["ENDINGS", "Job", "Model", "Settings", "predict_file", "prepare"]
+
+ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".zarr")
+"""Of the names of files that are written."""
 
 Progress = Callable[[Job, int, int, int], None]
 
@@ -114,6 +119,8 @@ def predict_file(
         made_by = provenance(job, job.scale)
         for doubt in source.doubts:
             say(f"{name}: {doubt}")
+        if ALPHA in job.planes.picked:
+            say(f"{name}: its alpha channel is left out")
         if resume and _complete(out, made_by):
             there = os.fsdecode(out)
             if math.prod(job.shape) > _QUICK_PX:
@@ -200,11 +207,13 @@ def _is_legal(model: Model, tile: int) -> bool:
 
 
 def _check_name(out: str | os.PathLike[str]) -> None:
+    """Refuse a name that says another format; a link may have any."""
     ending = Path(os.fsdecode(out)).suffix.lower()
-    if ending in (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".npy", ".h5", ".hdf5"):
+    if ending not in ENDINGS and real_target(out).suffix.lower() not in ENDINGS:
         raise UsageFault(
             f"{os.fsdecode(out)}: results are TIFF (.tif, .ome.tif) or OME-Zarr (.zarr), not "
-            f"{ending}; choose one of them (--overlay makes a PNG to look at)"
+            f"{ending or 'files without an ending'}; choose one of them (--overlay makes a PNG to "
+            "look at)"
         )
 
 
@@ -225,7 +234,7 @@ def _write(
     """Every plane through the network into `out`."""
     job, progress = order.job, order.progress
     settings = job.settings
-    watched = _Watched(job.function(job.scale))
+    watched = Watched(job.function(job.scale))
     rule = seam_rule(job)
     summaries = []
     with open_sink(
@@ -244,9 +253,18 @@ def _write(
         # Written only now: a file that exists is one whose seams were compared and held.
         sink.provenance["seams"] = certificate(job, rule, sink.notes)
         sink.provenance["compression"] = sink.compression  # a Zarr has its own
-    if watched.constant is not None:
-        order.say(f"{job.image}: every pixel is {watched.constant:g}; the result means little")
+    _remark(order, watched, summaries)
     return summaries
+
+
+def _remark(order: _Order, watched: Watched, summaries: list[Summary]) -> None:
+    """Say what the values of the image make of the result."""
+    job, all_seen = order.job, not any(summary.rows_kept for summary in summaries)
+    if watched.constant is not None and all_seen:
+        order.say(f"{job.image}: every pixel is {watched.constant:g}; the result means little")
+    if job.normalise == "dtype-range" and watched.largest > FAR_FROM_1:
+        note = note_on_floats(watched.largest, "--normalise percentile")
+        order.say(f"{job.image}: {note}")
 
 
 def _write_instances(
@@ -293,24 +311,3 @@ def _options(job: Job, out: str | os.PathLike[str], *, pyramid: bool) -> dict[st
     """How the file is written, beside its pixels."""
     found: dict[str, Any] = {"meaning": job.meaning, "pyramid": job.pyramid if pyramid else ""}
     return found if is_zarr_name(out) else found | {"compression": job.settings.compression}
-
-
-class _Watched:
-    """A tile function that notices whether all pixels it is shown are one value."""
-
-    def __init__(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
-        self._function = function
-        self._low: float | None = None
-        self._varied = False
-
-    def __call__(self, tiles: NDArray[Any]) -> NDArray[Any]:
-        if not self._varied:
-            low, high = float(tiles.min()), float(tiles.max())
-            self._varied = low != high or low != (low if self._low is None else self._low)
-            self._low = low
-        return self._function(tiles)
-
-    @property
-    def constant(self) -> float | None:
-        """The one value, or None."""
-        return None if self._varied else self._low

@@ -16,7 +16,13 @@ from tiling import Geometry
 from tiling.faults import InputError, MemoryFault, ModelFileError, UsageFault
 from tiling.meaning import Meaning
 from unet2015.device import choose_device, choose_precision, memory_at_hand
-from unet2015.intensity import Scale, blocks_of, check_normalisation, measure_scale
+from unet2015.intensity import (
+    Scale,
+    blocks_of,
+    check_normalisation,
+    check_range,
+    measure_scale,
+)
 from unet2015.planes import Planes, planes_of
 from unet2015.predict import default_output, geometry_of, tile_bytes
 from unet2015.predict_settings import SAVES, Settings
@@ -174,13 +180,7 @@ def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
     channels = int(getattr(net, "in_channels", 1))
     planes = planes_of(source, image, channels, axes=settings.axes, channel=settings.channel)
     size = _region_size(settings, planes.height, planes.width)
-    normalise = settings.normalise or model.scale
-    try:
-        check_normalisation(normalise)
-    except ValueError as error:
-        if settings.normalise:
-            raise UsageFault(f"--normalise: {error}") from error
-        raise ModelFileError(model.path, f"was trained with {error}; give --normalise") from error
+    normalise = _normalisation(model, settings, np.dtype(source.dtype), image)
     wanted, dtype = _wanted(model, settings)
     maps = model.classes if wanted.only is None and wanted.save != "label" else 1
     device = choose_device(settings.device)
@@ -224,6 +224,22 @@ def prepare(model: Model, source: Any, image: str, settings: Settings) -> Job:
         meaning=replace(source.meaning, axes=axes, channels=names),
         pyramid=_pyramid(settings, size),
     )
+
+
+def _normalisation(model: Model, settings: Settings, dtype: np.dtype[Any], image: str) -> str:
+    """The normalisation that is used; one that does not exist or suits no such image is refused."""
+    text = settings.normalise or model.scale
+    try:
+        check_normalisation(text)
+    except ValueError as error:
+        if settings.normalise:
+            raise UsageFault(f"--normalise: {error}") from error
+        raise ModelFileError(model.path, f"was trained with {error}; give --normalise") from error
+    try:
+        check_range(text, dtype)
+    except ValueError as error:
+        raise InputError(image, str(error)) from error
+    return text
 
 
 def _pyramid(settings: Settings, size: tuple[int, int]) -> str:

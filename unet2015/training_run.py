@@ -20,6 +20,7 @@ from tiling.signals import Terminated
 from unet2015.data import Stack, read_stack_pair, split, weigh
 from unet2015.device import choose_device, choose_precision, describe_device
 from unet2015.fitting import as_memory_fault
+from unet2015.intensity import FAR_FROM_1, note_on_floats
 from unet2015.label_values import Meaning, parse_label_values
 from unet2015.progress import Bar, bar
 from unet2015.ranks import joined, ranks_now
@@ -33,8 +34,6 @@ from unet2015.watching import Events, progress_on, require_tensorboard
 from unet2015.weighing import without_unlabelled
 
 __all__ = ["Inputs", "read_inputs", "run_training"]
-
-FAR_FROM_1 = 2.0  # floating-point images beyond this are hardly in the range 0 .. 1
 
 
 @dataclass(frozen=True)
@@ -153,11 +152,7 @@ def _with_note_on_floats(stack: Stack, recipe: Recipe) -> Stack:
     largest = max(float(np.abs(image).max()) for image in stack.images)
     if largest <= FAR_FROM_1:
         return stack
-    note = (
-        f"images of floating point reach {largest:g} and are taken as they are; --set"
-        " scale=percentile (or fixed:LOW:HIGH) brings them to 0 .. 1"
-    )
-    return replace(stack, notes=(*stack.notes, note))
+    return replace(stack, notes=(*stack.notes, note_on_floats(largest, "--set scale=percentile")))
 
 
 def _refuse_other_readings(
