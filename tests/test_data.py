@@ -63,6 +63,31 @@ def test_multi_page_stack_keeps_order_and_polarity(tmp_path):
 
 
 @pytest.mark.data
+@pytest.mark.parametrize("stored", [bool, np.uint8])
+def test_masks_stored_with_white_zeros_are_told(tmp_path, stored):
+    images = write(tmp_path / "i.tif", np.zeros((2, 6, 8), np.uint8))
+    cells = np.arange(96).reshape(2, 6, 8) % 5 == 0
+    mask = cells if stored is bool else np.where(cells, 255, 0).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "l.tif", mask, photometric="miniswhite", metadata=None)
+    stack = read_stack_pair(images, tmp_path / "l.tif")
+    assert (np.array(stack.labels) == ~cells).all()
+    largest = 1 if stored is bool else 255
+    assert stack.notes == (
+        f"{tmp_path / 'l.tif'}: stored as MinIsWhite: its zeros are read as {largest}"
+        f" (--label-values {largest},0 takes the others as class 1)",
+    )
+    other = read_stack_pair(images, tmp_path / "l.tif", label_values=[largest, 0])
+    assert (np.array(other.labels) == cells).all()
+
+
+def test_ids_stored_with_white_zeros_are_refused(tmp_path):
+    images = write(tmp_path / "i.tif", np.zeros((6, 8), np.uint8))
+    ids = (np.arange(48).reshape(6, 8) % 3).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "l.tif", ids, photometric="miniswhite", metadata=None)
+    with pytest.raises(InputError, match="stores ids as MinIsWhite, inverted; save it as"):
+        read_stack_pair(images, tmp_path / "l.tif")
+
+
 def test_isbi_stack_order_and_polarity(real_data):
     # docs/fidelity.md, check 38: 0 is membrane, darker than cells; neighbouring slices look alike.
     folder = real_data / "isbi2012"

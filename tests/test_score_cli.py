@@ -10,9 +10,11 @@ import tifffile
 import typer
 from PIL import Image
 
+from tiling import open_sink
 from tiling.command import deferred, run_app
 from unet2015.score import isbi_scores
 from unet2015.score_cli import score
+from weightmaps import instances_from_mask
 
 app = typer.Typer()
 app.command("score")(deferred(score))
@@ -151,6 +153,86 @@ def test_masks_of_zeros_and_ones_are_masks(files, capsys):
     assert json.loads(out)["wrong_pixels"]["at_0.5"] == 0.0
 
 
+def test_a_mask_is_one_whatever_its_other_value(files, capsys):
+    truth = tifffile.imread(files["truth"])
+    for value in (7, 255, 65535):
+        dtype = np.uint8 if value < 256 else np.uint16
+        path = write(files["folder"] / "mask.tif", (truth > 0).astype(dtype) * dtype(value))
+        code, out, err = run(capsys, path, files["truth"], "--json", "--measure", "wrong_pixels")
+        assert (code, json.loads(out)["wrong_pixels"]["at_0.5"]) == (0, 0.0)
+        assert ("holds 0 and 7 only; read as a mask" in err) == (value == 7)
+    half = write(files["folder"] / "half.tif", np.full(truth.shape, 100, np.uint8))
+    code, out, err = run(capsys, half, files["truth"], "--json", "--measure", "wrong_pixels")
+    assert json.loads(out)["wrong_pixels"]["at_0.5"] == np.mean(truth > 0)
+    assert "reaches 100, read as the probability 0.392; if its values are ids or classes" in err
+
+
+def test_pieces_of_a_mask_are_objects(files, capsys):
+    truth = tifffile.imread(files["truth"])
+    ids = write(files["folder"] / "ids.tif", instances_from_mask(truth).astype(np.uint16))
+    words = ("--measure", "seg", "--measure", "ap", "--json")
+    code, out, err = run(capsys, ids, files["truth"], *words)
+    record = json.loads(out)
+    assert (code, record["seg"]["value"], record["ap"]["value"]) == (0, 1.0, 1.0)
+    assert record["seg"]["objects"] == 5 * 3 * 3
+    assert err == (
+        "note: the truth holds 0 and 255 only; each piece (of pixels that share sides) is taken as"
+        " an object\n"
+    )
+    code, out, err = run(capsys, files["truth"], ids, *words)
+    assert json.loads(out)["ap"]["value"] == 1.0
+    assert "note: the prediction holds 0 and 255 only" in err
+
+
+def test_masks_with_other_values_are_the_same_classes(files, capsys):
+    truth = tifffile.imread(files["truth"])
+    ones = write(files["folder"] / "ones.tif", (truth > 0).astype(np.uint8))
+    code, out, err = run(capsys, ones, files["truth"], "--json", "--measure", "iou")
+    assert (code, json.loads(out)["iou"]["mean_iou"]) == (0, 1.0)
+    assert json.loads(out)["iou"]["labels"] == [0, 1]
+    assert "the foreground is 1 in the prediction and 255 in the truth; both are read as 1" in err
+    truth[0, 0, 0] = 128  # a third value that counts nowhere
+    third = write(files["folder"] / "third.tif", truth)
+    words = ("--json", "--measure", "iou", "--ignore", "128")
+    assert json.loads(run(capsys, ones, third, *words)[1])["iou"]["mean_iou"] == 1.0
+    assert json.loads(run(capsys, ones, third, *words[:3])[1])["iou"]["labels"] == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("saved", "measure", "told"),
+    [
+        ("instances", "isbi", "holds objects and no probabilities; --measure seg or ap"),
+        ("instances", "iou", "holds objects and no classes; --measure seg or ap"),
+        ("label", "v_info", "holds classes and no probabilities; --measure seg or ap"),
+        ("probability", "seg", "holds probabilities and no objects; predict with --save instances"),
+        ("probability", "iou", "holds probabilities and no classes; predict with --save label"),
+        ("logits", "ap", "holds logits and no objects; predict with --save instances"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["tif", "zarr"])
+def test_what_predict_wrote_is_measured_as_what_it_is(files, capsys, saved, measure, told, ending):
+    path = files["folder"] / f"p.{ending}"
+    made = np.arange(24 * 30, dtype=np.uint8).reshape(24, 30) % 3
+    with open_sink(path, made.shape, "u1", provenance={"save": saved}) as sink:
+        sink[..., 0:24, 0:30] = made
+    truth = write(files["folder"] / "t.tif", (made > 0).astype(np.uint8))
+    code, out, err = run(capsys, path, truth, "--measure", measure)
+    assert (code, out) == (3, "")
+    assert told in err
+
+
+def test_values_stored_as_white_zeros_are_told(files, capsys):
+    mask = tifffile.imread(files["truth"]) > 0
+    tifffile.imwrite(files["folder"] / "bits.tif", mask, photometric="miniswhite")
+    code, _, err = run(capsys, files["map"], files["folder"] / "bits.tif")
+    assert code == 0
+    assert "bits.tif: stored as MinIsWhite: its zeros are white, the largest values" in err
+    ids = np.zeros((5, 24, 30), np.uint32)
+    code, _, err = run(capsys, write(files["folder"] / "ids.tif", ids), files["truth"])
+    assert code == 3
+    assert "of ids or classes, --measure seg or ap compares objects, iou classes" in err
+
+
 def test_instance_and_class_measures(files, capsys):
     labels = np.zeros((2, 6, 8), np.uint16)
     labels[:, 1:3, 1:4], labels[:, 4:, 2:7] = 300, 7
@@ -247,7 +329,7 @@ def test_of_two_files_the_bad_one_is_named(files, capsys, change, words, message
     if "label" in message and "--ignore" not in words:  # the same in the prediction
         code, _, err = run(capsys, path, files["truth"], "--measure", "seg")
         assert code == 3
-        assert err.startswith(f"unet2015: {path}: against {files['truth']}: ")
+        assert f"unet2015: {path}: against {files['truth']}: " in err
 
 
 def test_missing_file_and_unknown_measure(files, capsys):

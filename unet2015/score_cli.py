@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_text
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -14,7 +14,6 @@ import typer
 from tiling.command import answer, answering, note
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from unet2015.score_files import ScoredPair
@@ -64,7 +63,8 @@ def score(
 
     ISBI measures read PREDICTION as the probability of cell interior (uint8 / 255,
     uint16 / 65535), sweep eleven thresholds and report the best one and 0.5. seg and ap compare
-    instance labels, iou compares class maps.
+    instance labels, iou compares class maps. Of a mask (0 and one other value) seg and ap take each
+    piece as an object, and the others take the other value as interior.
     """
     from tiling.faults import InputError, MemoryFault, UsageFault
     from unet2015.score_files import read_pair
@@ -86,8 +86,8 @@ def score(
         "slices": list(pair.slices),
     }
     try:
-        for name in wanted:
-            record.update(_measured(name, pair, ignore))
+        for name, (found, true) in _read_for(wanted, pair, ignore):
+            record.update(_measured(name, found, true, pair.slices))
     except TruthError as error:
         page = None if error.index is None else pair.slices[error.index]
         raise InputError(truth, error.reason, page=page) from error
@@ -109,24 +109,46 @@ def _note(text: str) -> None:
     note(f"note: {text}")
 
 
-def _measured(name: Measure, pair: ScoredPair, ignore: int | None) -> dict[str, Any]:
+def _read_for(
+    wanted: Sequence[Measure], pair: ScoredPair, ignore: int | None
+) -> Iterator[tuple[Measure, tuple[NDArray[Any], NDArray[Any]]]]:
+    """Each measure with the values that it compares; what is to be said of them is said once."""
+    from unet2015.score_readings import as_classes, as_map, as_objects
+
+    read: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    for name in wanted:
+        kind = "objects" if name in (Measure.SEG, Measure.AP) else "map"
+        kind = "classes" if name is Measure.IOU else kind
+        if kind not in read:
+            found, true, notes = (
+                as_objects(pair) if kind == "objects" else
+                as_map(pair) if kind == "map" else as_classes(pair, ignore)
+            )  # fmt: skip
+            for line in notes:
+                _note(line)
+            read[kind] = found, true
+        yield name, read[kind]
+
+
+def _measured(
+    name: Measure, found: NDArray[Any], true: NDArray[Any], slices: Sequence[int]
+) -> dict[str, Any]:
     from unet2015 import score as measures
     from unet2015.objects import ctc_jaccards, dsb_image_ap
 
     if name is Measure.SEG:
-        value = measures.ctc_seg(pair.prediction, pair.truth)
-        return {"seg": {"value": value, "objects": len(ctc_jaccards(pair.prediction, pair.truth))}}
+        value = measures.ctc_seg(found, true)
+        return {"seg": {"value": value, "objects": len(ctc_jaccards(found, true))}}
     if name is Measure.AP:
-        images = dsb_image_ap(pair.prediction, pair.truth)
+        images = dsb_image_ap(found, true)
         return {"ap": {"value": float(images.mean()), "per_slice": images.tolist()}}
     if name is Measure.IOU:
-        return {"iou": _class_scores(pair, ignore)}
-    probability = _as_map(pair)
+        return {"iou": _class_scores(found, true)}
     if name is Measure.ISBI:
-        sweeps = measures.isbi_scores(probability, pair.truth)
+        sweeps = measures.isbi_scores(found, true)
     else:
-        sweeps = {name.value: getattr(measures, name.value)(probability, pair.truth)}
-    return {key: _with_slices(sweep.to_dict(), pair.slices) for key, sweep in sweeps.items()}
+        sweeps = {name.value: getattr(measures, name.value)(found, true)}
+    return {key: _with_slices(sweep.to_dict(), slices) for key, sweep in sweeps.items()}
 
 
 def _with_slices(record: dict[str, Any], slices: Sequence[int]) -> dict[str, Any]:
@@ -134,35 +156,12 @@ def _with_slices(record: dict[str, Any], slices: Sequence[int]) -> dict[str, Any
     return {**record, "per_slice": [{"slice": number, **row} for number, row in rows]}
 
 
-def _as_map(pair: ScoredPair) -> NDArray[np.float32]:
-    """Probability map; an integer map of zeros and ones is a mask, not two dark grey values."""
-    from unet2015.sweep import as_probability
-
-    if ((pair.truth > 0) & (pair.truth != pair.truth.max())).any():
-        _note("the truth has more than two values; all above 0 are interior, touching cells merge")
-    if pair.prediction.dtype.kind in "iu" and pair.prediction.max() == 1:
-        _note("the prediction holds no value above 1; read as a mask")
-        return as_probability(pair.prediction == 1)
-    return as_probability(pair.prediction)
-
-
-def _class_scores(pair: ScoredPair, ignore: int | None) -> dict[str, Any]:
+def _class_scores(found: NDArray[Any], true: NDArray[Any]) -> dict[str, Any]:
     """Confusion of arbitrary label values, as codes 0 .. K - 1 of the values that occur."""
     import numpy as np
 
     from unet2015.score import ClassScores, confusion
-    from unet2015.truth import TruthError, whole_truth
-    from weightmaps.labels import whole_numbers
 
-    found, true = whole_numbers(pair.prediction), whole_truth(pair.truth)
-    if ignore is not None:
-        counted = true != ignore
-        found, true = found[counted], true[counted]
-    if not true.size:
-        raise TruthError(
-            f"holds the ignore label {ignore} in every pixel; give another one with --ignore, or"
-            " name the right truth"
-        )
     # As Python's integers: numpy knows no integer type for int64 and uint64 together.
     apart = [np.unique(array, return_inverse=True) for array in (found, true)]
     labels = sorted({value for values, _ in apart for value in values.tolist()})

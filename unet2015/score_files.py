@@ -31,12 +31,16 @@ class ScoredPair:
         S page numbers of the truth, from 0.
     notes
         What was read in another way than the file says, one sentence each.
+    saved
+        What the prediction holds by its own word, where `unet2015 predict` made it:
+        `probability`, `label`, `logits` or `instances`; "" of others.
     """
 
     prediction: NDArray[Any]
     truth: NDArray[Any]
     slices: tuple[int, ...]
     notes: tuple[str, ...]
+    saved: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,7 @@ class _Pages:
     path: Path
     pixels: NDArray[Any]  # (S, C, H, W)
     planar: bool  # the channels are separate planes: perhaps slices that a writer called colours
+    saved: str = ""
 
 
 def read_pair(
@@ -83,7 +88,8 @@ def read_pair(
     """
     notes: list[str] = []
     true = _single_channel(_read(truth, notes), notes)
-    found = _chosen_class(_read(prediction, notes), class_index, notes)
+    predicted = _read(prediction, notes)
+    found = _chosen_class(predicted, class_index, notes)
     try:
         every = list(range(len(true)))
         chosen = every if slices is None else parse_slices(slices, len(true))
@@ -101,7 +107,7 @@ def read_pair(
             f"has shape {found.shape}, but the truth {truth} has {true.shape}; both need the same "
             "slices and size (--slices chooses pages of the truth)",
         )
-    return ScoredPair(found, true, tuple(chosen), tuple(notes))
+    return ScoredPair(found, true, tuple(chosen), tuple(notes), predicted.saved)
 
 
 def _read(path: Path, notes: list[str]) -> _Pages:
@@ -113,7 +119,8 @@ def _read(path: Path, notes: list[str]) -> _Pages:
         with ZarrSource(path) as source:
             stack = source.whole()
             notes.extend(f"{path}: {doubt}" for doubt in source.doubts)
-        return _Pages(path, stack if stack.ndim == 4 else stack[:, None], planar=False)
+            saved = str(source.provenance.get("save", ""))
+        return _Pages(path, stack if stack.ndim == 4 else stack[:, None], False, saved)
     pixels = read_image(path)
     pixels = pixels if pixels.ndim == 4 else pixels[:, None]
     if is_png(path):
@@ -121,11 +128,14 @@ def _read(path: Path, notes: list[str]) -> _Pages:
     with open_tiff(path) as image:
         axes, lengths, planar = image.axes, image.page_shape, image.planar
         notes.extend(f"{path}: {doubt}" for doubt in image.doubts)
+        saved = str(image.provenance.get("save", ""))
+        if image.photometric == "miniswhite":
+            notes.append(f"{path}: stored as MinIsWhite: its zeros are white, the largest values")
     place = axes.find("C")
     if 0 <= place < len(lengths) and pixels.shape[1] == 1:
         by_axis = np.moveaxis(pixels[:, 0].reshape(*lengths, *pixels.shape[-2:]), place, -3)
         pixels = by_axis.reshape(-1, *by_axis.shape[-3:])
-    return _Pages(path, np.ascontiguousarray(pixels), planar)
+    return _Pages(path, np.ascontiguousarray(pixels), planar, saved)
 
 
 def _as_slices(pages: _Pages, notes: list[str]) -> NDArray[Any] | None:

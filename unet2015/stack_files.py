@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tiling.faults import InputError
 from tiling.input_file import as_input_error
-from tiling.strict_tiff import TiffImage, open_tiff, read_stack
 from unet2015.label_values import Meaning, as_class_labels
+from unet2015.pages_of_file import note_white_zeros, pages_of
 from unet2015.pairing import cell_mask_folders, image_files, pairs
 from unet2015.stack import Stack
 from unet2015.value_check import LARGEST, check_values
@@ -137,10 +137,12 @@ def _read_folders(images: Path, labels: Path, alone: Literal["refused", "left ou
 def _read_pair(read: _Read, name: str, image: Path, label: Path) -> None:
     """Append the slices of one image file and its label file."""
     _refuse_same(image, label, "file")
-    pictures, picture_planar = _pages(image, read.notes)
-    truths, truth_planar = _pages(label, read.notes)
+    pictures, picture_planar, _ = pages_of(image, read.notes)
+    annotated = pages_of(label, read.notes)
+    note_white_zeros(label, annotated, read.notes)
+    truths = annotated.pixels
     if truths.shape[1] > 1:
-        truths = _grey_labels(truths, truth_planar, label, read)
+        truths = _grey_labels(truths, annotated.planar, label, read)
     if picture_planar and len(pictures) == 1 and pictures.shape[1] == len(truths):
         read.notes.append(f"{image}: {len(truths)} slices stored as planar RGB, read as slices")
         pictures = pictures.transpose(1, 0, 2, 3)
@@ -193,12 +195,14 @@ def _read_samples(samples: dict[str, tuple[Path, list[Path]]]) -> _Read:
 
     read = _Read([], [], [], [], [])
     for name, (image, masks) in samples.items():
-        pictures, _ = _pages(image, read.notes)
+        pictures = pages_of(image, read.notes).pixels
         if len(pictures) != 1:
             raise InputError(image, f"has {len(pictures)} pages; one was expected")
         cells = []
         for mask in masks:
-            pixels, _ = _pages(mask, read.notes)
+            annotated = pages_of(mask, read.notes)
+            note_white_zeros(mask, annotated, read.notes)
+            pixels = annotated.pixels
             if pixels.shape[0] != 1 or pixels.shape[2:] != pictures.shape[2:]:
                 raise InputError(mask, f"is {_size(pixels)}, but {image} is {_size(pictures)}")
             colours = pixels[0, :3]
@@ -214,34 +218,6 @@ def _read_samples(samples: dict[str, tuple[Path, list[Path]]]) -> _Read:
         read.names.append(name)
         read.sources.append((str(masks[0].parent), 0))
     return read
-
-
-def _pages(path: Path, notes: list[str]) -> tuple[NDArray[Any], bool]:
-    """Pages (S, C, H, W) of a TIFF or PNG, and whether channels were stored as planes."""
-    planar = False
-    if path.suffix.lower() == ".png":
-        from tiling.images import read_image
-
-        stack = read_image(path)
-    else:
-        with open_tiff(path) as image:
-            _refuse_channels(path, image)
-            planar = image.planar and image.samples in (3, 4)
-            notes.extend(f"{path}: {doubt}" for doubt in image.doubts)
-        stack = read_stack(path)
-    return stack if stack.ndim == 4 else stack[:, None], planar
-
-
-def _refuse_channels(path: Path, image: TiffImage) -> None:
-    """Refuse pages that are channels: a page would be trained on as a slice of its own."""
-    place = image.axes.find("C")
-    if 0 <= place < len(image.page_shape):
-        count, names = image.page_shape[place], image.meaning.channels
-        named = f" ({', '.join(names[:8])})" if len(names) == count else ""
-        raise InputError(
-            path, f"has {count} channels{named} as pages, and a page is read as a slice; save one "
-            "channel as a file of its own, or, if they are slices, save them with the axes ZYX",
-        )  # fmt: skip
 
 
 def _fit_channels(read: _Read, source: Path, channels: int | None) -> list[NDArray[Any]]:
