@@ -19,7 +19,7 @@ from tiling.codec import libdeflate
 from tiling.faults import InputError
 from tiling.input_file import ANEW
 from tiling.layout import Layout
-from tiling.lzw import sound_stream
+from tiling.lzw import sound_stream, without_last_code
 from tiling.pages import CODECS, DEFLATE, DEFLATE_OLD, LZW, NONE
 
 __all__ = ["DeflateStream", "decompress", "is_deflate", "to_pixels"]
@@ -84,17 +84,20 @@ def _by_tifffile(path: str, page: int, compression: int, data: bytes, length: in
         codec = tifffile.TIFF.DECOMPRESSORS[compression]
     except KeyError as error:
         raise _lacks_imagecodecs(path, page, name) from error
-    # One byte more than needed, so that too long a segment shows. Not for LZW: some encoders
-    # (Cell Tracking Challenge files) end a strip with a code of surplus bytes, which libtiff
-    # drops too.
-    room = length + 1
     if compression == LZW:
         if data[:1] == b"\0" and data[1:2] and data[1] & 1:
             reason = "has LZW in the bit order of before TIFF 6, which is not read; save it anew"
             raise InputError(path, reason, page=page)
-        room, data = length, sound_stream(data, length)
+        data = sound_stream(data, length)
     try:
-        return bytes(codec(data, out=room))
+        # One byte more than needed, so that too long a segment shows.
+        found = bytes(codec(data, out=length + 1))
+        # Some encoders (Cell Tracking Challenge files) end a strip with a code of surplus bytes,
+        # which libtiff drops too.
+        if compression == LZW and len(found) > length:
+            shorter = codec(without_last_code(data, length), out=length + 1)
+            found = found[:length] if len(shorter) <= length else found
+        return found
     except ImportError as error:  # a name that tifffile has for a codec of newer Pythons
         raise _lacks_imagecodecs(path, page, name) from error
     except Exception as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["sound_stream"]
+__all__ = ["sound_stream", "without_last_code"]
 
 _CLEAR, _END, _FIRST = 256, 257, 258
 # Code number k after a Clear may name any entry below 257 + k, or the one being made.
@@ -52,15 +52,39 @@ def sound_stream(data: bytes, length: int) -> bytes:
     >>> sound_stream(bytes([0b10000000, 0b01001000, 0b00100000]), 1)[:3].hex()  # Clear 288
     '804040'
     """
+    return _scanned(data, length)[0]
+
+
+def without_last_code(data: bytes, length: int) -> bytes:
+    """The sound codes of a stream but the last that stands for pixels, and an End code.
+
+    Parameters
+    ----------
+    data, length
+        As in `sound_stream`.
+
+    Examples
+    --------
+    >>> without_last_code(bytes.fromhex("8010485010"), 2)[:4].hex()  # Clear 65 66 End
+    '80106020'
+    """
+    _, place, width = _scanned(data, length)
+    return _ended(data, place, width)
+
+
+def _scanned(data: bytes, length: int) -> tuple[bytes, int, int]:
+    """The sound stream; first bit and width of the last code that stands for pixels."""
     bits = 8 * len(data)
     stream = np.frombuffer(data + b"\0\0\0", np.uint8).astype(np.uint32)
+    last = 0, 9
     if bits < 9 or (stream[0] << 1 | stream[1] >> 7) != _CLEAR:
-        return b""
+        return b"", *last
     place, left, empty = 9, length + _SURPLUS, _EMPTY
     short = False
     while place < bits and left > 0 and empty:
         if short:  # an encoder that clears its table early does so again and again
             read, made = _short_tables(stream, place, bits)
+            last = (place + 9 * (read - 2), 9) if read else last
             place, left = place + 9 * read, left - made
         count = int(np.searchsorted(_START, bits - place, side="right")) - 1
         at = place + _START[:count]
@@ -68,16 +92,18 @@ def sound_stream(data: bytes, length: int) -> bytes:
         codes = _codes(stream, at, width)
         special = (codes == _CLEAR) | (codes == _END)
         stops = np.flatnonzero(special | (codes > _LARGEST[:count]))
+        stop = int(stops[0]) if stops.size else count
+        last = (int(at[stop - 1]), int(width[stop - 1])) if stop else last
         if not stops.size:  # the data end here, or the table is full without a Clear
-            return _ended(data, place + int(_START[count]), int(_WIDTH[min(count, _COUNT - 1)]))
-        stop = int(stops[0])
+            end = place + int(_START[count])
+            return _ended(data, end, int(_WIDTH[min(count, _COUNT - 1)])), *last
         if codes[stop] == _END:
-            return data
+            return data, *last
         if codes[stop] != _CLEAR:
-            return _ended(data, int(at[stop]), int(width[stop]))
+            return _ended(data, int(at[stop]), int(width[stop])), *last
         place = int(at[stop] + width[stop])
         left, empty, short = left - stop, empty - (not stop), stop <= _SHORT
-    return _ended(data, place, 9)
+    return _ended(data, place, 9), *last
 
 
 def _codes(

@@ -26,7 +26,7 @@ import tiling.segments
 from tiling.axes import chosen_description, page_axes
 from tiling.faults import InputError
 from tiling.images import read_image
-from tiling.lzw import sound_stream
+from tiling.lzw import sound_stream, without_last_code
 from tiling.strict_tiff import Limits, open_tiff, read_stack
 from unet2015.augment import deform
 from unet2015.deformation import Deformation
@@ -268,6 +268,36 @@ def test_c1_lzw_without_its_end_code_is_read_whole_or_refused(tmp_path: Path) ->
         (tmp_path / "a.tif").write_bytes(tiff(size, data=packed(bits)))
         np.testing.assert_array_equal(read_stack(tmp_path / "a.tif")[0, 0], pixels)
         refused(tmp_path / "b.tif", tiff(size, data=packed(bits)[:-1]), "LZW")
+
+
+def test_c1_lzw_with_more_than_its_pixels_is_refused(tmp_path: Path) -> None:
+    """A damaged width shears the image; only the last code may hold bytes beyond the pixels."""
+    imagecodecs = pytest.importorskip("imagecodecs")
+    stream = imagecodecs.lzw_encode(bytes([7]) * 10)  # codes of 1, 2, 3 and 4 bytes
+    for width in range(1, 13):
+        size = {256: (4, width), 257: (4, 1), 278: (4, 1), 259: (3, 5)}
+        (tmp_path / "a.tif").write_bytes(tiff(size, data=stream))
+        if 6 <= width <= 10:
+            np.testing.assert_array_equal(read_stack(tmp_path / "a.tif"), np.full((1, 1, width), 7))
+        else:
+            count = f"more than {width}" if width < 6 else "10"
+            reason = f"a LZW segment has {count} bytes, its pixels need {width}"
+            refused(tmp_path / "a.tif", tiff(size, data=stream), reason)
+
+
+@pytest.mark.parametrize("codes", [1, 40, 253, 254, 300, 900])
+def test_c1_the_last_code_of_lzw_is_found_behind_any_tables(codes: int) -> None:
+    for count in (1, 2, 39, 40, 41, 254, 255, 600, 1801, 5000):
+        bits, number = ["100000000"], 0
+        for value in np.random.default_rng(count).integers(0, 256, count).tolist():
+            if number == codes:
+                bits.append(f"{256:0{lzw_width(number)}b}")
+                number = 0
+            bits.append(f"{value:0{lzw_width(number)}b}")
+            number += 1
+        whole = packed("".join([*bits, f"{257:0{lzw_width(number)}b}"]))
+        shorter = packed("".join([*bits[:-1], f"{257:0{lzw_width(number - 1)}b}"]))
+        assert without_last_code(whole, count)[: len(shorter)] == shorter, count
 
 
 def packed(bits: str) -> bytes:
