@@ -21,10 +21,19 @@ from tiling.faults import InputError
 from tiling.input_file import ANEW, InputFile
 
 __all__ = [
-    "Ifd", "Limits", "Tag", "below", "integer", "integers", "rational", "texts", "walk",
+    "TYPE_BYTES",
+    "Ifd",
+    "Limits",
+    "Tag",
+    "below",
+    "integer",
+    "integers",
+    "rational",
+    "texts",
+    "walk",
 ]  # fmt: skip
 
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
                16: 8, 17: 8, 18: 8}  # fmt: skip
 _IFD8 = 18
 _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8"}
@@ -70,6 +79,8 @@ class Limits:
     max_segments
         Strips or tiles of less than 256 bytes of pixels in one page of a TIFF, not counting
         uncompressed ones that lie in a row.
+    max_all_segments
+        Strips and tiles of all pages of a TIFF.
     """
 
     max_pixels: int = 1 << 36
@@ -78,6 +89,7 @@ class Limits:
     max_pages: int = 1 << 16
     max_chunks: int = 1 << 16
     max_segments: int = 1 << 16
+    max_all_segments: int = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +157,7 @@ def below(file: InputFile, ifd: Ifd) -> Iterator[Ifd]:
     kind = "u8" if tag and tag.kind == _IFD8 else _INTEGER_TYPES.get(tag.kind if tag else 0)
     if tag is None or kind is None:
         return
-    length = min(tag.count, _MOST_BELOW) * _TYPE_BYTES[tag.kind]
+    length = min(tag.count, _MOST_BELOW) * TYPE_BYTES[tag.kind]
     order, big, _ = _header(file)
     for start in np.frombuffer(file.read(tag.start, length), order + kind).tolist():
         with contextlib.suppress(InputError):
@@ -173,7 +185,7 @@ def _stored(file: InputFile, ifd: Ifd, number: int, name: str, count: int) -> tu
             f"expected {count} unsigned integers; {ANEW}",
             page=ifd.page,
         )
-    size, place = count * _TYPE_BYTES[tag.kind], tag.start - ifd.extent[0]
+    size, place = count * TYPE_BYTES[tag.kind], tag.start - ifd.extent[0]
     if 0 <= place <= len(ifd.stored) - size:  # most values lie in the directory itself
         return ifd.stored[place : place + size], kind
     return file.read(tag.start, size), kind
@@ -264,9 +276,9 @@ def _directory(
     for index, (number, kind, values, place) in enumerate(
         struct.iter_unpack(order + layout, block[: count * entry])
     ):
-        size = _TYPE_BYTES.get(kind, 0) * values
+        size = TYPE_BYTES.get(kind, 0) * values
         again = number in tags
-        if kind not in _TYPE_BYTES or (again and (number != _DESCRIPTION or second is not None)):
+        if kind not in TYPE_BYTES or (again and (number != _DESCRIPTION or second is not None)):
             what = "twice in one page" if again else f"of unknown field type {kind}"
             raise InputError(file.path, f"is damaged: tag {number} {what}; {ANEW}", page=page)
         if size <= inline:

@@ -3,7 +3,8 @@
 A table from tag to rule. A rule refuses the file where its pages would be taken for what they are
 not. It gives a sentence, a doubt that the user is told, where files in good order say the same.
 Sources: TIFF 6.0; MetaMorph Stack (STK) Image File Format; Zeiss LSM 5/7 file format (CZ_LSMINFO);
-Micro-Manager Image File Stack; MD GEL of Molecular Dynamics; GDAL's driver GTiff.
+Micro-Manager Image File Stack; MD GEL of Molecular Dynamics; GDAL's driver GTiff; ImageJ
+`ij/io/TiffDecoder.java` (NIH Image).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tiling.faults import InputError
-from tiling.ifd import Ifd, Tag, below, integer, integers, texts
+from tiling.ifd import TYPE_BYTES, Ifd, Tag, below, integer, integers, texts
 from tiling.imagej import SIGNED, calibration
 from tiling.input_file import InputFile
 from tiling.layout import Layout
@@ -34,6 +35,7 @@ _LETTERS = (1, 2, 7)  # field types of texts
 _STK = (33629, 33630, 33631)  # UIC2 to UIC4: one value for each plane
 _LSM_MAGIC = (0x00300494C, 0x00400494C)
 _LSM_BYTES = 28
+_NIH_MARK, _NIH_COUNT = b"IPICTIMG", 260  # and where its header counts the slices
 _ROOTS = 2  # MD FileTag of values that are square roots
 _SUMMARY, _SUMMARY_AT = 2355492, 32  # of Micro-Manager, behind the header of the file
 _IMAGES = (0, 2)  # NewSubfileType of an image that is neither copy, mask nor map of depths
@@ -236,6 +238,23 @@ def _stk(file: InputFile, first: Ifd, held: Held) -> str:
     return ""
 
 
+def _nih(file: InputFile, first: Ifd, held: Held) -> str:
+    """A stack of NIH Image: slices behind one another that its own header counts, big-endian."""
+    tag = first.tags[43314]
+    start, size = tag.start, tag.count * TYPE_BYTES.get(tag.kind, 0)
+    if size < _NIH_COUNT + 2:
+        return ""
+    header = file.read(start, _NIH_COUNT + 2)
+    slices = int.from_bytes(header[_NIH_COUNT:], "big", signed=True)
+    if header[: len(_NIH_MARK)] == _NIH_MARK and slices > held.pages:
+        raise InputError(
+            file.path,
+            f"is a stack of NIH Image of {slices} slices with {held.pages} page(s), which is not "
+            "read; open it with ImageJ and save it as a TIFF",
+        )
+    return ""
+
+
 def _lsm(file: InputFile, first: Ifd, held: Held) -> str:
     """A stack of Zeiss of planes x, y: its channels are samples, its thumbnails are not counted."""
     tag = first.tags[34412]
@@ -295,6 +314,6 @@ def _text(file: InputFile, ifd: Ifd, number: int) -> str:
 
 _RULES: dict[int, Rule] = {
     254: _copy, 255: _copy, 270: _description, 297: _page_number, 330: _images_below, 33445: _gel,
-    **dict.fromkeys(_STK, _stk), 34412: _lsm, 42112: _scale, 42113: _no_data,
+    **dict.fromkeys(_STK, _stk), 34412: _lsm, 43314: _nih, 42112: _scale, 42113: _no_data,
     51123: _micro_manager,
 }  # fmt: skip

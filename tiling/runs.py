@@ -19,7 +19,8 @@ from tiling.decode import to_pixels
 from tiling.input_file import InputFile
 from tiling.layout import Layout, Page
 from tiling.segment_groups import Group
-from tiling.segments import FEW_BYTES, Segments
+from tiling.segment_lists import FEW_BYTES
+from tiling.segments import Segments
 
 __all__ = ["Run", "gathered", "runs_of"]
 

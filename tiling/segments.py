@@ -13,13 +13,13 @@ from tiling.ifd import Ifd, Limits, integer, integers
 from tiling.input_file import ANEW, InputFile
 from tiling.layout import Layout, Page
 from tiling.pages import NONE
+from tiling.segment_lists import FEW_BYTES, too_many
 
-__all__ = ["FEW_BYTES", "Segments", "check_pages", "promised_pages", "segments"]
+__all__ = ["Segments", "check_pages", "promised_pages", "segments"]
 
 _SMALL = 1 << 24  # a compressed segment or page below this is no bomb, whatever its ratio
 _TINY = 1 << 19  # the largest tile of our own sink; zstd packs one of zeros 10,000 times
 _MUCH = 1 << 28  # so many decoded bytes cost a second; above it they must be mostly pixels
-FEW_BYTES = 256  # of a segment: more than so many take longer to read than their pixels need
 _HEADER_BYTES, _BIG_HEADER_BYTES = 8, 16
 
 
@@ -238,10 +238,7 @@ def _check_segments(
     if largest < FEW_BYTES and found.offsets.size > limits.max_segments:
         pieces = _reads(found) if layout.compression == NONE else found.offsets.size
         if pieces > limits.max_segments:
-            raise refuse(
-                f"lies in {pieces} strips or tiles of {largest} bytes at most, above max_segments "
-                f"{limits.max_segments}; save it in larger strips or tiles, or raise the limit"
-            )
+            raise too_many(file, page, pieces, limits)
     if layout.compression == NONE:
         return
     ratio = float(np.where(expected > _SMALL, expected / found.counts, 0.0).max())

@@ -33,6 +33,7 @@ from tiling.ome import history
 from tiling.pages import read_pages
 from tiling.promises import Held, doubts
 from tiling.rows import RowReader, check_bytes
+from tiling.segment_lists import check_lists
 from tiling.segments import check_pages, promised_pages
 
 __all__ = ["Limits", "TiffImage", "open_tiff", "read_stack"]
@@ -166,6 +167,7 @@ class TiffImage(Closing):
         meaning = page_axes(self.description, self.samples, (self.height, self.width))
         if meaning.fault:
             raise InputError(file.path, meaning.fault)
+        check_lists(file, pages, limits)
         pages = promised_pages(file, first, pages, meaning.images, limits, alone=directories == 1)
         check_pages(file, pages, limits)
         self.pages = len(pages)

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-CODES = {1: "B", 2: "B", 3: "H", 4: "I", 5: "Q", 13: "I", 16: "Q"}
+CODES = {1: "B", 2: "B", 3: "H", 4: "I", 5: "Q", 7: "B", 13: "I", 16: "Q"}
 GREY = {256: (4, 8), 257: (4, 6), 258: (3, 8), 259: (3, 1), 262: (3, 1), 277: (3, 1), 278: (4, 6)}
 
 

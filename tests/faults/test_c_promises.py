@@ -341,3 +341,25 @@ def test_c1_a_character_reference_of_thousands_of_digits_is_no_character(tmp_pat
     (tmp_path / "a.tif").write_bytes(described(OME.format(f'Name="&#{many};" SizeZ="3"'), 3))
     assert order_of_pages(tmp_path / "a.tif") == ("ZYX", [0, 1, 2])
     assert attributes(f"A='&#{many};' B='&#65;'") == {"A": f"&#{many};", "B": "A"}
+
+
+# NIH Image ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [1, 3, 7])
+@pytest.mark.parametrize("order", "<>")
+def test_c24_the_slices_of_nih_image_are_not_overlooked(
+    tmp_path: Path, kind: int, order: Literal["<", ">"]
+) -> None:
+    def nih(slices: int, mark: bytes = b"IPICTIMG") -> dict[int, Any]:
+        header = bytearray(512)
+        header[: len(mark)] = mark
+        struct.pack_into(">h", header, 260, slices)
+        return {43314: (kind, bytes(header))}
+
+    path = tmp_path / "a.tif"
+    refused(path, tiff(nih(4), order=order), "stack of NIH Image of 4 slices with 1 page.*ImageJ")
+    for tags in (nih(1), nih(0), nih(-3), nih(4, b"other"), {43314: (kind, bytes(20))}):
+        path.write_bytes(tiff(tags, order=order))
+        with open_tiff(path) as image:
+            assert (image.pages, image.doubts) == (1, ())

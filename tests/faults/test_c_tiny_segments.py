@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_c_images import refused  # see conftest.py
 
+from tiling.faults import InputError
 from tiling.ifd import Limits
 from tiling.input_file import InputFile
 from tiling.strict_tiff import open_tiff, read_stack
@@ -87,6 +90,56 @@ def test_c5_tiny_compressed_segments_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(path, pixels, compression="packbits", rowsperstrip=1, metadata=None)
     refused(path, path.read_bytes(), SMALLER.format(66_000, 1, 65536))
     np.testing.assert_array_equal(read_stack(path, limits=Limits(max_segments=66_000))[0], pixels)
+
+
+@pytest.mark.parametrize("compression", [1, 5])
+def test_c5_lists_of_segments_in_a_hole_are_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: int
+) -> None:
+    count = 3_000_000
+    content = tiff({256: (4, 1), 257: (4, count), 259: (3, compression), 278: (4, 1)}, data=b"")
+    lists = b"".join(
+        struct.pack("<HHII", number, 4, count, 4096 + 4 * count * (number == 279))
+        for number in (273, 279)
+    )
+    short = [struct.pack("<HHII", number, 4, 1, place) for number, place in ((273, 16), (279, 0))]
+    at = [content.index(entry) for entry in short]
+    holed = bytearray(content)
+    holed[at[0] : at[0] + 12], holed[at[1] : at[1] + 12] = lists[:12], lists[12:]
+    (tmp_path / "a.tif").write_bytes(holed)
+    os.truncate(tmp_path / "a.tif", 4096 + 8 * count)
+    read, asked = InputFile.read, []
+    monkeypatch.setattr(InputFile, "read", lambda f, p, n: (asked.append(n), read(f, p, n))[1])
+    with pytest.raises(InputError, match=SMALLER.format(count, 1, 65536)):
+        open_tiff(tmp_path / "a.tif")
+    assert sum(asked) < 10_000
+
+
+def test_c5_pages_that_share_a_list_are_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pixels = tmp_path / "a.tif", np.zeros((40, 5000), np.uint8)
+    tifffile.imwrite(path, pixels.reshape(-1, 5), rowsperstrip=1, metadata=None, software=False)
+    with tifffile.TiffFile(path) as file:
+        start, size = file.pages[0].offset, 2 + 12 * len(file.pages[0].tags)
+    content = bytearray(path.read_bytes())
+    link = start + size
+    for _ in range(3):  # the same directory again
+        struct.pack_into("<I", content, link, len(content))
+        link = len(content) + size
+        content += content[start : start + size] + bytes(4)
+    monkeypatch.setattr("tiling.segments.segments", lambda *_: 1 / 0)
+    refused(path, bytes(content), "page 1: is damaged: pages share their lists of strips or tiles")
+
+
+def test_c5_segments_of_all_pages_have_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((3, 8, 600), np.uint8), rowsperstrip=2, metadata=None,
+                     photometric="minisblack")  # fmt: skip
+    with open_tiff(path, limits=Limits(max_all_segments=12)) as image:
+        assert image.pages == 3
+    with pytest.raises(InputError, match=r"page 2: lies in more strips .* max_all_segments 11"):
+        open_tiff(path, limits=Limits(max_all_segments=11))
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
