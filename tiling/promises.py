@@ -250,7 +250,7 @@ def _nih(file: InputFile, first: Ifd, held: Held) -> str:
         raise InputError(
             file.path,
             f"is a stack of NIH Image of {slices} slices with {held.pages} page(s), which is not "
-            "read; open it with ImageJ and save it as a TIFF",
+            "read; save it as a multi-page TIFF, for instance with ImageJ",
         )
     return ""
 
