@@ -24,7 +24,7 @@ from weightmaps.blocks import weight_map_blocks
 from weightmaps.class_balance import class_weights
 from weightmaps.history import FORMAT
 from weightmaps.instance_source import InstanceSource
-from weightmaps.label_reader import LabelReader
+from weightmaps.label_reader import LabelReader, changes_ns
 from weightmaps.map_file import Outcome, packed_strips, pixels_hash, write_maps
 from weightmaps.orders import Order
 from weightmaps.preview import Thumbnail, panel_pages, write_preview
@@ -143,6 +143,21 @@ def _opened(order: Order) -> Iterator[LabelReader]:
         yield reader
 
 
+def _check_content(order: Order) -> None:
+    """Raise `InputChangedError` if the labels are no longer those that were counted.
+
+    Read again are only files that changed in whatever way since, also under their old time.
+    """
+    survey = order.survey
+    if changes_ns(survey.file) == survey.changes_ns:
+        return
+    with _opened(order) as reader:
+        if reader.sha256() != survey.sha256:
+            raise InputChangedError(
+                survey.file.path, "changed while it was being read; run again on a file at rest"
+            )
+
+
 def _page_blocks(reader: LabelReader, page: int, order: Order) -> Iterator[npt.NDArray[Any]]:
     survey = order.survey
     source = InstanceSource(reader, page, survey.kind, survey.rows)
@@ -205,6 +220,7 @@ def _make(
             reader.check_unchanged()
 
     def finished() -> dict[str, Any]:
+        _check_content(order)
         return _history(order, done)
 
     pages = from_blocks() if order.streamed else from_workers()

@@ -23,7 +23,7 @@ from weightmaps.annotations import LabelFile
 from weightmaps.label_rule import LabelRule, inside_of, looks_like_image, taken_as, tally
 from weightmaps.labels import merge_instance_masks
 
-__all__ = ["LabelReader", "band_rows", "identity"]
+__all__ = ["LabelReader", "band_rows", "changes_ns", "identity"]
 
 _BAND_PX = 1 << 21
 _DEFAULT_LIMITS = Limits()
@@ -41,6 +41,18 @@ def identity(file: LabelFile) -> tuple[tuple[int, ...], ...]:
         with as_input_error(part):
             now = part.stat()
         found.append((now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns))
+    return tuple(found)
+
+
+def changes_ns(file: LabelFile) -> tuple[int, ...]:
+    """Return when the files, or what is said of them, last changed (ctime).
+
+    Unlike the time of writing it cannot be set back; it also moves with a permission.
+    """
+    found = []
+    for part in file.parts:
+        with as_input_error(part):
+            found.append(part.stat().st_ctime_ns)
     return tuple(found)
 
 

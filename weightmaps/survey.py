@@ -17,7 +17,7 @@ from weightmaps.annotations import MAP_ENDING, PREVIEW_ENDING, LabelFile
 from weightmaps.blocks import Census, added_counts, census
 from weightmaps.history import FORMAT, complete
 from weightmaps.instance_source import InstanceSource
-from weightmaps.label_reader import LabelReader, band_rows, identity
+from weightmaps.label_reader import LabelReader, band_rows, changes_ns, identity
 from weightmaps.label_rule import LabelRule
 from weightmaps.map_file import Shape, intact
 from weightmaps.spec import LINES, WeightMapSpec
@@ -95,7 +95,7 @@ class Survey:
     ----------
     file, shape, rows
         The annotation, size and type of its map, rows of a block.
-    identity, sha256
+    identity, changes_ns, sha256
         What tells that the labels are still the same.
     kind
         ``"mask"``, ``"instances"`` or ``"classes"``.
@@ -121,6 +121,7 @@ class Survey:
     shape: Shape
     rows: int
     identity: tuple[tuple[int, ...], ...]
+    changes_ns: tuple[int, ...]
     sha256: str
     kind: str
     counts: tuple[int, ...]
@@ -160,7 +161,7 @@ def survey(task: tuple[LabelFile, Request]) -> Survey:
     file, request = task
     start = time.perf_counter()
     found, damaged = _existing(request.output(file))
-    before = identity(file)
+    before, changes = identity(file), changes_ns(file)
     with LabelReader(file, request.rule) as reader:
         digest = reader.sha256()
         shape = Shape(reader.pages, reader.height, reader.width, request.dtype)
@@ -169,7 +170,7 @@ def survey(task: tuple[LabelFile, Request]) -> Survey:
             known = _counted(reader, request)
         reader.check_unchanged()
         return Survey(
-            file, shape, request.rows_of(reader), before, digest, *known,
+            file, shape, request.rows_of(reader), before, changes, digest, *known,
             resolution=reader.resolution, inverted=reader.inverted and known[0] == "mask",
             found=found, damaged=damaged, doubts=reader.doubts, seconds=time.perf_counter() - start,
         )  # fmt: skip

@@ -222,6 +222,47 @@ def test_b12_labels_that_change_meanwhile_give_no_map(labels, tmp_path, capsys, 
     assert not list((tmp_path / "w").glob("*.tif"))
 
 
+@pytest.mark.usefixtures("_fake")
+@pytest.mark.parametrize("when", ["make_maps", "weight_map_blocks"])
+@pytest.mark.parametrize("kind", ["file", "masks"])
+def test_b12_labels_rewritten_under_their_old_time_give_no_map(
+    labels, tmp_path, capsys, monkeypatch, when, kind
+):
+    folder = tmp_path / "x" / "masks" if kind == "masks" else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    path, out = folder / "x.tif", tmp_path / "w"
+    first = tifffile.imread(labels / "s0.tif")
+    first = first if kind == "file" else (first[0] == first.max()).astype(np.uint8)
+    tifffile.imwrite(path, first, metadata=None)
+    before, real = path.stat(), getattr(weightmaps.batch, when)
+
+    def meddling(*args, **options):
+        tifffile.imwrite(path, first[..., ::-1, :], metadata=None)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return real(*args, **options)
+
+    given = [str(tmp_path / "x" if kind == "masks" else path), "--out", str(out)]
+    with monkeypatch.context() as patched:
+        patched.setattr(weightmaps.batch, when, meddling)
+        assert main(given) == 7
+        assert path.stat().st_size == before.st_size
+    assert "changed while it was being read; run again on a file at rest" in capsys.readouterr().err
+    assert not list(out.glob("*.tif"))
+    assert main(given) == 0
+
+
+@pytest.mark.usefixtures("_fake")
+def test_b12_a_permission_is_no_change_of_labels(labels, tmp_path, monkeypatch):
+    path, real = labels / "s0.tif", weightmaps.batch.weight_map_blocks
+
+    def meddling(*args, **options):
+        path.chmod(0o600)
+        return real(*args, **options)
+
+    monkeypatch.setattr(weightmaps.batch, "weight_map_blocks", meddling)
+    assert main([str(path), "--out", str(tmp_path / "w")]) == 0
+
+
 # -- real processes ---------------------------------------------------------------------------
 
 
