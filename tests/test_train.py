@@ -438,6 +438,27 @@ def test_a_file_of_the_run_that_cannot_be_read_just_now_is_kept(tmp_path, monkey
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize("lost", ["kept", "absent", "empty", "zeros", "huge"])
+def test_a_lost_log_is_told_and_never_read_whole(tmp_path, lost):
+    recipe = replace(TINY, steps=20)
+    losses_of(recipe, tmp_path)
+    log, before = tmp_path / "log.csv", files(tmp_path)
+    if lost in ("absent", "empty"):
+        log.unlink()
+    if lost in ("empty", "zeros"):
+        log.write_bytes(bytes(1000 * (lost == "zeros")))
+    if lost == "huge":
+        os.truncate(log, 1 << 40)
+        os.truncate(tmp_path / "recipe.json", 1 << 40)
+    stack, _ = tiny_training(recipe)
+    run = train(replace(recipe, steps=40), stack, tmp_path, resume=True)
+    told = [line for line in run.warnings if "log.csv of the steps so far is lost" in line]
+    assert len(told) == (lost != "kept")
+    assert sorted(run.log.rows) == ([10, 20, 30, 40] if lost == "kept" else [30, 40])
+    assert files(tmp_path).keys() == before.keys()
+    assert log.stat().st_size < 1000
+
+
 @pytest.mark.parametrize("name", ["log.csv", "report.html", "last.safetensors"])
 def test_what_lies_where_a_file_will_is_refused_before_the_work(tmp_path, name):
     (tmp_path / "run" / name).mkdir(parents=True)

@@ -111,7 +111,7 @@ def find_recipe(name: str) -> Recipe:
         try:
             if not Path(name).is_file():  # a pipe would hang
                 raise InputError(name, "is no recipe: there is no such file")
-            if Path(name).stat().st_size > 1_000_000:
+            if Path(name).stat().st_size > recipes.MOST_BYTES:
                 raise InputError(name, "is no recipe: larger than 1 MB")
             return recipes.Recipe.from_json(Path(name).read_text("utf-8"))
         except (OSError, ValueError) as error:

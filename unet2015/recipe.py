@@ -14,7 +14,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Recipe", "dic_hela", "isbi2012", "isbi2012_modern", "phc_u373", "quick"]
+__all__ = ["MOST_BYTES", "Recipe", "dic_hela", "isbi2012", "isbi2012_modern", "phc_u373", "quick"]
+
+MOST_BYTES = 1_000_000
+"""Of a recipe file."""
 
 Separation = Literal["after", "before", "watershed", "watershed-before", "none"]
 

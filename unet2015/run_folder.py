@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tiling.faults import Fault, InputError, ModelFileError, NumericsError, UsageFault
-from tiling.input_file import as_input_error
 from tiling.lock import check_held
 from tiling.safe_write import remove_stale_beside, write_text
 from unet2015 import checkpoint as checkpoints
@@ -29,7 +28,8 @@ from unet2015.provenance import versions
 from unet2015.ranks import Ranks
 from unet2015.recipe import Recipe
 from unet2015.run_names import BEST, LAST, LOCKED, WRITTEN, early_checkpoints, held, refuse_a_run
-from unet2015.training_log import Log
+from unet2015.run_recipe import right_recipe, write_recipe
+from unet2015.training_log import Log, read_log
 
 __all__ = [
     "Run",
@@ -131,17 +131,8 @@ def opened(run: Run, *, resume: bool) -> Iterator[None]:
         if stale:
             run.warn(f"{len(stale)} unfinished file(s) of a killed run were removed")
         _resume(run, last, resume=resume)
-        _write_recipe(run)
+        write_recipe(run.out, run.recipe)
         yield
-
-
-def _write_recipe(run: Run) -> None:
-    """Write `recipe.json` where it does not say this; a run that goes on may have more steps."""
-    path, text = run.out / "recipe.json", run.recipe.to_json() + "\n"
-    with as_input_error(path):
-        current = path.is_file() and path.read_bytes() == text.encode()
-    if not current:
-        write_text(path, text, overwrite=True)
 
 
 def _resume(run: Run, last: Path, *, resume: bool) -> None:
@@ -170,10 +161,10 @@ def _resume(run: Run, last: Path, *, resume: bool) -> None:
     run.constant_evaluations = int(progress.get("constant_evaluations", 0))
     run.skipped = int(progress.get("skipped", 0))
     _check_best(run)
-    log = run.out / "log.csv"
-    if log.is_file():
-        with as_input_error(log):
-            run.log = Log.from_csv(log.read_text("utf-8", "replace"), up_to=run.step)
+    log = read_log(run.out / "log.csv", up_to=run.step)
+    if log is None:
+        run.warn("log.csv of the steps so far is lost; it begins anew")
+    run.log = log or Log()
 
 
 def _check_best(run: Run) -> None:
@@ -191,21 +182,6 @@ def _check_best(run: Run) -> None:
         run.warn(f"the best checkpoint so far is lost ({fault}); the best from here on replaces it")
 
 
-def _right_recipe(out: Path, then: Recipe, last: Path) -> str:
-    """How to resume with the recipe the run was started with, for a sentence."""
-    path = out / "recipe.json"
-    try:
-        said = Recipe.from_json(path.read_text("utf-8")) if path.is_file() else None
-    except (OSError, ValueError):
-        said = None
-    if said is not None and replace(said, steps=then.steps) == then:
-        return f"resume it with --recipe {path}"
-    return (
-        f"its {path.name} has been changed or lost since: put back the values that `unet2015 info "
-        f"{last}` shows, or name another folder for a new run"
-    )
-
-
 def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None:
     """Refuse a checkpoint of another recipe, data, network or scaling of image values."""
     then, now = Recipe.from_dict(state.recipe or {}), run.recipe
@@ -217,7 +193,7 @@ def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None
     if other:
         raise UsageFault(
             f"{run.out} was started with another recipe ({'; '.join(other)}); "
-            + _right_recipe(run.out, then, last)
+            + right_recipe(run.out, then, last)
         )
     if state.preprocessing.get("scale") != now.scale:
         raise ModelFileError(last, f"trained on images scaled by {state.preprocessing['scale']!r}")

@@ -6,8 +6,14 @@ import csv
 import io
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
-__all__ = ["Log"]
+from tiling.input_file import as_input_error
+
+__all__ = ["Log", "read_log"]
+
+MOST_BYTES = 1 << 26
+"""Of a log; 64 MiB are the rows of more than five million steps."""
 
 
 @dataclass
@@ -67,3 +73,18 @@ class Log:
                 continue
             if step <= up_to and all(math.isfinite(v) for v in figures.values()):
                 log.rows.setdefault(step, {}).update(figures)
+
+
+def read_log(path: Path, *, up_to: int) -> Log | None:
+    """Log of a run that goes on at step `up_to`; None where it is lost: absent, or no log at all.
+
+    Raises
+    ------
+    InputError
+        If it is there and cannot be read.
+    """
+    with as_input_error(path):
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            return None
+        text = path.read_text("utf-8", "replace")
+    return Log.from_csv(text, up_to=up_to) if text.startswith("step") else None
