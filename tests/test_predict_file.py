@@ -365,6 +365,20 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, save, after):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.tif", "out.tif", "whole.tif"]
 
 
+@pytest.mark.parametrize("more", [{}, {"overwrite": True}])
+def test_class_labels_of_an_overwriting_run_do_not_stay(image, tmp_path, more):
+    settings = replace(SMALL, save="instances")
+    wanted = model(), image, tmp_path / "out.tif", settings
+    predict_file(*wanted)
+    before, there = (tmp_path / "out.tif").read_bytes(), sorted(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(*wanted, overwrite=True, progress=Stopping(14))
+    assert len(list(tmp_path.iterdir())) > len(there)
+    assert predict_file(*wanted, resume=True, **more) == []
+    assert sorted(tmp_path.iterdir()) == there
+    assert (tmp_path / "out.tif").read_bytes() == before
+
+
 def test_class_labels_that_were_finished_are_used_again(image, tmp_path, monkeypatch):
     settings = replace(SMALL, save="instances")
     predict_file(model(), image, tmp_path / "whole.tif", settings)

@@ -50,15 +50,7 @@ Progress = Callable[[Job, int, int, int], None]
 _QUICK_PX = 100_000_000  # values that are read in some seconds
 
 # What may lie beside an output whose run was killed.
-_LEFT = (
-    ".part",
-    ".part.journal",
-    ".part.zarr",
-    ".old.zarr",
-    ".trash.zarr",
-    ".classes.tif",
-    ".lock",
-)
+_LEFT = (".part", ".part.journal", ".part.zarr", ".old.zarr", ".trash.zarr", ".lock")
 
 
 def predict_file(
@@ -181,7 +173,8 @@ def _clear_left(out: str | os.PathLike[str]) -> None:
     target = real_target(out)
     # What cannot be removed, or is another run's, does no harm: the output is complete.
     with contextlib.suppress(LockedError, WriteError), writing(target):
-        if any(os.path.lexists(beside(target, ending)) for ending in _LEFT):
+        left = [*(beside(target, ending) for ending in _LEFT), *_of_classes(classes_file(target))]
+        if any(os.path.lexists(path) for path in left):
             with holding(target):
                 discard_partial(target)
                 if is_zarr_name(target):
@@ -189,10 +182,14 @@ def _clear_left(out: str | os.PathLike[str]) -> None:
                 _forget_classes(classes_file(target))
 
 
+def _of_classes(classes: Path) -> list[Path]:
+    """The file of class labels, and what lies beside it while it is made."""
+    return [classes, *(beside(classes, ending) for ending in (".part", ".part.journal", ".lock"))]
+
+
 def _forget_classes(classes: Path) -> None:
     """Remove what a run that wanted objects left when it was killed."""
-    left = [classes, *(beside(classes, ending) for ending in (".part", ".part.journal", ".lock"))]
-    if any(os.path.lexists(path) for path in left):
+    if any(os.path.lexists(path) for path in _of_classes(classes)):
         discard_partial(classes)
         with writing(classes):
             remove(classes)
