@@ -366,13 +366,14 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, save, after):
 
 
 @pytest.mark.parametrize("more", [{}, {"overwrite": True}])
-def test_class_labels_of_an_overwriting_run_do_not_stay(image, tmp_path, more):
+def test_class_labels_of_an_overwriting_run_do_not_stay(tmp_path, more):
+    tifffile.imwrite(tmp_path / "in.tif", image_of(600, 60))
     settings = replace(SMALL, save="instances")
-    wanted = model(), image, tmp_path / "out.tif", settings
+    wanted = model(), tmp_path / "in.tif", tmp_path / "out.tif", settings
     predict_file(*wanted)
     before, there = (tmp_path / "out.tif").read_bytes(), sorted(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
-        predict_file(*wanted, overwrite=True, progress=Stopping(14))
+        predict_file(*wanted, overwrite=True, progress=Stopping(30))
     assert len(list(tmp_path.iterdir())) > len(there)
     assert predict_file(*wanted, resume=True, **more) == []
     assert sorted(tmp_path.iterdir()) == there
