@@ -310,6 +310,42 @@ def test_a_name_that_no_slice_has_is_told():
         split(stack, "a,z")
 
 
+@pytest.mark.parametrize(
+    ("names", "val", "held"),
+    [
+        ("1 2 3 10", "1", "1"),
+        ("1 2 3 10", "10", "10"),
+        ("1 2 3 10", "2-3, 10", "2 3 10"),
+        ("001 002 003 004", "1-2,4", "001 002 004"),
+        ("0 1 2 3", "1-2", "1 2"),
+        ("2 0 1 3", "0", "0"),
+        ("1 2 a b", "1,2", "1 2"),
+        ("1 2 a 1-2", "1-2", "1-2"),
+        ("a b c d", "1-2", "b c"),
+        ("1 2 a b", "3", "b"),
+    ],
+)
+def test_where_names_are_numbers_a_number_is_a_name(names, val, held):
+    assert split(replace(cells(4), names=tuple(names.split())), val)[1].names == (*held.split(),)
+
+
+@pytest.mark.parametrize(
+    ("names", "val", "message"),
+    [
+        ("1 2 3 10", "0", "no slice has the name '0'; the names are 1, 2, 3, 10"),
+        ("1 2 3 10", "3-10", "no slice has the name '4'"),
+        ("1 2 3 10", "3-2", "the range '3-2' holds no slice"),
+        ("1 2 3 10", "1" * 5000, "holds no slice"),
+        ("1 2 3 10", "0-999999999999999999", "no slice has the name '0'"),
+        ("1 2 a b", "1,3", "no slice has the name '3'"),
+        ("0 1 2 3", "1,4", "slices 4 are outside 0 .. 3"),
+    ],
+)
+def test_a_number_that_is_no_name_is_told(names, val, message):
+    with pytest.raises(ValueError, match=message):
+        split(replace(cells(4), names=tuple(names.split())), val)
+
+
 def test_fraction_is_taken_in_contiguous_blocks():
     assert split(cells(10), 0.2)[1].names == ("4", "9")
     assert split(cells(20), "0.3")[1].names == ("7", "8", "9", "17", "18", "19")

@@ -148,6 +148,20 @@ def test_the_report_holds_curves_slices_weights_recipe_and_certificate(finished)
     assert "<script" not in page
 
 
+def test_the_slices_that_are_held_out_are_told(tmp_path):
+    images, labels = write_tiny(tmp_path)
+    for stack in (images, labels):
+        (tmp_path / stack.stem).mkdir()
+        for number, page in enumerate(tifffile.imread(stack), start=1):
+            tifffile.imwrite(tmp_path / stack.stem / f"{number}.tif", page, metadata=None)
+    code, _, err = unet2015(
+        "train", tmp_path / "images", tmp_path / "labels", "--recipe", "quick", *TINY_WORDS,
+        "--steps", 1, "--val", "1-2,4", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "held out: 1, 2, 4\n" in err
+
+
 def test_a_finished_run_is_refused_and_resumed(finished):
     folder = finished[0]
     _, told, _ = unet2015("info", folder / "run", "--json")

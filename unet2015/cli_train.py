@@ -27,7 +27,7 @@ def train(
     ] = None,
     recipe: Annotated[str, typer.Option("--recipe", help=" | ".join(RECIPES))] = "isbi2012",
     val: Annotated[
-        str | None, typer.Option("--val", help="held-out slices, e.g. 12-14,27-29, or 0.2")
+        str | None, typer.Option("--val", help="held-out slices: 12-14,27-29, names, or 0.2")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="updates")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="seed of all randomness")] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -29,7 +29,8 @@ def split(
     val
         Held-out slices: numbers from 0 ("12-14,27-29" or a sequence), slice names separated by
         commas, or a fraction between 0 and 1 ("0.2" or a float), which is taken as contiguous
-        blocks from the end of each half of the stack: neighbouring slices look alike.
+        blocks from the end of each half of the stack: neighbouring slices look alike. Where the
+        names are numbers (1.tif, 2.tif), the numbers of a text are these names.
     ignore_label
         Label that counts as no class.
 
@@ -94,26 +95,15 @@ def held_out_slices(stack: Stack, val: str | float | Sequence[int]) -> list[int]
     >>> stack = Stack(np.zeros((4, 1, 2, 2), np.uint8), np.zeros((4, 2, 2), np.int64))
     >>> held_out_slices(stack, "1,3"), held_out_slices(stack, 0.5)
     ([1, 3], [1, 3])
+    >>> numbered = Stack(stack.images, stack.labels, names=("1", "2", "3", "10"))
+    >>> held_out_slices(numbered, "2-3,10")
+    [1, 2, 3]
     """
     count = len(stack)
     if isinstance(val, str):
-        named = {name: i for i, name in enumerate(stack.names)}
-        words = [word.strip() for word in val.split(",")]
         if re.fullmatch(r"\s*0?\.[0-9]+\s*", val):
             return held_out_slices(stack, float(val))
-        numbers = all(re.fullmatch(r"[0-9]+(-[0-9]+)?", word) for word in words)
-        if not numbers and any(word in named for word in words):
-            unknown = [word for word in words if word not in named]
-            if unknown:
-                raise ValueError(f"no slice has the name {unknown[0]!r}; {_named(stack.names)}")
-            chosen = [named[word] for word in words]
-        else:
-            try:
-                chosen = parse_slices(val, count)
-            except ValueError as error:
-                raise ValueError(
-                    f"{error}; name slices by number or by name, or give a fraction such as 0.2"
-                ) from error
+        chosen = _chosen_by_text(stack.names, val)
     elif isinstance(val, float):
         if not 0 < val < 1:
             raise ValueError(f"the held-out fraction {val} is not between 0 and 1")
@@ -137,6 +127,40 @@ def held_out_slices(stack: Stack, val: str | float | Sequence[int]) -> list[int]
             f"held-out slices {val!r} leave no slice for {part}; the stack has {count}"
         )
     return sorted(chosen)
+
+
+def _chosen_by_text(names: Sequence[str], text: str) -> list[int]:
+    """Slice numbers of a list of names, numbers and ranges; what could be both is a name."""
+    words = [word.strip() for word in text.split(",")]
+    named = {name: i for i, name in enumerate(names)}
+    unknown = [word for word in words if word not in named]
+    if not unknown:
+        return [named[word] for word in words]
+    numbers = all(re.fullmatch(r"[0-9]+(-[0-9]+)?", word) for word in words)
+    by_value = {int(name): i for name, i in named.items() if re.fullmatch("[0-9]{1,18}", name)}
+    counted = list(by_value) == list(range(len(names)))  # their names are their numbers
+    if numbers and len(by_value) == len(names) and not counted:
+        return [i for word in words for i in _named_by_number(names, by_value, word)]
+    if len(unknown) < len(words) and not (numbers and counted):
+        raise ValueError(f"no slice has the name {unknown[0]!r}; {_named(names)}")
+    try:
+        return parse_slices(text, len(names))
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; name slices by number or by name, or give a fraction such as 0.2"
+        ) from error
+
+
+def _named_by_number(names: Sequence[str], by_value: Mapping[int, int], word: str) -> list[int]:
+    """Slices of a number or range where every name is a number: 1-3 are 001, 002 and 003."""
+    first, _, last = word.partition("-")
+    if len(word) > 37 or int(last or first) < int(first):
+        raise ValueError(f"the range {word[:40]!r} holds no slice; write e.g. 12-14")
+    asked = range(int(first), int(last or first) + 1)
+    missing = next((k for k in asked if k not in by_value), None)
+    if missing is not None:
+        raise ValueError(f"no slice has the name '{missing}'; {_named(names)}")
+    return [by_value[k] for k in asked]
 
 
 def _refuse_one_class(

@@ -35,6 +35,8 @@ from unet2015.weighing import without_unlabelled
 
 __all__ = ["Inputs", "read_inputs", "run_training"]
 
+SHOWN = 8  # names of held-out slices that are told
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -288,5 +290,8 @@ def _introduce(
         f" on {describe_device(place)}{f' in {ranks} processes' if ranks > 1 else ''}"
         f" in {choose_precision(recipe.precision, place)}"
     )
+    if validation is not None:
+        names, more = validation.names[:SHOWN], ", ..." if len(validation) > SHOWN else ""
+        show.say(f"held out: {', '.join(names)}{more}")
     for note in training.notes:
         show.say(note)
