@@ -122,6 +122,26 @@ def test_folders_are_paired_by_stem_in_counting_order(tmp_path):
     assert [image.shape[1] for image in stack.images] == [10, 11, 19]
 
 
+def test_weight_maps_beside_their_labels_are_no_labels(tmp_path, capsys):
+    from weightmaps.cli import main
+
+    for folder, factor in (("images", 9), ("labels", 255)):
+        (tmp_path / folder).mkdir()
+        for i in (1, 2):
+            write(tmp_path / folder / f"{i}.tif", np.eye(8, dtype=np.uint8) * factor)
+    assert main([str(tmp_path / "labels"), "--preview"]) == 0
+    capsys.readouterr()
+    assert (tmp_path / "labels" / "1.weights.png").is_file()
+    stack = read_stack_pair(tmp_path / "images", tmp_path / "labels")
+    assert stack.names == ("1", "2")
+    from_files = read_weights(tmp_path / "labels", stack, isbi2012())
+    assert (from_files.weights[1] == weigh(stack, isbi2012()).weights[1]).all()
+    for i in (1, 2):
+        (tmp_path / "labels" / f"{i}.tif").unlink()
+    with pytest.raises(InputError, match="holds no TIFF or PNG file besides weight maps"):
+        read_stack_pair(tmp_path / "images", tmp_path / "labels")
+
+
 def test_cell_tracking_names_are_paired_by_their_number(tmp_path):
     for name, number in (("a", 3), ("a", 12)):
         (tmp_path / name).mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from tiling.faults import InputError
 from tiling.input_file import as_input_error
+from weightmaps.annotations import named_as_map
 
 __all__ = ["cell_mask_folders", "image_files", "pairs"]
 
@@ -21,8 +22,8 @@ SHOWN = 5  # files listed in a message
 def image_files(folder: Path) -> dict[str, Path]:
     """TIFF and PNG files of a folder by stem, in the order of their names (numbers by value).
 
-    Hidden files and files of other kinds are left out; JPEG, BMP and GIF are refused, so that no
-    image is left out silently.
+    Hidden files, files of other kinds and what `unet2015 weights` wrote beside its labels are left
+    out; JPEG, BMP and GIF are refused, so that no image is left out silently.
 
     Raises
     ------
@@ -34,7 +35,7 @@ def image_files(folder: Path) -> dict[str, Path]:
         listed = sorted(folder.iterdir(), key=lambda path: _natural(path.name))
     for path in listed:
         suffix = path.suffix.lower()
-        if path.name.startswith(".") or suffix not in SUFFIXES + FOREIGN:
+        if path.name.startswith(".") or suffix not in SUFFIXES + FOREIGN or named_as_map(path):
             continue
         if suffix in FOREIGN:
             raise InputError(path, "images are read from TIFF or PNG; convert it without loss")
@@ -44,7 +45,8 @@ def image_files(folder: Path) -> dict[str, Path]:
             )
         found[path.stem] = path
     if not found:
-        raise InputError(folder, "holds no TIFF or PNG file")
+        maps = " besides weight maps" if any(named_as_map(path) for path in listed) else ""
+        raise InputError(folder, f"holds no TIFF or PNG file{maps}")
     return found
 
 

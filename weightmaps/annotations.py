@@ -17,7 +17,7 @@ from tiling.faults import InputError
 from tiling.input_file import as_input_error
 from tiling.zarr_checks import is_zarr_folder
 
-__all__ = ["MAP_ENDING", "LabelFile", "find_label_files", "refuse_same_names"]
+__all__ = ["MAP_ENDING", "LabelFile", "find_label_files", "named_as_map", "refuse_same_names"]
 
 MAP_ENDING = ".weights.tif"
 PREVIEW_ENDING = ".weights.png"
@@ -121,6 +121,17 @@ def refuse_same_names(files: Sequence[LabelFile], out: Path | None = None) -> No
             )
 
 
+def named_as_map(path: Path) -> bool:
+    """Whether a file has the name of a weight map or its picture, which may lie beside labels.
+
+    Examples
+    --------
+    >>> [named_as_map(Path(name)) for name in ("1.tif", "1.weights.tif", "1.weights.png")]
+    [False, True, True]
+    """
+    return path.name.lower().endswith((MAP_ENDING, PREVIEW_ENDING))
+
+
 def _behind(name: str) -> list[LabelFile]:
     if not name:
         raise InputError("''", "is an empty name; name a file or folder ('.' is this one)")
@@ -170,9 +181,8 @@ def _inside(folder: Path) -> list[Path]:
 
 def _if_label(path: Path) -> list[LabelFile]:
     """The file as a label file, if its ending says so and it is no output of ours."""
-    name = path.name.lower()
-    ours = name.endswith((MAP_ENDING, PREVIEW_ENDING))
-    return [_of_file(path)] if name.endswith(_TIFF + _IMAGE) and not ours else []
+    taken = path.name.lower().endswith(_TIFF + _IMAGE) and not named_as_map(path)
+    return [_of_file(path)] if taken else []
 
 
 def _of_file(path: Path) -> LabelFile:
