@@ -12,6 +12,7 @@ from PIL import Image
 
 import weightmaps
 from tiling.faults import InputError
+from unet2015.cli_train import replace_fields
 from unet2015.data import (
     Stack,
     batches,
@@ -531,6 +532,40 @@ def test_weights_of_another_recipe_are_refused(mapped, options, changes, message
     stack, maps = mapped(*options)
     with pytest.raises(InputError, match=message):
         read_weights(maps, stack, replace(isbi2012(), **changes))
+
+
+SET = "--set border_weight=true --set sigma_px=4.0"
+ANEW = "unet2015 weights LABELS --out DIR --overwrite --labels"
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "remedy"),
+    [
+        (("--w0", "9", "--sigma", "4"), {}, "train with --set w0=9.0 --set sigma_px=4.0, or"),
+        (("--sigma", "4"), {"border_weight": False}, f"train with {SET}, or without --weights"),
+        (("--w0", "9"), {"border_weight": False}, "--set border_weight=true --set w0=9.0, or"),
+        ((), {"ignore_label": 255}, "train with --set ignore_label=none, or"),
+        (("--separate", "none"), {}, "train with --set separate=none, or"),
+        (("--class-weights", "2,1"), {}, f"anew ({ANEW} mask), or train without --weights"),
+        (("--spacing", "1,1"), {"sigma_px": 4.0}, f"anew ({ANEW} mask --sigma 4.0), or"),
+        (("--connectivity", "8"), {"separate": "watershed"}, f"{ANEW} mask --border watershed)"),
+        (("--inside", "zero"), {"border_weight": False}, f"anew ({ANEW} mask --w0 0.0), or"),
+        (("--labels", "instances"), {"ignore_label": -1}, f"({ANEW} mask --ignore-label -1), or"),
+    ],
+)
+def test_the_remedy_for_weights_of_another_recipe_works(mapped, options, changes, remedy):
+    stack, maps = mapped(*options)
+    recipe = replace(isbi2012(), **changes)
+    with pytest.raises(InputError) as refused:
+        read_weights(maps, stack, recipe)
+    told = str(refused.value)
+    assert remedy in told
+    if "anew" in told:
+        mapped(*told.partition("--overwrite ")[2].partition(")")[0].split())
+    else:
+        settings = told.partition("train with ")[2].partition(",")[0].split()
+        recipe = replace_fields(recipe, [word for word in settings if word != "--set"], {})
+    read_weights(maps, stack, recipe)
 
 
 def test_weights_of_other_labels_missing_and_damaged_are_refused(mapped):

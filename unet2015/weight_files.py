@@ -17,6 +17,20 @@ from unet2015.weighing import IGNORED, annotation
 
 __all__ = ["read_weights"]
 
+# Fields of a recipe as options of `unet2015 weights`.
+_OPTION = {
+    "w0": "--w0",
+    "sigma_px": "--sigma",
+    "class_weights": "--class-weights",
+    "where": "--where",
+    "separate": "--separate",
+    "ignore_label": "--ignore-label",
+}
+_SEPARATE = {
+    "watershed": "--border watershed",
+    "watershed-before": "--separate before --border watershed",
+}
+
 
 def read_weights(folder: str | Path, stack: Stack, recipe: Recipe) -> Stack:
     """The stack with the weight maps that `unet2015 weights` wrote for its label files.
@@ -92,45 +106,62 @@ def _read_map(folder: Path, labels: Path, recipe: Recipe, kind: str) -> NDArray[
         if source.get("sha256") != reader.sha256():
             raise InputError(path, f"was made from other labels than {labels}; make it anew")
     made = history.get("parameters", {}) | {"labels": source.get("taken_as")}
-    wanted = _wanted(recipe) | {"labels": kind}
-    if kind == "instances" and (recipe.ignore_label or 0) > 0:
-        wanted["ignore_label"] = None  # a positive id is always a cell
+    wanted = _wanted(recipe, kind)
     other = [k for k, v in wanted.items() if made.get(k) != v]
     if other:
         name = other[0]
         raise InputError(
             path,
             f"was made with {name} = {made.get(name)!r}, not {wanted[name]!r} as the recipe"
-            f" {recipe.name!r} wants; {_remedy(other, made, recipe)}",
+            f" {recipe.name!r} wants; {_remedy(made, recipe, kind)}",
         )
     return read_stack(path)
 
 
-def _remedy(other: list[str], made: dict[str, Any], recipe: Recipe) -> str:
-    """How map and recipe can be made to agree on the parameters in which they differ."""
-    settings = []
-    for name in other:
-        if name == "w0" and not recipe.border_weight:
-            settings.append("border_weight=true")
-            if made.get(name) == recipe.w0:
-                continue
-        if hasattr(recipe, name):
-            settings.append(f"{name}={made.get(name)}")
-    words = " ".join(f"--set {setting}" for setting in settings)
-    return f"train with {words}, or without --weights" if words else "make the map anew"
+def _remedy(made: dict[str, Any], recipe: Recipe, kind: str) -> str:
+    """How map and recipe can be made to agree: by the recipe where it can say the same."""
+    changes = {k: made.get(k) for k, v in _wanted(recipe, kind).items() if made.get(k) != v}
+    if "w0" in changes and not recipe.border_weight:
+        changes = {"border_weight": True} | changes
+    if changes.get("w0") == recipe.w0:
+        del changes["w0"]
+    try:
+        agreeing = Recipe.from_dict(recipe.to_dict() | changes)
+    except ValueError:
+        agreeing = recipe
+    if all(made.get(k) == v for k, v in _wanted(agreeing, kind).items()):
+        words = " ".join(f"--set {name}={str(value).lower()}" for name, value in changes.items())
+        return f"train with {words}, or without --weights"
+    return (
+        "make the maps anew (unet2015 weights LABELS --out DIR --overwrite"
+        f" {_options(_wanted(recipe, kind))}), or train without --weights"
+    )
 
 
-def _wanted(recipe: Recipe) -> dict[str, Any]:
-    """Parameters that a map for this recipe has in its history."""
+def _options(wanted: dict[str, Any]) -> str:
+    """Options of `unet2015 weights` for such maps, as far as they are not its defaults."""
+    from weightmaps import WeightMapSpec
+
+    words = [f"--labels {wanted['labels']}"]
+    for name, usual in WeightMapSpec().to_dict().items():
+        if wanted[name] != usual:
+            words.append(_SEPARATE.get(wanted[name]) or f"{_OPTION[name]} {wanted[name]}")
+    return " ".join(words)
+
+
+def _wanted(recipe: Recipe, kind: str) -> dict[str, Any]:
+    """Parameters that a map for this recipe, of labels of this kind, has in its history."""
+    ids = kind == "instances" and (recipe.ignore_label or 0) > 0  # a positive id is always a cell
     return {
         "w0": recipe.w0 if recipe.border_weight else 0.0,
         "sigma_px": recipe.sigma_px,
         "class_weights": recipe.class_weights,
         "where": recipe.where,
         "separate": recipe.separate,
-        "ignore_label": recipe.ignore_label,
+        "ignore_label": None if ids else recipe.ignore_label,
         "spacing": None,
         "volume": False,
         "connectivity": 4,
         "inside": "nonzero",
+        "labels": kind,
     }
