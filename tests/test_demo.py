@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shlex
 from types import SimpleNamespace
 
@@ -100,10 +101,19 @@ def test_the_commands_in_the_report_can_be_pasted(tmp_path, monkeypatch):
     assert all(str(run) in " ".join(word for word in line if " " in word) for line in words)
 
 
-def test_a_short_demo_comes_to_its_end(tmp_path, capsys):
-    out = tmp_path / "demo"
+def test_a_short_demo_comes_to_its_end_and_its_commands_give_the_same(tmp_path, capsys):
+    out, kept = tmp_path / "demo", tmp_path / "kept"
     assert main(["demo", "--out", str(out), "--steps", "2", "--device", "cpu"]) == 0
     assert (out / "report.html").stat().st_size > 100_000
     assert (out / "run" / "last.safetensors").is_file()
     assert str(out / "report.html") in capsys.readouterr().out
     assert [path.name for path in out.rglob(".*")] == []
+    out.rename(kept)
+    page = (kept / "report.html").read_text("utf-8")
+    lines = html.unescape(page.partition("<pre><code>")[2].partition("</code>")[0]).splitlines()
+    commands = [shlex.split(line) for line in lines]
+    assert len(commands) == 4
+    for program, *words in commands:
+        assert (program, main(words)) == ("unet2015", 0), capsys.readouterr().err
+    for name in ("run/recipe.json", "run/last.safetensors", "large-probability.tif"):
+        assert (out / name).read_bytes() == (kept / name).read_bytes(), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from dataclasses import replace
@@ -108,8 +109,7 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
         (run_folder / name).unlink(missing_ok=True)
     inputs = Inputs(sample / "images.tif", sample / "labels.tif", maps, HELD_OUT)
     train_words = ["train", str(inputs.images), str(inputs.labels), "--val", HELD_OUT]
-    train_words += ["--weights", str(maps), "--recipe", str(run_folder / "recipe.json")]
-    train_words += ["--out", str(run_folder)]
+    train_words += ["--weights", str(maps), *_as_words(recipe), "--out", str(run_folder)]
     run = run_training(recipe, inputs, run_folder, device=device, words=train_words)
     commands.append(train_words)
 
@@ -136,6 +136,16 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
         figures = "  ".join(f"{key} {row[key]:.4f}" for key in ("wrong_pixels", "v_info", "v_rand"))
         tell(f"{name:24s} {figures}")
     tell(f"open {out / 'report.html'}")
+
+
+def _as_words(recipe: Recipe) -> list[str]:
+    """The recipe as options of `train`: what differs from `quick`."""
+    words, usual = ["--recipe", "quick"], quick().to_dict()
+    for name, value in recipe.to_dict().items():
+        if value != usual[name]:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            words += ["--set", f"{name}={text}"]
+    return words
 
 
 def _with_large_image(
@@ -181,8 +191,10 @@ def _with_seams(
 
 
 def _model(checkpoint: Path) -> Model:
-    state = load(checkpoint)
-    return Model(build_network(state), str(state.preprocessing["scale"]), "demo", str(checkpoint))
+    digest = hashlib.sha256()
+    state = load(checkpoint, digest)
+    scale = str(state.preprocessing["scale"])
+    return Model(build_network(state), scale, digest.hexdigest(), str(checkpoint))
 
 
 def _large_scores(
