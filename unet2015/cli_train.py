@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -130,14 +131,19 @@ def replace_fields(recipe: Recipe, settings: Sequence[str], given: Mapping[str, 
     from tiling.faults import UsageFault
 
     values: dict[str, object] = {}
+    present = recipe.to_dict()
     for setting in settings:
         name, equals, text = setting.partition("=")
-        if not equals or not hasattr(recipe, name):
-            raise UsageFault(f"--set {setting}: give FIELD=VALUE with a field of recipe.json")
-        values[name] = _value(text, getattr(recipe, name))
+        if not equals or name not in present:
+            near = [] if name in present else get_close_matches(name, present, n=1)
+            doubt = f", perhaps {near[0]}" if near else ""
+            raise UsageFault(
+                f"--set {setting}: give FIELD=VALUE with a field of recipe.json{doubt}"
+            )
+        values[name] = _value(text, present[name])
     values |= {name: value for name, value in given.items() if value is not None}
     try:
-        return type(recipe).from_dict(recipe.to_dict() | values) if values else replace(recipe)
+        return type(recipe).from_dict(present | values) if values else replace(recipe)
     except ValueError as error:
         raise UsageFault(str(error)) from error
 
