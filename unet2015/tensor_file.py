@@ -62,6 +62,9 @@ _FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with git lfs pull"),
     (b"II*\0", "a TIFF image, not a checkpoint"),
     (b"MM\0*", "a TIFF image, not a checkpoint"),
+    (b"II+\0", "a TIFF image, not a checkpoint"),
+    (b"MM\0+", "a TIFF image, not a checkpoint"),
+    (b"\x89PNG", "a PNG image, not a checkpoint"),
 )
 
 
