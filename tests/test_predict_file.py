@@ -540,6 +540,31 @@ def test_the_plan_and_the_summary_name_what_matters(image, tmp_path):
         assert words in text
 
 
+@pytest.mark.parametrize(
+    ("options", "work"),
+    [
+        ({}, f"{12 * 124**2 / (90 * 130):.2f} x the pixels of the image"),
+        ({"average": "flips"}, f"{4 * 12 * 124**2 / (90 * 130):.2f} x the pixels of the image"),
+        ({"average": "all"}, f"{8 * 12 * 124**2 / (90 * 130):.2f} x the pixels of the image"),
+        ({"region": (0, 36, 0, 36)}, f"{124**2 / 36**2:.2f} x the pixels of the region"),
+        ({"region": (0, 90, 0, 130)}, f"{12 * 124**2 / (90 * 130):.2f} x the pixels of the image"),
+    ],
+)
+def test_the_plan_counts_what_the_network_sees(image, options, work):
+    with open_source(image) as source:
+        job = prepare(model(), source, "image.tif", replace(SMALL, **options))
+        assert f"the network sees {work};" in plan_text(job)
+
+
+def test_the_summary_of_one_tile_tells_that_nothing_was_compared(image, tmp_path):
+    settings = replace(SMALL, output_tile=132)
+    summaries = predict_file(model(), image, tmp_path / "out.tif", settings)
+    with open_source(image) as source:
+        job = prepare(model(), source, "image.tif", settings)
+    text = summary_text(tmp_path / "out.tif", job, summaries)
+    assert "seams: none, nothing to compare\n" in text
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "options", "axes"),

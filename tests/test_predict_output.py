@@ -270,6 +270,34 @@ def test_labels_have_a_tolerance_in_pixels(stack, tmp_path):
         assert seams["values_compared"] > 1000
 
 
+@pytest.mark.parametrize("save", ["probability", "label", "instances"])
+def test_where_nothing_was_compared_no_seam_has_held(stack, tmp_path, capsys, save):
+    out = tmp_path / "out.tif"
+    predict_file(model(), stack, out, replace(SMALL, output_tile=300, save=save))
+    seams = made(out)["seams"]
+    assert (seams["held"], seams["values_compared"], seams["probe_compared"]) == (None, 0, 0)
+    for as_json, words in ((False, "None (nothing to compare)\n"), (True, '"held": null')):
+        print_description(describe(out), as_json=as_json)
+        assert words in capsys.readouterr().out
+    predict_file(model(), stack, tmp_path / "paper.tif", replace(SMALL, step="paper"))
+    print_description(describe(tmp_path / "paper.tif"), as_json=False)
+    assert "None (no tolerance)\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("save", "mean_of", "done"),
+    [
+        ("logits", "probabilities", "logits"),
+        ("probability", "probabilities", "probabilities"),
+        ("label", "logits", "logits"),
+    ],
+)
+def test_a_file_names_what_was_averaged(stack, tmp_path, save, mean_of, done):
+    settings = replace(SMALL, save=save, mean_of=mean_of, average="flips")
+    predict_file(model(), stack, tmp_path / "out.tif", settings)
+    assert made(tmp_path / "out.tif")["mean_of"] == done
+
+
 @pytest.mark.parametrize(("tolerance", "held"), [(None, False), (1.0, True)])
 def test_labels_that_do_not_fit_together_stop_the_run(
     stack, tmp_path, monkeypatch, tolerance, held

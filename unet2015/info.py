@@ -99,8 +99,16 @@ def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name:<{width}}  {value}")
+            unheld = name == "held" and value is None
+            told = f"{value} ({_why_unheld(values)})" if unheld else value
+            lines.append(f"{indent}{name:<{width}}  {told}")
     return lines
+
+
+def _why_unheld(seams: Mapping[str, Any]) -> str:
+    """Why a certificate does not say whether its seams held."""
+    compared = seams.get("values_compared") or seams.get("probe_compared")
+    return "no tolerance" if compared else "nothing to compare"
 
 
 def _run(folder: Path) -> dict[str, Any]:

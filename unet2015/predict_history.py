@@ -57,6 +57,7 @@ def certificate(job: Job, rule: SeamRule, notes: Mapping[str, Any]) -> dict[str,
     """
     geometry, exact = job.geometry, job.settings.step == "exact"
     seams, probe = noted(notes, "seams"), noted(notes, "probe")
+    bounded = rule.tolerance is not None or rule.share is not None
     found: dict[str, Any] = {
         "exact": exact,
         "step": geometry.step if exact else geometry.output,
@@ -64,7 +65,7 @@ def certificate(job: Job, rule: SeamRule, notes: Mapping[str, Any]) -> dict[str,
         "period": geometry.period,
         "compared_px": geometry.overlap if exact else 0,
         "tolerance": rule.tolerance,
-        "held": True if rule.tolerance is not None or rule.share is not None else None,
+        "held": True if bounded and seams.compared + probe.compared else None,
         "max_difference": seams.maximum,
         "values_compared": seams.compared,
         "values_differing": seams.differing,
@@ -97,7 +98,7 @@ def provenance(job: Job, scale: Scale) -> dict[str, Any]:
         "step": settings.step,
         "batch": settings.batch,
         "average": settings.average,
-        "mean_of": settings.mean_of,
+        "mean_of": "logits" if settings.save == "logits" else settings.mean_of,
         "precision": job.precision,
         "device": job.device.type,
         "region": list(job.region),

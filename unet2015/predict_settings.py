@@ -23,7 +23,8 @@ class Settings:
     batch
         Tiles per call of the network.
     average, mean_of
-        Views averaged (`none`, `flips`, `rotations`, `all`); `probabilities` or `logits` of them.
+        Views averaged (`none`, `flips`, `rotations`, `all`); `probabilities` or `logits` of them
+        (always logits where logits are saved).
     save, dtype
         What is written: `probability`, `label`, `logits` or `instances`, and its number type.
     classes

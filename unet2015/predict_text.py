@@ -19,6 +19,7 @@ from unet2015.fitting import halved
 from unet2015.intensity import Scale
 from unet2015.predict_history import seam_rule
 from unet2015.predict_job import Job
+from unet2015.tile_function import AVERAGES
 
 __all__ = ["peak_bytes", "plan_text", "seconds_per_tile", "summary_text", "tile_text"]
 
@@ -67,7 +68,8 @@ def plan_text(job: Job) -> str:
         geometry.nearest(geometry.output - 1)[0],
         geometry.nearest(geometry.output + 1)[1],
     )
-    computed = len(tiles) * geometry.input**2 / 1e6
+    computed = len(tiles) * geometry.input**2 / 1e6 * len(AVERAGES[settings.average])
+    whole = job.region == (0, job.planes.height, 0, job.planes.width)
     shared = geometry.overlap if settings.step == "exact" and len(tiles) > 1 else 0
     compared = f"{shared} px along every seam" if shared else "none"
     return (
@@ -75,8 +77,8 @@ def plan_text(job: Job) -> str:
         f"  tiles       {tiles.rows} x {tiles.columns} = {len(tiles)} per plane, {number} in all\n"
         f"  legal sizes output {geometry.smallest} + {geometry.period}k px; next to this one"
         f" {below} and {above}\n"
-        f"  work        the network sees {computed / job.megapixels:.2f} x the pixels of the image;"
-        f" computed twice and compared: {compared}\n"
+        f"  work        the network sees {computed / job.megapixels:.2f} x the pixels of the"
+        f" {'image' if whole else 'region'}; computed twice and compared: {compared}\n"
         f"  memory      about {job.network_bytes / 2**30:.2f} GiB in the network and"
         f" {job.pipeline_bytes / 2**30:.2f} GiB around it; smaller tiles if the device runs out:"
         f" {', '.join(ladder) or 'none'}\n"
@@ -107,7 +109,8 @@ def summary_text(target: Path, job: Job, summaries: Sequence[Summary]) -> str:
     written = sum(s.seconds_waiting_output for s in summaries)
     computed = sum(s.pixels_computed for s in summaries)
     kept = sum(s.rows_kept for s in summaries)
-    seams = "seams: none" if max(s.tiles for s in summaries) < 2 else "seams: no strip is shared"
+    single = max(s.tiles for s in summaries) < 2
+    seams = f"seams: {'none, nothing to compare' if single else 'no strip is shared'}"
     if compared:
         seams = (
             f"seams: {compared} values computed twice, {differing} differ, by {largest:.3g} at most"

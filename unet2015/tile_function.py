@@ -121,7 +121,7 @@ def as_tile_function(
     average
         Views averaged per tile: `none`, `flips`, `rotations` or `all`.
     mean_of
-        Whether the views' probabilities or their logits are averaged.
+        Whether the views' probabilities or their logits are averaged; logits where they come back.
 
     Raises
     ------
