@@ -51,13 +51,13 @@ USAGES = {
 def test_a_usage_line_names_what_to_type(verb, capsys):
     assert main([verb, "--help"]) == 0
     usage = capsys.readouterr().out.splitlines()[0]
-    assert usage.startswith(f"Usage: unet2015 {verb} [OPTIONS] {USAGES[verb]}")
-    assert "{" not in usage
+    assert usage == f"Usage: unet2015 {verb} [OPTIONS] {USAGES[verb]}"
 
 
 def test_weightmaps_has_the_same_usage_line(capsys):
     assert weights_main(["--help"]) == 0
-    assert "{" not in capsys.readouterr().out.splitlines()[0]
+    usage = capsys.readouterr().out.splitlines()[0]
+    assert usage == "Usage: weightmaps [OPTIONS] LABELS..."
 
 
 def test_no_line_of_the_help_is_cut_off(capsys):

@@ -19,7 +19,7 @@ __all__ = ["load_model", "predict"]
 
 def predict(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="TIFF, PNG or Zarr")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="TIFF, PNG or Zarr")],
     out: Annotated[
         str,
         typer.Option("--out", help="TIFF or .zarr to write; a folder for several images"),

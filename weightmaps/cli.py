@@ -30,7 +30,7 @@ def weights(
     labels: Annotated[
         list[str],
         typer.Argument(
-            metavar="LABELS...",
+            metavar="LABELS",
             help="label files in any mix: TIFF stacks, PNG images, folders of them, folders with"
             " one mask per cell (masks/*.png), patterns",
             show_default=False,
