@@ -211,6 +211,8 @@ def test_f_a_current_folder_that_is_gone_is_told(tmp_path, monkeypatch):
         (["--recipe", "no.json"], 3, "no.json: is no recipe"),
         (["--set", "lr=1"], 2, "--set lr=1: give FIELD=VALUE with a field of recipe.json"),
         (["--set", "momentum=2"], 2, "momentum = 2.0 is outside 0 .. 0.99999"),
+        (["--set", "warmup_steps=5"], 2, "warmup_steps = 5 does nothing with schedule = 'one-cyc"),
+        (["--set", "momentum=0.9"], 2, "momentum=0.9: does nothing with the optimiser adam; leav"),
         (["--set", "steps=many"], 2, "steps = 'many' is not of type int"),
         (["--set", "to_json=1"], 2, "to_json=1: give FIELD=VALUE with a field of recipe.json\n"),
         (["--set", "sigma=4"], 2, "with a field of recipe.json, perhaps sigma_px\n"),
@@ -296,6 +298,8 @@ def test_settings_keep_their_types():
     assert cli_train.replace_fields(changed, ["ignore_label=none"], {}) == replace(
         changed, ignore_label=None
     )
+    slower = ["optimiser=sgd", "momentum=0.9"]
+    assert cli_train.replace_fields(quick(), slower, {}).momentum == 0.9
     assert {cli_train.find_recipe(name).name for name in cli_train.RECIPES} == set(
         cli_train.RECIPES
     )

@@ -126,7 +126,7 @@ def replace_fields(recipe: Recipe, settings: Sequence[str], given: Mapping[str, 
     Raises
     ------
     UsageFault
-        If a field is unknown or its value breaks its rule.
+        If a field is unknown, its value breaks its rule, or would do nothing.
     """
     from tiling.faults import UsageFault
 
@@ -143,9 +143,15 @@ def replace_fields(recipe: Recipe, settings: Sequence[str], given: Mapping[str, 
         values[name] = _value(text, present[name])
     values |= {name: value for name, value in given.items() if value is not None}
     try:
-        return type(recipe).from_dict(present | values) if values else replace(recipe)
+        changed = type(recipe).from_dict(present | values) if values else replace(recipe)
     except ValueError as error:
         raise UsageFault(str(error)) from error
+    if "momentum" in values and changed.optimiser != "sgd":
+        raise UsageFault(
+            f"--set momentum={changed.momentum}: does nothing with the optimiser"
+            f" {changed.optimiser}; leave it out, or add --set optimiser=sgd"
+        )
+    return changed
 
 
 def _value(text: str, like: object) -> object:

@@ -68,11 +68,11 @@ class Recipe:
     mirrored_weight: float = 1.0  # [open]; [F] gives 0 to pixels mirrored in from outside
     # Optimiser, section 3.
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"  # [P]
-    momentum: float = 0.99  # [P]
+    momentum: float = 0.99  # [P] of sgd alone
     learning_rate: float = 1e-3  # [open]
     weight_decay: float = 0.0  # [open]
     schedule: Literal["constant", "one-cycle", "cosine"] = "constant"  # [open]
-    warmup_steps: int = 0  # [open]
+    warmup_steps: int = 0  # [open] of constant and cosine; one-cycle has its own rise
     average_decay: float = 0.0  # [open] moving average of the weights; 0 = none
     steps: int = 60_000  # [open]
     # Augmentation, section 3.1.
@@ -127,6 +127,13 @@ class Recipe:
                     f"recipe: {name} = {getattr(self, name)} needs a label for the pixels without"
                     " annotation; add ignore_label = 255"
                 )
+
+        if self.warmup_steps and self.schedule == "one-cycle":
+            raise ValueError(
+                f"recipe: warmup_steps = {self.warmup_steps} does nothing with schedule ="
+                " 'one-cycle', which rises by itself; use warmup_steps = 0, or the schedule"
+                " constant or cosine"
+            )
 
     def to_json(self) -> str:
         """JSON text with every field, sorted by name."""
