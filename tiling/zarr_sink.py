@@ -46,6 +46,7 @@ __all__ = ["CHUNK", "ZarrSink", "holds_all_shards"]
 
 CHUNK = 128
 _SHARD_COLUMNS = 4096
+_BLOCK = 1 << 22
 _METADATA = "metadata"  # note with the hash of what the arrays say about themselves
 
 
@@ -307,7 +308,9 @@ def _hash(files: Any) -> str:
     found = hashlib.sha256()
     for file in files:
         try:
-            found.update(file.read_bytes())
+            with file.open("rb") as stream:
+                while block := stream.read(_BLOCK):
+                    found.update(block)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             found.update(b"missing")
     return found.hexdigest()

@@ -145,7 +145,6 @@ def predict(
     outputs = [target for _, target in targets] + ([] if overlay is None else [overlay])
     if not plan:
         check_apart(outputs, [checkpoint, *images])
-        check_targets(targets, checkpoint, overwrite=overwrite, resume=resume)
     if overlay is not None and not plan:
         from tiling.safe_write import check_output
         from unet2015.predict_history import finished
@@ -158,6 +157,7 @@ def predict(
         if targets[0][1] != Path(out):
             make_folder(Path(out))
         tidy("unet2015", *outputs)
+        check_targets(targets, checkpoint, overwrite=overwrite, resume=resume)
     for image, target in targets:
         if plan:
             _show_plan(model, image, settings)

@@ -69,7 +69,8 @@ def write_overlay(
     else:
         picture = _tinted(grey, found, np.dtype(job.dtype))
     data, place = pixel_png(picture), Path(path)
-    if not (place.is_file() and place.read_bytes() == data):
+    same_size = place.is_file() and place.stat().st_size == len(data)
+    if not (same_size and place.read_bytes() == data):
         write_bytes(place, data, overwrite=overwrite)
 
 

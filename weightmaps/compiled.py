@@ -44,6 +44,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 ENVIRONMENT = "UNET2015_CACHE_DIR"
 _DIGEST_BYTES = 32
+_MOST_BYTES = 1 << 26  # of a file of the cache
 _warned = False
 
 
@@ -247,6 +248,8 @@ def _make_cache(function: Callable[..., Any]) -> Any:
 def _intact(path: Path) -> bool:
     """Return whether a cache file exists and ends with the SHA-256 of the rest."""
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            return False
         content = path.read_bytes()
     except FileNotFoundError:
         return False
