@@ -78,6 +78,15 @@ def test_what_labels_say_of_missing_pixels_is_told(labels, tmp_path, capsys):
     assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(told)]
 
 
+def test_pages_that_are_called_channels_are_told(labels, tmp_path, capsys):
+    for axes in ("CYX", "ZYX"):
+        tifffile.imwrite(labels / "one.tif", np.stack([cells(7)] * 2), metadata={"axes": axes},
+                         photometric="minisblack")  # fmt: skip
+        assert weights_of(labels / "one.tif", "--out", tmp_path / axes) == 0
+        told = "one.tif: calls its pages channels; each is taken as a slice of its own"
+        assert (told in capsys.readouterr().err) == (axes == "CYX")
+
+
 def test_balanced_means_over_all_files_named(labels, tmp_path, capsys):
     assert weights_of(labels, "--out", tmp_path / "w", "--separate", "none") == 0
     masks = [instances_from_mask(mask_stack()), cells(7), cells(8)]

@@ -43,6 +43,12 @@ _NEAR = 512  # bytes of a directory of the usual length
 _DESCRIPTION, _SUB_IFDS = 270, 330
 _MOST_BELOW = 64  # directories of one page that are looked at
 _TEXT = 1 << 20  # bytes of it that are looked at
+_UTF_16 = {
+    "utf-16-le": (b"\xff\xfe", b"<\0?\0", b"<\0O\0"),
+    "utf-16-be": (b"\xfe\xff", b"\0<\0?", b"\0<\0O"),
+}
+# A byte that is no UTF-8, as Python keeps it, is the character of this number, if it is one.
+_LATIN_1 = {0xDC00 + byte: chr(byte if byte >= 0xA0 else 0xFFFD) for byte in range(0x80, 0x100)}
 _CLASSIC, _BIG = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 _MANGLED = "a PNG image that a transfer in text mode has damaged (fetch it again in binary mode)"
 _LOOKS_LIKE = {
@@ -202,16 +208,25 @@ def integer(file: InputFile, ifd: Ifd, number: int, name: str, default: int | No
 def texts(file: InputFile, ifd: Ifd) -> list[str]:
     """First megabyte of each image description, without padding; mostly one or none.
 
-    A NUL ends it, save that of ImageJ, whose lines it ends.
+    A NUL ends it, save that of ImageJ, whose lines it ends. It is to be UTF-8 (or ASCII); what some
+    programs write instead, UTF-16 and Latin-1, is read too.
     """
     tags = [ifd.tags.get(_DESCRIPTION), ifd.second]
-    found = []
-    for tag in tags:
-        if tag is not None and tag.kind in (1, 2, 7):
-            data = file.read(tag.start, min(tag.count, _TEXT)).strip(b"\0")
-            lines = data.replace(b"\0", b"\n") if data.lstrip().startswith(b"ImageJ=") else data
-            found.append(lines.partition(b"\0")[0].decode("utf-8", "replace"))
-    return found
+    return [
+        _decoded(file.read(tag.start, min(tag.count, _TEXT)))
+        for tag in tags
+        if tag is not None and tag.kind in (1, 2, 7)
+    ]
+
+
+def _decoded(data: bytes) -> str:
+    """The characters of a description."""
+    for encoding, heads in _UTF_16.items():
+        if data.startswith(heads):
+            return data.decode(encoding, "replace").lstrip("\ufeff").partition("\0")[0]
+    data = data.strip(b"\0")
+    lines = data.replace(b"\0", b"\n") if data.lstrip().startswith(b"ImageJ=") else data
+    return lines.partition(b"\0")[0].decode("utf-8", "surrogateescape").translate(_LATIN_1)
 
 
 def rational(file: InputFile, ifd: Ifd, number: int) -> float | None:

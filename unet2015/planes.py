@@ -24,6 +24,7 @@ ALPHA: Final = "colours"
 """Picked of a plane of red, green, blue and alpha: all but the last, if that says nothing."""
 
 _PAGE_AXES = "ITZPR"
+_SHOWN = 8  # names of channels in a message
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,8 @@ def planes_of(
     names = source.meaning.channels if len(source.meaning.channels) == found else ()
     if isinstance(channel, str):
         if channel not in names:
-            known = f"channels {', '.join(names)}" if names else "no names of channels"
+            more = ", ..." * (len(names) > _SHOWN)
+            known = f"channels {', '.join(names[:_SHOWN])}{more}" if names else "no channel names"
             raise UsageFault(f"--channel {channel}: {path} has {known}; give a name or a number")
         channel = _only(names, channel, path)
     if channel is not None:
@@ -271,7 +273,7 @@ def _misfit(source: Any, found: int, channels: int, letters: str) -> str:
     if channels == 1:
         names = source.meaning.channels
         first = _word(names[0]) if len(set(names)) == len(names) == found else "0"
-        named = f" ({', '.join(names[:8])})" if len(names) == found else ""
+        named = f" ({', '.join(names[:_SHOWN])})" if len(names) == found else ""
         planar = hasattr(source, "image") and source.image.planar
         slices = f", or add --axes {letters}ZYX if they are slices" if planar else ""
         return (

@@ -112,6 +112,8 @@ class LabelReader(Closing):
         tiff = self._tiff = open_tiff(self.file.path, limits=limits)
         self.pages, self.height, self.width = tiff.pages, tiff.height, tiff.width
         self.dtype, self.resolution, self.doubts = tiff.dtype, tiff.resolution, tiff.doubts
+        if "C" in tiff.axes and tiff.pages > 1:
+            self.doubts += ("calls its pages channels; each is taken as a slice of its own",)
         if tiff.samples > 1:
             if not (tiff.planar and tiff.pages == 1):
                 tiff.close()

@@ -363,3 +363,39 @@ def test_c24_the_slices_of_nih_image_are_not_overlooked(
         path.write_bytes(tiff(tags, order=order))
         with open_tiff(path) as image:
             assert (image.pages, image.doubts) == (1, ())
+
+
+# texts in other encodings ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["", "\ufeff", '<?xml version="1.0"?>'])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_c1_ome_in_utf_16_is_read(tmp_path: Path, encoding: str, head: str) -> None:
+    size = 'PhysicalSizeX="0.5" PhysicalSizeXUnit="µm" PhysicalSizeY="0.25"'
+    text = (head + OME.format(f'SizeZ="3" {size}')).encode(encoding)
+    path = tmp_path / "a.tif"
+    pages = [{273: (4, 16 + 48 * i), 279: (4, 48)} for i in range(3)]
+    path.write_bytes(tiff(pages[0] | {270: (2, text + b"\0\0")}, *pages[1:], data=bytes(144)))
+    with open_tiff(path) as image:
+        assert (image.axes, image.resolution) == ("ZYX", (2.0, 4.0, "um"))
+    refused(path, tiff(pages[0] | {270: (2, text)}, data=bytes(144)), "promises 3 planes")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_c1_a_micrometre_in_latin_1_is_one(tmp_path: Path, encoding: str) -> None:
+    ome = OME.format('PhysicalSizeX="0.5" PhysicalSizeXUnit="µm" PhysicalSizeY="0.25"')
+    for text in (ome, "ImageJ=1.54f\nunit=µm\n"):
+        tags = {270: (2, text.encode(encoding) + b"\0"), 282: (5, struct.pack("<2I", 2, 1))}
+        path = tmp_path / "a.tif"
+        path.write_bytes(tiff(tags | {283: (5, struct.pack("<2I", 4, 1)), 296: (3, 1)}))
+        with open_tiff(path) as image:
+            assert image.resolution == (2.0, 4.0, "um")
+
+
+def test_bytes_that_are_no_text_are_shown_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(
+        tiff({270: (2, "é µ ".encode() + b"\xe9 \x80\xff" + "µ".encode()[:1] + b"\0")})
+    )
+    with open_tiff(path) as image:
+        assert image.description == "é µ é \ufffdÿÂ"
