@@ -246,6 +246,7 @@ def test_f_a_current_folder_that_is_gone_is_told(tmp_path, monkeypatch):
         (["--label-values", "a,b"], 2, "'a' is neither a whole number nor VALUE=CLASS"),
         (["--label-values", "0-9=0,5=1"], 2, "5 is given to the classes 0 and 1"),
         (["--label-values", "9-0=0"], 2, "names -8 values"),
+        (["--label-values", "0,255", "--labels", "mask"], 2, "leave one of the two out"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(tmp_path, words, code, message):

@@ -321,6 +321,7 @@ def test_maps_beside_their_labels_are_not_taken_for_labels(labels, capsys):
         (["--3d", "--block-rows", "9"], "--block-rows cuts single pages"),
         (["--3d", "--block-px", "9"], "--block-rows cuts single pages"),  # its former name
         (["--labels", "instances", "--inside", "zero"], "about masks"),
+        (["--labels", "instances", "--connectivity", "8"], "ids are cells as they are"),
         (["--jobs", "0"], "--jobs"),
         (["--border", "watershed", "--separate", "none"], "--separate none carves nothing"),
         (["--threshold", "nan"], "threshold nan must be a finite number"),

@@ -67,6 +67,7 @@ def train(
     ] = False,
 ) -> None:
     """Train the U-Net on a labelled stack; OUT gets checkpoints, log.csv and report.html."""
+    from tiling.faults import UsageFault
     from unet2015 import training_run
     from unet2015.host_memory import keep_freed_memory
 
@@ -75,6 +76,11 @@ def train(
     chosen = replace_fields(find_recipe(recipe), set_ or [], given)
     if ignore is not None and chosen.ignore_label is None:
         chosen = replace_fields(chosen, ["ignore_label=255"], {})
+    if label_values is not None and labels_are != "auto":
+        raise UsageFault(
+            f"--labels {labels_are}: --label-values {label_values} says what each value is; leave "
+            "one of the two out"
+        )
     alone: Literal["refused", "left out"] = "left out" if only_labelled else "refused"
     training_run.run_training(
         chosen,

@@ -80,6 +80,10 @@ class LabelRule:
             raise ValueError(
                 f"inside and threshold are about masks; they do not go with {self.kind}"
             )
+        if self.kind == "instances" and self.connectivity != 4:
+            raise ValueError(
+                "connectivity is about masks and classes; ids are cells as they are: leave it out"
+            )
         if self.ignore_label == 0:
             raise ValueError("ignore label 0 is the background; give ignored pixels another value")
 
