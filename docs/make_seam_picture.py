@@ -48,7 +48,8 @@ def main() -> int:
         return 2
     state = load(checkpoint)
     net, image = build_network(state), read_stack(images[0])[0]
-    whole = predict_array(net, image, output=covering_output(net, image.shape))[1]
+    output = covering_output(net, image.shape)
+    whole = predict_array(net, image, output=output, scale="dtype-range")[1]
     drawn = {step: tiled(net, image, step) for step in ("paper", "exact")}
     figure = draw(net, image, whole, drawn)
     buffer = io.BytesIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +27,7 @@ from unet2015.data import (
 from unet2015.label_values import as_class_labels, parse_label_values
 from unet2015.net import UNet
 from unet2015.recipe import dic_hela, isbi2012, quick
-from unet2015.splitting import parse_slices
+from unet2015.splitting import held_out_slices, parse_slices
 from unet2015.weighing import without_unlabelled
 
 SMALL = replace(
@@ -63,7 +64,6 @@ def test_multi_page_stack_keeps_order_and_polarity(tmp_path):
         assert stack.labels[i].dtype == np.int64
 
 
-@pytest.mark.data
 @pytest.mark.parametrize("stored", [bool, np.uint8])
 def test_masks_stored_with_white_zeros_are_told(tmp_path, stored):
     images = write(tmp_path / "i.tif", np.zeros((2, 6, 8), np.uint8))
@@ -74,11 +74,44 @@ def test_masks_stored_with_white_zeros_are_told(tmp_path, stored):
     assert (np.array(stack.labels) == ~cells).all()
     largest = 1 if stored is bool else 255
     assert stack.notes == (
-        f"{tmp_path / 'l.tif'}: stored as MinIsWhite: its zeros are read as {largest}"
+        f"{tmp_path / 'l.tif'}: stored as MinIsWhite: zeros are read as {largest}"
         f" (--label-values {largest},0 takes the others as class 1)",
     )
     other = read_stack_pair(images, tmp_path / "l.tif", label_values=[largest, 0])
     assert (np.array(other.labels) == cells).all()
+    assert other.notes == ()
+
+
+def test_a_folder_of_masks_stored_with_white_zeros_is_told_once(tmp_path):
+    cell = np.zeros((6, 8), np.uint8)
+    cell[2:4, 2:5] = 255
+    for name in "abc":
+        for kind in ("images", "masks", "i", "l"):
+            folder = tmp_path / name / kind if len(kind) > 1 else tmp_path / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            white = "miniswhite" if kind in ("masks", "l") else "minisblack"
+            tifffile.imwrite(folder / f"{name}.tif", cell, photometric=white, metadata=None)
+    stack = read_stack_pair(tmp_path / "i", tmp_path / "l")
+    (note,) = stack.notes
+    assert note.startswith(f"{tmp_path / 'l' / 'a.tif'} and 2 more: stored as MinIsWhite: zeros")
+    for folder in ("i", "l"):
+        shutil.rmtree(tmp_path / folder)
+    samples = read_stack_pair(tmp_path)
+    assert samples.notes == (
+        f"{tmp_path / 'a' / 'masks' / 'a.tif'} and 2 more: stored as MinIsWhite: zeros are read as"
+        " the cell",
+    )
+    assert (samples.labels[0] == (cell == 0)).all()
+
+
+def test_zeros_and_ones_stored_with_white_zeros_ask_back(tmp_path):
+    images = write(tmp_path / "i.tif", np.zeros((6, 8), np.uint8))
+    cells = np.arange(48).reshape(6, 8) % 5 == 0
+    tifffile.imwrite(tmp_path / "l.tif", cells.astype(np.uint8), photometric="miniswhite")
+    with pytest.raises(InputError, match=r"read as 254 and 255; .*label-values 255,254"):
+        read_stack_pair(images, tmp_path / "l.tif")
+    stack = read_stack_pair(images, tmp_path / "l.tif", label_values=[255, 254])
+    assert (stack.labels[0] == cells).all()
 
 
 def test_ids_stored_with_white_zeros_are_refused(tmp_path):
@@ -87,8 +120,11 @@ def test_ids_stored_with_white_zeros_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "l.tif", ids, photometric="miniswhite", metadata=None)
     with pytest.raises(InputError, match="stores ids as MinIsWhite, inverted; save it as"):
         read_stack_pair(images, tmp_path / "l.tif")
+    given = read_stack_pair(images, tmp_path / "l.tif", classes=3, label_values=[255, 254, 253])
+    assert (given.labels[0] == ids).all()
 
 
+@pytest.mark.data
 def test_isbi_stack_order_and_polarity(real_data):
     # docs/fidelity.md, check 38: 0 is membrane, darker than cells; neighbouring slices look alike.
     folder = real_data / "isbi2012"
@@ -331,6 +367,14 @@ def test_a_name_that_no_slice_has_is_told():
         split(stack, "a,z")
 
 
+def test_the_name_of_a_file_means_all_its_pages_a_number_too():
+    stack = replace(cells(5), names=("1[0]", "1[1]", "2[0]", "2[1]", "b[0]"))
+    for val, held in (("1", [0, 1]), ("1-2", [0, 1, 2, 3]), ("b,2[1]", [3, 4]), ("b", [4])):
+        assert held_out_slices(stack, val) == held
+    with pytest.raises(ValueError, match="slice 1 is named twice in '1,1'"):
+        held_out_slices(replace(cells(3), names=("1", "2", "10")), "1,1")
+
+
 @pytest.mark.parametrize(
     ("names", "val", "held"),
     [
@@ -343,7 +387,7 @@ def test_a_name_that_no_slice_has_is_told():
         ("1 2 a b", "1,2", "1 2"),
         ("1 2 a 1-2", "1-2", "1-2"),
         ("a b c d", "1-2", "b c"),
-        ("1 2 a b", "3", "b"),
+        ("1 2 a b", "1-2", "1 2"),
     ],
 )
 def test_where_names_are_numbers_a_number_is_a_name(names, val, held):
@@ -359,6 +403,7 @@ def test_where_names_are_numbers_a_number_is_a_name(names, val, held):
         ("1 2 3 10", "1" * 5000, "holds no slice"),
         ("1 2 3 10", "0-999999999999999999", "no slice has the name '0'"),
         ("1 2 a b", "1,3", "no slice has the name '3'"),
+        ("1 2 a b", "3", "no slice has the name '3'"),
         ("0 1 2 3", "1,4", "slices 4 are outside 0 .. 3"),
     ],
 )

@@ -200,7 +200,6 @@ def at_tile(monkeypatch):
 CHILD = """
 import os, signal, sys
 from unet2015.cli import main
-from unet2015.predict import predict_array
 from unet2015.predict_job import Job
 made, left = Job.function, int(sys.argv[1])
 def function(job, scale):

@@ -52,7 +52,9 @@ def test_a_slash_makes_a_folder_of_one_image(here):
 @pytest.mark.parametrize("name", ["results", "p.npz", "p.nii.gz", "p.png"])
 def test_a_name_of_another_format_is_refused(here, name, capsys):
     assert predict("a.tif", "--out", name) == 2
-    assert "results are TIFF (.tif, .ome.tif) or OME-Zarr (.zarr), not" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "results are TIFF (.tif, .ome.tif) or OME-Zarr (.zarr), not" in told
+    assert "a slash at the end makes a folder" in told
     assert names() == ["a.tif", "b.tif"]
 
 
@@ -82,6 +84,10 @@ def test_an_output_of_a_later_image_is_refused_before_the_first(here, capsys):
     [
         (("--connectivity", "8"), "only objects have neighbours; add --save instances"),
         (("--mean-of", "logits"), "nothing is averaged; add --average flips"),
+        (
+            ("--mean-of", "probabilities", "--save", "logits", "--average", "flips"),
+            "saved logits are averaged as logits; save something else, or leave it out",
+        ),
         (("--compression", "none"), "a Zarr has a compression of its own; write a TIFF"),
         (("--seam-tolerance", "1", "--step", "paper"), "no seam is compared; take --step exact"),
     ],
@@ -98,7 +104,7 @@ def test_integers_without_a_grey_range_ask_for_a_normalisation(here, dtype, caps
     tifffile.imwrite("c.tif", values)
     for plan in ((), ("--plan",)):
         assert predict("c.tif", "--out", "p.tif", *plan) == 3
-        told = f"c.tif: images of dtype {dtype} have no agreed grey range; normalise them"
+        told = f"c.tif: images of dtype {dtype} have no agreed grey range; add --normalise per"
         assert told in capsys.readouterr().err
     assert predict("c.tif", "--out", "p.tif", "--normalise", "min-max") == 0
     with pytest.raises(ValueError, match="no agreed grey range"):
@@ -108,8 +114,10 @@ def test_integers_without_a_grey_range_ask_for_a_normalisation(here, dtype, caps
 def test_floats_far_from_one_are_told(here, capsys):
     tifffile.imwrite("c.tif", PIXELS.astype(np.float32))
     assert predict("c.tif", "--out", "p.tif") == 0
-    told = "c.tif: images of floating point reach 255 and are taken as they are; --normalise"
-    assert told in capsys.readouterr().err
+    told = "c.tif: images of floating point reach 255 and are taken as they are; if training saw"
+    first, *others = capsys.readouterr().err.splitlines()
+    assert told in first
+    assert "tile 56 -> 40" in others[0]  # before the work
     assert predict("c.tif", "--out", "q.tif", "--normalise", "min-max") == 0
     tifffile.imwrite("d.tif", PIXELS / np.float32(255))
     assert predict("d.tif", "--out", "r.tif") == 0
@@ -125,11 +133,30 @@ def test_a_constant_alpha_channel_is_left_out(here, capsys):
     assert predict("rgba.tif", "--out", "q.tif", channels=3) == 0
     assert "rgba.tif: its alpha channel is left out" in capsys.readouterr().err
     assert np.array_equal(tifffile.imread("p.tif"), tifffile.imread("q.tif"))
+    pages = [np.concatenate([colours, alpha - alpha * page], axis=-1) for page in (0, 1)]
+    tifffile.imwrite("rgba.tif", np.stack(pages))
+    assert predict("rgba.tif", "--out", "r.tif", channels=3) == 3
     alpha[70, 3] = 7
     tifffile.imwrite("rgba.tif", np.concatenate([colours, alpha], axis=-1))
     assert predict("rgba.tif", "--out", "r.tif", channels=3) == 3
     assert "rgba.tif: has an alpha channel that varies; remove it first" in capsys.readouterr().err
     assert not Path("r.tif").exists()
+
+
+@pytest.mark.parametrize("kind", ["imagej", "ome"])
+def test_the_axes_of_a_tiff_with_channels_can_be_named(here, kind):
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 2, 9, 8), np.uint8)
+    name = "c.ome.tif" if kind == "ome" else "c.tif"
+    tifffile.imwrite(name, pixels, metadata={"axes": "ZCYX"}, photometric="minisblack",
+                     imagej=kind == "imagej")  # fmt: skip
+    for given, axes, channels, count in (
+        ("", "Z", 2, 3), ("ZCYX", "Z", 2, 3), ("TCYX", "T", 2, 3), ("ZTYX", "ZT", 1, 6),
+    ):  # fmt: skip
+        with open_source(name) as source:
+            found = planes_of(source, name, channels, axes=given)
+            shown = np.stack([plane[..., 0:9, 0:8] for plane in found])
+        assert (found.axes, len(found)) == (axes, count)
+        assert np.array_equal(shown.ravel(), pixels.ravel())
 
 
 @pytest.mark.parametrize(

@@ -54,10 +54,6 @@ def _network(recipe):
         ({"learning_rate": float("nan")}, "learning_rate = nan is outside"),
         ({"steps": 0}, "steps = 0 is outside 1"),
         ({"seed": True}, "seed = True is outside"),
-        (
-            {"warmup_steps": 500, "schedule": "one-cycle"},
-            "warmup_steps = 500 does nothing .* use warmup_steps = 0, or the schedule constant",
-        ),
         ({"optimiser": "lion"}, "optimiser = 'lion'; choose one of sgd, adam, adamw"),
     ],
 )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tiling import open_sink
 from tiling.command import deferred, run_app
-from unet2015.score import isbi_scores
+from unet2015.score import ctc_seg, isbi_scores
 from unet2015.score_cli import score
 from weightmaps import instances_from_mask
 
@@ -219,6 +219,78 @@ def test_what_predict_wrote_is_measured_as_what_it_is(files, capsys, saved, meas
     code, out, err = run(capsys, path, truth, "--measure", measure)
     assert (code, out) == (3, "")
     assert told in err
+
+
+def written_by_us(path, values, saved):
+    with open_sink(path, values.shape, values.dtype, provenance={"save": saved}) as sink:
+        sink[..., 0 : values.shape[0], 0 : values.shape[1]] = values
+    return path
+
+
+@pytest.mark.parametrize("largest", [1, 3, 254])
+def test_a_probability_of_ours_is_no_mask_however_few_values_it_has(files, capsys, largest):
+    cells = np.arange(24 * 30).reshape(24, 30) % 5 == 0
+    truth = write(files["folder"] / "t.tif", cells.astype(np.uint8))
+    values = np.where(cells, largest, 0).astype(np.uint8)
+    path = written_by_us(files["folder"] / "p.tif", values, "probability")
+    code, out, err = run(capsys, path, truth, "--json", "--measure", "wrong_pixels")
+    share = json.loads(out)["wrong_pixels"]["at_0.5"]
+    assert (code, err, share) == (0, "", 0.0 if largest > 127 else np.mean(cells))
+
+
+def test_labels_of_ours_with_one_class_are_a_mask_with_more_they_are_not(files, capsys):
+    cells = instances_from_mask(np.arange(24 * 30).reshape(24, 30) % 5 == 0)
+    truth = write(files["folder"] / "t.tif", cells.astype(np.uint16))
+    one = written_by_us(files["folder"] / "a.tif", (cells > 0).astype(np.uint8), "label")
+    code, out, _ = run(capsys, one, truth, "--json", "--measure", "ap", "--measure", "seg")
+    assert (code, json.loads(out)["ap"]["value"]) == (0, 1.0)
+    two = written_by_us(files["folder"] / "b.tif", (cells % 3).astype(np.uint8), "label")
+    code, _, err = run(capsys, two, truth, "--measure", "ap")
+    assert code == 3
+    assert "holds classes and no objects; predict with --save instances" in err
+    logits = written_by_us(files["folder"] / "c.tif", cells.astype(np.float32) > 0, "logits")
+    code, _, err = run(capsys, logits, truth)
+    assert code == 3
+    assert "holds logits; predict with --save probability" in err
+
+
+@pytest.mark.parametrize(
+    ("saved", "dtype", "value", "found"),
+    [
+        ("instances", np.uint32, 1, 0.5), ("", np.uint16, 1, 0.5), ("", np.uint16, 300, 0.5),
+        ("", np.uint8, 1, 1.0), ("", np.uint16, 255, 1.0), ("", np.uint16, 65535, 1.0),
+    ],
+)  # fmt: skip
+def test_an_object_in_two_pieces_stays_one_where_it_has_an_id(
+    files, capsys, saved, dtype, value, found
+):
+    pieces = np.zeros((8, 8), dtype)
+    pieces[1:3, 1:3], pieces[3:5, 3:5] = value, value  # they touch at a corner
+    truth = write(files["folder"] / "t.tif", instances_from_mask(pieces).astype(np.uint16))
+    path = files["folder"] / "p.tif"
+    path = written_by_us(path, pieces, saved) if saved else write(path, pieces)
+    code, out, err = run(capsys, path, truth, "--json", "--measure", "seg")
+    assert (code, "each piece" in err) == (0, found == 1)
+    expected = ctc_seg(pieces, instances_from_mask(pieces)) if found < 1 else 1.0
+    assert json.loads(out)["seg"]["value"] == expected
+
+
+def test_two_classes_are_never_taken_for_one(files, capsys):
+    cells = np.arange(24 * 30).reshape(24, 30) % 5 == 0
+    truth = write(files["folder"] / "t.tif", np.where(cells, 2, 0).astype(np.uint8))
+    other = write(files["folder"] / "p.tif", cells.astype(np.uint8))
+    code, out, err = run(capsys, other, truth, "--json", "--measure", "iou")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["iou"]["labels"] == [0, 1, 2]
+    assert json.loads(out)["iou"]["mean_iou"] < 0.5
+
+
+def test_a_mask_of_floats_is_one_for_every_measure(files, capsys):
+    truth = tifffile.imread(files["truth"])
+    path = write(files["folder"] / "f.tif", truth.astype(np.float32))
+    code, out, err = run(capsys, path, files["truth"], "--json", "--measure", "wrong_pixels")
+    assert (code, json.loads(out)["wrong_pixels"]["at_0.5"]) == (0, 0.0)
+    assert "holds 0 and 255 only; read as a mask" in err
 
 
 def test_values_stored_as_white_zeros_are_told(files, capsys):

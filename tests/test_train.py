@@ -23,6 +23,7 @@ from unet2015.cli import main
 from unet2015.data import batches
 from unet2015.energy import energy
 from unet2015.recipe import Recipe
+from unet2015.scaled_stack import scaled_stack
 from unet2015.train import network_of, train
 from unet2015.training_log import Log
 from unet2015.validate import BEST_BY
@@ -438,23 +439,40 @@ def test_a_file_of_the_run_that_cannot_be_read_just_now_is_kept(tmp_path, monkey
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("lost", ["kept", "absent", "empty", "zeros", "huge"])
+def test_a_trained_network_knows_how_its_images_were_scaled(tmp_path):
+    recipe = replace(TINY, steps=2, scale="percentile")
+    stack, _ = tiny_training(recipe)
+    stack = scaled_stack(stack, recipe.scale)
+    net = network_of(recipe)
+    vars(net)["scale"] = "dtype-range"  # of an earlier training
+    run = train(recipe, stack, tmp_path, net=net)
+    assert run.net.scale == checkpoints.load(tmp_path / "last.safetensors").preprocessing["scale"]
+
+
+@pytest.mark.parametrize(
+    "lost", ["kept", "bom", "absent", "empty", "zeros", "head", "semicolons", "huge"]
+)
 def test_a_lost_log_is_told_and_never_read_whole(tmp_path, lost):
     recipe = replace(TINY, steps=20)
     losses_of(recipe, tmp_path)
     log, before = tmp_path / "log.csv", files(tmp_path)
-    if lost in ("absent", "empty"):
+    log_text = log.read_bytes()
+    if lost == "absent":
         log.unlink()
-    if lost in ("empty", "zeros"):
-        log.write_bytes(bytes(1000 * (lost == "zeros")))
+    changed = {
+        "bom": "\ufeff".encode() + log_text, "empty": b"", "zeros": bytes(1000),
+        "head": log_text.partition(b"\n")[0] + b"\n", "semicolons": log_text.replace(b",", b";"),
+    }  # fmt: skip
+    if lost in changed:
+        log.write_bytes(changed[lost])
     if lost == "huge":
         os.truncate(log, 1 << 40)
         os.truncate(tmp_path / "recipe.json", 1 << 40)
     stack, _ = tiny_training(recipe)
     run = train(replace(recipe, steps=40), stack, tmp_path, resume=True)
     told = [line for line in run.warnings if "log.csv of the steps so far is lost" in line]
-    assert len(told) == (lost != "kept")
-    assert sorted(run.log.rows) == ([10, 20, 30, 40] if lost == "kept" else [30, 40])
+    assert len(told) == (lost not in ("kept", "bom"))
+    assert sorted(run.log.rows) == ([30, 40] if told else [10, 20, 30, 40])
     assert files(tmp_path).keys() == before.keys()
     assert log.stat().st_size < 1000
 

@@ -211,7 +211,11 @@ def test_f_a_current_folder_that_is_gone_is_told(tmp_path, monkeypatch):
         (["--recipe", "no.json"], 3, "no.json: is no recipe"),
         (["--set", "lr=1"], 2, "--set lr=1: give FIELD=VALUE with a field of recipe.json"),
         (["--set", "momentum=2"], 2, "momentum = 2.0 is outside 0 .. 0.99999"),
-        (["--set", "warmup_steps=5"], 2, "warmup_steps = 5 does nothing with schedule = 'one-cyc"),
+        (
+            ["--set", "warmup_steps=5"],
+            2,
+            "warmup_steps=5: does nothing with the schedule one",
+        ),
         (["--set", "momentum=0.9"], 2, "momentum=0.9: does nothing with the optimiser adam; leav"),
         (["--set", "steps=many"], 2, "steps = 'many' is not of type int"),
         (["--set", "to_json=1"], 2, "to_json=1: give FIELD=VALUE with a field of recipe.json\n"),

@@ -24,6 +24,7 @@ from unet2015.deformation import (
     displacement_field,
     draw_deformation,
 )
+from unet2015.intensity import without_range
 
 __all__ = [
     "Deformation",
@@ -57,8 +58,8 @@ def dtype_range(dtype: DTypeLike) -> float:
     if dtype.kind == "f":
         return 1.0
     raise ValueError(
-        f"images of dtype {dtype} have no agreed grey range; train with --set scale=percentile (or"
-        " min-max, median, fixed:LOW:HIGH), or convert them to uint8, uint16 or float32"
+        f"{without_range(dtype)}; train with --set scale=percentile (or min-max, median,"
+        " fixed:LOW:HIGH), or convert them to uint8, uint16 or float32"
     )
 
 

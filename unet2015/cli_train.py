@@ -157,6 +157,11 @@ def replace_fields(recipe: Recipe, settings: Sequence[str], given: Mapping[str, 
             f"--set momentum={changed.momentum}: does nothing with the optimiser"
             f" {changed.optimiser}; leave it out, or add --set optimiser=sgd"
         )
+    if values.get("warmup_steps") and changed.schedule == "one-cycle":
+        raise UsageFault(
+            f"--set warmup_steps={changed.warmup_steps}: does nothing with the schedule one-cycle,"
+            " which rises by itself; leave it out, or add --set schedule=constant (or cosine)"
+        )
     return changed
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,8 @@ from unet2015.order_statistics import Block, order_statistics
 from unet2015.value_check import check_values
 
 __all__ = [
-    "FAR_FROM_1", "Scale", "blocks_of", "check_normalisation", "check_range", "measure_scale",
-    "note_on_floats", "scale_for_dtype",
+    "FAR_FROM_1", "Scale", "blocks_of", "check_normalisation", "measure_scale", "note_on_floats",
+    "scale_for_dtype", "without_range",
 ]  # fmt: skip
 
 FAR_FROM_1 = 2.0
@@ -53,6 +53,8 @@ class Scale:
         One number, or one for each channel.
     nan_to
         What NaN and infinite values become before the scaling; None leaves them.
+    largest
+        Largest size of a floating-point value where `measure_scale` looked at all of them, else 0.
 
     Examples
     --------
@@ -63,6 +65,7 @@ class Scale:
     offset: float | tuple[float, ...] = 0.0
     gain: float | tuple[float, ...] = 1.0
     nan_to: float | None = None
+    largest: float = field(default=0.0, repr=False, compare=False)
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Scaled copy of (..., C, H, W) as float32, computed in float32."""
@@ -107,8 +110,8 @@ def note_on_floats(largest: float, remedy: str) -> str:
 
     Examples
     --------
-    >>> note_on_floats(255.0, "--normalise percentile")
-    'images of floating point reach 255 and are taken as they are; --normalise percentile (or
+    >>> note_on_floats(255.0, "--set scale=percentile")
+    'images of floating point reach 255 and are taken as they are; --set scale=percentile (or
     fixed:LOW:HIGH) brings them to 0 .. 1'
     """
     return (
@@ -117,30 +120,18 @@ def note_on_floats(largest: float, remedy: str) -> str:
     )
 
 
-def check_range(text: str, dtype: np.dtype[Any]) -> None:
-    """Refuse to scale integers by the largest value of a type that says nothing of grey values.
-
-    Raises
-    ------
-    ValueError
-        If `text` is `dtype-range`, for integers other than uint8 and uint16.
+def without_range(dtype: np.dtype[Any]) -> str:
+    """Why `dtype-range` cannot scale images of this type; "" where it can.
 
     Examples
     --------
-    >>> check_range("dtype-range", np.dtype("int16"))
-    Traceback (most recent call last):
-        ...
-    ValueError: images of dtype int16 have no agreed grey range; normalise them (--normalise
-    percentile, min-max, median, fixed:LOW:HIGH or none), or convert them to uint8, uint16 or
-    float32
+    >>> without_range(np.dtype("int16")), without_range(np.dtype("uint16"))
+    ('images of dtype int16 have no agreed grey range', '')
     """
     dtype = np.dtype(dtype).newbyteorder("=")
-    if text == "dtype-range" and dtype.kind in "iu" and dtype not in (np.uint8, np.uint16):
-        raise ValueError(
-            f"images of dtype {dtype} have no agreed grey range; normalise them (--normalise "
-            "percentile, min-max, median, fixed:LOW:HIGH or none), or convert them to uint8, uint16"
-            " or float32"
-        )
+    if dtype.kind in "fb" or dtype in (np.uint8, np.uint16):
+        return ""
+    return f"images of dtype {dtype} have no agreed grey range"
 
 
 def check_normalisation(text: str) -> tuple[str, float, float]:
@@ -220,13 +211,15 @@ def measure_scale(
     Scale(offset=(3.0,), gain=(0.25,), nan_to=None)
     """
     kind, low, high = check_normalisation(text)
-    check_range(text, dtype)
-    check_values(blocks(), np.dtype(dtype), finite=nan_to is None)
+    reason = without_range(dtype) if kind == "dtype-range" else ""
+    if reason:
+        raise ValueError(f"{reason}; scale them by {_RULE.replace('dtype-range, ', '')}")
+    largest = check_values(blocks(), np.dtype(dtype), finite=nan_to is None)
     if kind in ("dtype-range", "none"):
         plain = scale_for_dtype(dtype, kind)
-        return Scale(plain.offset, plain.gain, nan_to)
+        return Scale(plain.offset, plain.gain, nan_to, largest)
     if kind == "fixed":
-        return Scale(low, 1.0 / (high - low), nan_to)
+        return Scale(low, 1.0 / (high - low), nan_to, largest)
     percents = {"median": (25.0, 50.0, 75.0), "min-max": (0.0, 100.0)}.get(kind, (low, high))
     offsets, gains = [], []
     for smallest, *found, largest in order_statistics(
@@ -237,7 +230,7 @@ def measure_scale(
             offset, width = found[1], width / _NORMAL_QUARTILES
         offsets.append(offset)
         gains.append(_gain(width) or _gain(largest - smallest) or 1.0)
-    return Scale(tuple(offsets), tuple(gains), nan_to)
+    return Scale(tuple(offsets), tuple(gains), nan_to, largest)
 
 
 def _gain(width: float) -> float:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tiling.faults import InputError
 from tiling.strict_tiff import TiffImage, open_tiff, read_stack
 
-__all__ = ["Pages", "note_white_zeros", "pages_of"]
+__all__ = ["Pages", "about_white_zeros", "pages_of"]
 
 
 class Pages(NamedTuple):
@@ -55,23 +55,40 @@ def pages_of(path: Path, notes: list[str]) -> Pages:
     return Pages(stack if stack.ndim == 4 else stack[:, None], planar, white)
 
 
-def note_white_zeros(path: Path, labels: Pages, notes: list[str]) -> None:
-    """Say that a mask was stored as MinIsWhite, and how to read it the other way round.
+def about_white_zeros(values: Mapping[Path, Sequence[int]]) -> str:
+    """Note on masks stored as MinIsWhite, and how to read them the other way round.
+
+    Parameters
+    ----------
+    values
+        Files that are stored so, one at least, each with the values that it is read as.
 
     Raises
     ------
     InputError
-        There are more than two values: of ids, which value would be background?
+        They hold others than two values, one of them 0: which would be background?
+
+    Examples
+    --------
+    >>> about_white_zeros({Path("a.tif"): [0, 255], Path("b.tif"): [0, 255]})
+    'a.tif and 1 more: stored as MinIsWhite: zeros are read as 255 (--label-values 255,0 takes the
+    others as class 1)'
     """
-    if not labels.white_zeros:
-        return
-    first, *others = (int(value) for value in np.unique(labels.pixels))
+    path = next(iter(values))
+    first, *others = sorted({value for found in values.values() for value in found})
     if len(others) > 1:
         raise InputError(path, "stores ids as MinIsWhite, inverted; save it as MinIsBlack")
-    note = f"{path}: stored as MinIsWhite: its zeros are read as {[first, *others][-1]}"
-    if others:
-        note += f" (--label-values {others[0]},{first} takes the others as class 1)"
-    notes.append(note)
+    last = others[0] if others else first
+    opposite = f"--label-values {last},{first} takes the others as class 1"
+    if others and first:
+        raise InputError(
+            path,
+            f"is stored as MinIsWhite: it is read as {first} and {last}; name the values of "
+            f"background and cells ({opposite}), or save it as MinIsBlack",
+        )
+    several = f" and {len(values) - 1} more" if len(values) > 1 else ""
+    note = f"{path}{several}: stored as MinIsWhite: zeros are read as {last}"
+    return f"{note} ({opposite})" if others else note
 
 
 def _refuse_channels(path: Path, image: TiffImage) -> None:

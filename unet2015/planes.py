@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -44,6 +44,8 @@ class Planes:
         None all of them.
     path : str
         Name of the file, for messages.
+    alpha : list
+        The value of the alpha channel that is left out, once it has been seen.
     height, width : int
         Pixels of every plane.
     """
@@ -54,6 +56,7 @@ class Planes:
     groups: tuple[tuple[int, ...], ...]
     picked: tuple[int | Literal["colours"] | None, ...]
     path: str = ""
+    alpha: list[Any] = field(default_factory=list, compare=False)
 
     @property
     def height(self) -> int:
@@ -78,25 +81,27 @@ class Planes:
         plane: Source = self.source.page(pages[0]) if alone else self.source.stack(list(pages))
         if picked is None:
             return plane
-        return Colours(plane, self.path) if picked == ALPHA else OneChannel(plane, picked)
+        if picked == ALPHA:
+            return Colours(plane, self.path, self.alpha)
+        return OneChannel(plane, picked)
 
 
 class Colours:
-    """Red, green and blue of a source (4, H, W) whose alpha channel is one value.
+    """Red, green and blue of a source (4, H, W) whose alpha channel is one value on all pages.
 
     Reading raises `InputError` where alpha varies: it may hide what a network would be shown.
     """
 
-    def __init__(self, source: Source, path: str) -> None:
-        self._source, self._path = source, path
-        self._alpha: Any = None
+    def __init__(self, source: Source, path: str, alpha: list[Any]) -> None:
+        self._source, self._path, self._alpha = source, path, alpha
         self.shape, self.dtype = (3, *source.shape[-2:]), source.dtype
         self.keeps_rows = getattr(source, "keeps_rows", False)
 
     def __getitem__(self, key: tuple[Any, slice, slice]) -> Any:
         *colours, alpha = np.asarray(self._source[key])
-        self._alpha = alpha.flat[0] if self._alpha is None else self._alpha
-        if (alpha != self._alpha).any():
+        if not self._alpha:
+            self._alpha.append(alpha.flat[0])
+        if (alpha != self._alpha[0]).any():
             raise InputError(self._path, "has an alpha channel that varies; remove it first")
         return np.stack(colours)
 
@@ -229,7 +234,8 @@ def _leading(source: Any, path: str, axes: str) -> tuple[str, tuple[int, ...]]:
         letters, lengths = letters.replace("C", ""), tuple(source.page_shape)
     if axes:
         wanted = axes.replace("S", "")
-        if "C" in said and not planar and wanted.find("C") == said.find("C"):  # in a Zarr
+        tiff = hasattr(source, "image")
+        if not tiff and "C" in said and not planar and wanted.find("C") == said.find("C"):
             wanted = wanted.replace("C", "")
         elif planar and len(wanted) - 2 == len(letters) + 1:  # a letter for the colours, too
             colours = wanted[-3:-2]
@@ -240,7 +246,7 @@ def _leading(source: Any, path: str, axes: str) -> tuple[str, tuple[int, ...]]:
             raise UsageFault(f"--axes {axes}: give each axis once, ending in YX (or YXS)")
         if len(wanted) - 2 != len(letters) or not set(wanted[:-2]) <= set(_PAGE_AXES + "C"):
             pages = f" with {' x '.join(map(str, lengths))} pages" if lengths else ""
-            stays = "" if hasattr(source, "image") or "C" not in said else ", C where it is"
+            stays = "" if tiff or "C" not in said else ", C where it is"
             raise UsageFault(
                 f"--axes {axes} does not fit {path}, whose axes are {said}{pages}; give one letter"
                 f" of {_PAGE_AXES}C for each axis before YX{stays}"

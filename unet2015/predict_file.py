@@ -113,6 +113,9 @@ def predict_file(
             say(f"{name}: {doubt}")
         if ALPHA in job.planes.picked:
             say(f"{name}: its alpha channel is left out")
+        if job.normalise == "dtype-range" and job.scale.largest > FAR_FROM_1:
+            remedy = "if training saw others, --normalise percentile"
+            say(f"{name}: {note_on_floats(job.scale.largest, remedy)}")
         if resume and _complete(out, made_by):
             there = os.fsdecode(out)
             if math.prod(job.shape) > _QUICK_PX:
@@ -209,8 +212,8 @@ def _check_name(out: str | os.PathLike[str]) -> None:
     if ending not in ENDINGS and real_target(out).suffix.lower() not in ENDINGS:
         raise UsageFault(
             f"{os.fsdecode(out)}: results are TIFF (.tif, .ome.tif) or OME-Zarr (.zarr), not "
-            f"{ending or 'files without an ending'}; choose one of them (--overlay makes a PNG to "
-            "look at)"
+            f"{ending or 'files without an ending'}; choose one of them (a slash at the end "
+            "makes a folder, --overlay a PNG to look at)"
         )
 
 
@@ -250,18 +253,10 @@ def _write(
         # Written only now: a file that exists is one whose seams were compared and held.
         sink.provenance["seams"] = certificate(job, rule, sink.notes)
         sink.provenance["compression"] = sink.compression  # a Zarr has its own
-    _remark(order, watched, summaries)
-    return summaries
-
-
-def _remark(order: _Order, watched: Watched, summaries: list[Summary]) -> None:
-    """Say what the values of the image make of the result."""
-    job, all_seen = order.job, not any(summary.rows_kept for summary in summaries)
+    all_seen = not any(summary.rows_kept for summary in summaries)
     if watched.constant is not None and all_seen:
         order.say(f"{job.image}: every pixel is {watched.constant:g}; the result means little")
-    if job.normalise == "dtype-range" and watched.largest > FAR_FROM_1:
-        note = note_on_floats(watched.largest, "--normalise percentile")
-        order.say(f"{job.image}: {note}")
+    return summaries
 
 
 def _write_instances(

@@ -20,8 +20,8 @@ from unet2015.intensity import (
     Scale,
     blocks_of,
     check_normalisation,
-    check_range,
     measure_scale,
+    without_range,
 )
 from unet2015.planes import Planes, planes_of
 from unet2015.predict import default_output, geometry_of, tile_bytes
@@ -235,10 +235,12 @@ def _normalisation(model: Model, settings: Settings, dtype: np.dtype[Any], image
         if settings.normalise:
             raise UsageFault(f"--normalise: {error}") from error
         raise ModelFileError(model.path, f"was trained with {error}; give --normalise") from error
-    try:
-        check_range(text, dtype)
-    except ValueError as error:
-        raise InputError(image, str(error)) from error
+    reason = without_range(dtype) if text == "dtype-range" else ""
+    if reason:
+        raise InputError(
+            image, f"{reason}; add --normalise percentile (or min-max, median, fixed:LOW:HIGH, none"
+            "), or convert it to uint8, uint16 or float32",
+        )  # fmt: skip
     return text
 
 

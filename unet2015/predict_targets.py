@@ -67,6 +67,8 @@ def check_targets(
 ) -> None:
     """Refuse outputs that are there, all of them before the first image is begun.
 
+    With `resume`, a complete prediction is kept or refused in its turn, by how it was made.
+
     Parameters
     ----------
     targets, checkpoint
@@ -74,7 +76,7 @@ def check_targets(
     overwrite
         Outputs that are there are replaced.
     resume
-        Complete predictions are kept.
+        Complete predictions are passed over.
 
     Raises
     ------
@@ -118,12 +120,14 @@ def refuse_idle(
     UsageFault
         With the option, and what it needs.
     """
+    of_logits = settings.save == "logits" and settings.mean_of == "probabilities"
     zarr = any(is_zarr_name(target) for _, target in targets)
     needs = {
         "--connectivity": (settings.save != "instances", "only objects have neighbours; add --save "
                            "instances"),
-        "--mean-of": (settings.average == "none", "nothing is averaged; add --average flips, "
-                      "rotations or all"),
+        "--mean-of": (settings.average == "none" or of_logits,
+                      "saved logits are averaged as logits; save something else" if of_logits else
+                      "nothing is averaged; add --average flips, rotations or all"),
         "--compression": (zarr, "a Zarr has a compression of its own; write a TIFF"),
         "--seam-tolerance": (settings.step == "paper", "with --step paper no seam is compared; "
                              "take --step exact"),

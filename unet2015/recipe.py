@@ -128,13 +128,6 @@ class Recipe:
                     " annotation; add ignore_label = 255"
                 )
 
-        if self.warmup_steps and self.schedule == "one-cycle":
-            raise ValueError(
-                f"recipe: warmup_steps = {self.warmup_steps} does nothing with schedule ="
-                " 'one-cycle', which rises by itself; use warmup_steps = 0, or the schedule"
-                " constant or cosine"
-            )
-
     def to_json(self) -> str:
         """JSON text with every field, sorted by name."""
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)

@@ -28,7 +28,7 @@ def as_map(pair: ScoredPair) -> _Read:
     Raises
     ------
     ValueError
-        The prediction holds objects or classes.
+        The prediction holds objects, classes or logits.
     TypeError
         It holds integers whose largest value is not the probability 1.
     """
@@ -38,11 +38,13 @@ def as_map(pair: ScoredPair) -> _Read:
         notes.append(
             "the truth has more than two values; all above 0 are interior, touching cells merge"
         )
-    value = _value_of_mask(found) if found.dtype.kind in "iu" else 0
+    value = 0 if pair.saved == "probability" else _value_of_mask(found)
+    if pair.saved == "logits":
+        raise ValueError("holds logits; predict with --save probability")
     if pair.saved == "instances" or (pair.saved == "label" and not value and found.any()):
         what = "objects" if pair.saved == "instances" else "classes"
         raise ValueError(f"holds {what} and no probabilities; {_OBJECTS}")
-    if value and not (found.dtype in (np.uint8, np.uint16) and value == np.iinfo(found.dtype).max):
+    if value and value != _one(found.dtype):
         notes.append(
             "the prediction holds no value above 1; read as a mask" if value == 1 else
             f"the prediction holds 0 and {value} only; read as a mask"
@@ -53,7 +55,7 @@ def as_map(pair: ScoredPair) -> _Read:
     except TypeError as error:
         raise TypeError(f"{error}; of ids or classes, {_OBJECTS}") from error
     largest = float(probability.max(initial=0))
-    if found.dtype.kind in "iu" and largest < 0.5:
+    if found.dtype.kind in "iu" and largest < 0.5 and pair.saved != "probability":
         notes.append(
             f"the prediction reaches {found.max()}, read as the probability {largest:.3g}; if its "
             f"values are ids or classes, {_OBJECTS}"
@@ -64,37 +66,49 @@ def as_map(pair: ScoredPair) -> _Read:
 def as_objects(pair: ScoredPair) -> _Read:
     """Ids of the prediction and of the truth, integers (S, H, W), 0 for background, and notes.
 
-    Of a mask each piece is an object.
+    Of a mask each piece is an object. The one value of a mask is 255 or the largest of its type, or
+    1 in 8 bits; any other may be the id of the only object, in one piece or several.
 
     Raises
     ------
     ValueError
-        The prediction holds probabilities, or values that are no whole numbers.
+        The prediction holds probabilities or several classes, or values that are no whole numbers.
     TruthError
         The truth holds negative values, or such that are no whole numbers.
     """
     _refuse_probabilities(pair, "objects", "instances")
     true = true_labels(pair.truth, zero="background")
     found = whole_numbers(pair.prediction)
+    if pair.saved == "label" and not _value_of_mask(found) and found.any():
+        raise ValueError("holds classes and no objects; predict with --save instances")
     notes: list[str] = []
-    read = []
-    for name, labels in (("prediction", found), ("truth", true)):
-        value = _value_of_mask(labels)
-        pieces = instances_from_mask(labels == value) if value else labels
-        if value and pieces.max() > 1:
-            notes.append(
-                f"the {name} holds 0 and {value:d} only; each piece (of pixels that share sides) is"
-                " taken as an object"
-            )
-            labels = pieces
-        read.append(labels)
-    return read[0], read[1], notes
+    if pair.saved != "instances":
+        found = _pieces("prediction", found, pair.prediction.dtype, notes)
+    return found, _pieces("truth", true, pair.truth.dtype, notes), notes
+
+
+def _pieces(
+    name: str, labels: NDArray[Any], stored: np.dtype[Any], notes: list[str]
+) -> NDArray[Any]:
+    """The pieces of a mask as ids, with a note where there are several; anything else as it is."""
+    value = _value_of_mask(labels)
+    usual = value in (255, _one(stored)) or (value == 1 and stored.itemsize == 1)
+    if not (value and usual):
+        return labels
+    pieces = instances_from_mask(labels == value)
+    if pieces.max() > 1:
+        notes.append(
+            f"the {name} holds 0 and {value} only; each piece (of pixels that share sides) is "
+            "taken as an object"
+        )
+    return pieces
 
 
 def as_classes(pair: ScoredPair, ignore: int | None) -> _Read:
     """Classes of the counted pixels of prediction and truth, integers (N,), and notes.
 
-    Two masks whose foreground has different values are both read as 0 and 1.
+    Of two masks, one with 1 and one with 255 (or the largest value of its type), both are read as 0
+    and 1.
 
     Parameters
     ----------
@@ -122,11 +136,12 @@ def as_classes(pair: ScoredPair, ignore: int | None) -> _Read:
             " name the right truth"
         )
     values = _value_of_mask(found), _value_of_mask(true)
-    if not all(values) or values[0] == values[1]:
+    largest = 255, _one(pair.prediction.dtype), _one(pair.truth.dtype)
+    if min(values) != 1 or max(values) == 1 or max(values) not in largest:
         return found, true, []
     note = (
-        f"the foreground is {values[0]:d} in the prediction and {values[1]:d} in the truth; both "
-        "are read as 1"
+        f"the foreground is {values[0]} in the prediction and {values[1]} in the truth; both are "
+        "read as 1"
     )
     return (found > 0).astype(np.uint8), (true > 0).astype(np.uint8), [note]
 
@@ -141,7 +156,12 @@ def _refuse_probabilities(pair: ScoredPair, wanted: str, save: str) -> None:
 
 def _value_of_mask(values: NDArray[Any]) -> int:
     """The one value beside 0; 1 where there are no others than 1; 0 of anything but a mask."""
-    largest = int(values.max(initial=0))
-    if largest < 1 or not ((values == 0) | (values == largest)).all():
+    largest = values.max(initial=0)
+    if not largest >= 1 or largest % 1 or not ((values == 0) | (values == largest)).all():
         return 0
-    return largest if largest == 1 or (values == 0).any() else 0
+    return int(largest) if largest == 1 or (values == 0).any() else 0
+
+
+def _one(dtype: np.dtype[Any]) -> int:
+    """What stands for all in a type: its largest integer, or 1."""
+    return int(np.iinfo(dtype).max) if dtype.kind in "iu" else 1

@@ -12,6 +12,7 @@ from unet2015.stack import Stack
 
 __all__ = ["about_ignored", "held_out_slices", "parse_slices", "split"]
 
+_NUMBER = re.compile("[0-9]{1,18}")
 BLOCKS = 2  # a fraction is taken from the end of this many equal parts of the stack
 
 SHOWN = 5  # names of slices listed in a message
@@ -120,7 +121,7 @@ def held_out_slices(stack: Stack, val: str | float | Sequence[int]) -> list[int]
         if not 0 <= i < count:
             raise ValueError(f"held-out slice {i} is outside 0 .. {count - 1}")
         if chosen.count(i) > 1:
-            raise ValueError(f"held-out slice {i} is named twice in {val!r}")
+            raise ValueError(f"held-out slice {stack.names[i]} is named twice in {val!r}")
     if not 0 < len(chosen) < count:
         part = "training" if chosen else "validation"
         raise ValueError(
@@ -130,16 +131,22 @@ def held_out_slices(stack: Stack, val: str | float | Sequence[int]) -> list[int]
 
 
 def _chosen_by_text(names: Sequence[str], text: str) -> list[int]:
-    """Slice numbers of a list of names, numbers and ranges; what could be both is a name."""
+    """Slice numbers of a list of names, numbers and ranges; what could be both is a name.
+
+    The name of a file of several pages ("a" of "a[0]", "a[1]") means all of them.
+    """
     words = [word.strip() for word in text.split(",")]
-    named = {name: i for i, name in enumerate(names)}
+    named: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        for known in dict.fromkeys((name, re.sub(r"\[[0-9]+\]\Z", "", name))):
+            named.setdefault(known, []).append(i)
     unknown = [word for word in words if word not in named]
     if not unknown:
-        return [named[word] for word in words]
+        return [i for word in words for i in named[word]]
     numbers = all(re.fullmatch(r"[0-9]+(-[0-9]+)?", word) for word in words)
-    by_value = {int(name): i for name, i in named.items() if re.fullmatch("[0-9]{1,18}", name)}
-    counted = list(by_value) == list(range(len(names)))  # their names are their numbers
-    if numbers and len(by_value) == len(names) and not counted:
+    by_value = {int(name): found for name, found in named.items() if _NUMBER.fullmatch(name)}
+    counted = by_value == {i: [i] for i in range(len(names))}  # their names are their numbers
+    if numbers and by_value and not counted:
         return [i for word in words for i in _named_by_number(names, by_value, word)]
     if len(unknown) < len(words) and not (numbers and counted):
         raise ValueError(f"no slice has the name {unknown[0]!r}; {_named(names)}")
@@ -151,8 +158,10 @@ def _chosen_by_text(names: Sequence[str], text: str) -> list[int]:
         ) from error
 
 
-def _named_by_number(names: Sequence[str], by_value: Mapping[int, int], word: str) -> list[int]:
-    """Slices of a number or range where every name is a number: 1-3 are 001, 002 and 003."""
+def _named_by_number(
+    names: Sequence[str], by_value: Mapping[int, Sequence[int]], word: str
+) -> list[int]:
+    """Slices of a number or range where names are numbers: 1-3 are 001, 002 and 003."""
     first, _, last = word.partition("-")
     if len(word) > 37 or int(last or first) < int(first):
         raise ValueError(f"the range {word[:40]!r} holds no slice; write e.g. 12-14")
@@ -160,7 +169,7 @@ def _named_by_number(names: Sequence[str], by_value: Mapping[int, int], word: st
     missing = next((k for k in asked if k not in by_value), None)
     if missing is not None:
         raise ValueError(f"no slice has the name '{missing}'; {_named(names)}")
-    return [by_value[k] for k in asked]
+    return [i for k in asked for i in by_value[k]]
 
 
 def _refuse_one_class(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tiling.faults import InputError
 from tiling.input_file import as_input_error
 from unet2015.label_values import Meaning, as_class_labels
-from unet2015.pages_of_file import note_white_zeros, pages_of
+from unet2015.pages_of_file import about_white_zeros, pages_of
 from unet2015.pairing import cell_mask_folders, image_files, pairs
 from unet2015.stack import Stack
 from unet2015.value_check import LARGEST, check_values
@@ -36,6 +36,8 @@ class _Read:
     names: list[str]
     notes: list[str]
     sources: list[tuple[str, int]]
+    white: dict[Path, list[int]] = field(default_factory=dict)
+    """Label files stored as MinIsWhite, and the values that they are read as."""
 
 
 def read_stack_pair(
@@ -105,6 +107,8 @@ def read_stack_pair(
     else:
         read = _Read([], [], [], [], [])
         _read_pair(read, "", images, labels)
+    if read.white and label_values is None:
+        read.notes.append(about_white_zeros(read.white))
     arrays = _as_stored(_fit_channels(read, images, channels), read, images)
     try:
         classified, ids = as_class_labels(
@@ -139,7 +143,8 @@ def _read_pair(read: _Read, name: str, image: Path, label: Path) -> None:
     _refuse_same(image, label, "file")
     pictures, picture_planar, _ = pages_of(image, read.notes)
     annotated = pages_of(label, read.notes)
-    note_white_zeros(label, annotated, read.notes)
+    if annotated.white_zeros:
+        read.white[label] = [int(value) for value in np.unique(annotated.pixels)]
     truths = annotated.pixels
     if truths.shape[1] > 1:
         truths = _grey_labels(truths, annotated.planar, label, read)
@@ -193,7 +198,7 @@ def _read_samples(samples: dict[str, tuple[Path, list[Path]]]) -> _Read:
     """Samples with one mask per cell; of overlapping masks the first one keeps the pixel."""
     from weightmaps import merge_instance_masks
 
-    read = _Read([], [], [], [], [])
+    read, white = _Read([], [], [], [], []), []
     for name, (image, masks) in samples.items():
         pictures = pages_of(image, read.notes).pixels
         if len(pictures) != 1:
@@ -201,7 +206,7 @@ def _read_samples(samples: dict[str, tuple[Path, list[Path]]]) -> _Read:
         cells = []
         for mask in masks:
             annotated = pages_of(mask, read.notes)
-            note_white_zeros(mask, annotated, read.notes)
+            white += [mask] if annotated.white_zeros else []
             pixels = annotated.pixels
             if pixels.shape[0] != 1 or pixels.shape[2:] != pictures.shape[2:]:
                 raise InputError(mask, f"is {_size(pixels)}, but {image} is {_size(pictures)}")
@@ -217,6 +222,9 @@ def _read_samples(samples: dict[str, tuple[Path, list[Path]]]) -> _Read:
         read.labels.append(merged)
         read.names.append(name)
         read.sources.append((str(masks[0].parent), 0))
+    if white:
+        more = f" and {len(white) - 1} more" if len(white) > 1 else ""
+        read.notes.append(f"{white[0]}{more}: stored as MinIsWhite: zeros are read as the cell")
     return read
 
 

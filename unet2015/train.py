@@ -150,6 +150,7 @@ def _new_run(
     check_tile(recipe)
     net = network_of(recipe) if net is None else net
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vars(net)["scale"] = recipe.scale  # as `build_network` leaves it
     fp16 = choose_precision(recipe.precision, device) == "fp16"
     run = Run(
         out, recipe, stack, net,

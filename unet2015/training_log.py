@@ -76,7 +76,7 @@ class Log:
 
 
 def read_log(path: Path, *, up_to: int) -> Log | None:
-    """Log of a run that goes on at step `up_to`; None where it is lost: absent, or no log at all.
+    """Log of a run that goes on at step `up_to`; None where it is lost: absent, or without a row.
 
     Raises
     ------
@@ -86,5 +86,6 @@ def read_log(path: Path, *, up_to: int) -> Log | None:
     with as_input_error(path):
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
             return None
-        text = path.read_text("utf-8", "replace")
-    return Log.from_csv(text, up_to=up_to) if text.startswith("step") else None
+        text = path.read_text("utf-8-sig", "replace")
+    log = Log.from_csv(text, up_to=up_to)
+    return log if log.rows or text == "step\n" else None

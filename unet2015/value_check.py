@@ -20,7 +20,7 @@ _EXACT = 1 << 24  # whole numbers up to here are float32
 _LEVELS = 64  # float32 numbers that there must be between the smallest value and the largest
 
 
-def check_values(blocks: Iterable[Block], dtype: np.dtype[Any], *, finite: bool = True) -> None:
+def check_values(blocks: Iterable[Block], dtype: np.dtype[Any], *, finite: bool = True) -> float:
     """Refuse NaN and Inf, and what becomes one value, or none, as float32.
 
     8- and 16-bit integers are not looked at: float32 holds them all.
@@ -33,6 +33,11 @@ def check_values(blocks: Iterable[Block], dtype: np.dtype[Any], *, finite: bool 
         Type of the image as stored.
     finite
         Whether NaN and infinite values are refused; otherwise they are passed over.
+
+    Returns
+    -------
+    float
+        Largest size of a floating-point value that was looked at, else 0.
 
     Raises
     ------
@@ -51,13 +56,14 @@ def check_values(blocks: Iterable[Block], dtype: np.dtype[Any], *, finite: bool 
     dtype = np.dtype(dtype)
     wide = dtype.itemsize == 8 or (dtype.kind in "iu" and dtype.itemsize == 4)
     if not wide and not (dtype.kind == "f" and finite):
-        return
-    count, first = 0, ""
+        return 0.0
+    count, first, size = 0, "", 0.0
     low: list[Any] = []
     high: list[Any] = []
     for plane, y, band in blocks:
         if dtype.kind == "f":
             bad = ~np.isfinite(band)
+            size = max(size, float(np.abs(_finite(band)).max(initial=0)))
             if bad.any():
                 if not count:
                     channel, row, column = (int(i) for i in np.argwhere(bad)[0])
@@ -73,6 +79,7 @@ def check_values(blocks: Iterable[Block], dtype: np.dtype[Any], *, finite: bool 
         )
     for smallest, largest in zip(low, high, strict=True):
         _check_span(smallest, largest)
+    return size
 
 
 def _finite(values: NDArray[Any]) -> NDArray[Any]:

@@ -5,40 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["Watched"]
 
 
 class Watched:
-    """A tile function that notices whether all pixels it is shown are one value, and the largest.
+    """A tile function that notices whether all pixels it is shown are one value.
 
     Parameters
     ----------
     function
         From tiles as stored, (N, C, H, W), to what is written.
-
-    Attributes
-    ----------
-    largest : float
-        Largest size of a floating-point value so far; 0 of integers.
     """
 
     def __init__(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
         self._function = function
         self._low: float | None = None
         self._varied = False
-        self.largest = 0.0
 
     def __call__(self, tiles: NDArray[Any]) -> NDArray[Any]:
         """What the function makes of the tiles."""
-        if not self._varied or tiles.dtype.kind == "f":
+        if not self._varied:
             low, high = float(tiles.min()), float(tiles.max())
-            self._varied |= low != high or low != (low if self._low is None else self._low)
+            self._varied = low != high or low != (low if self._low is None else self._low)
             self._low = low
-            if tiles.dtype.kind == "f":
-                self.largest = max(self.largest, *np.nan_to_num([abs(low), abs(high)], posinf=0))
         return self._function(tiles)
 
     @property
