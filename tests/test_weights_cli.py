@@ -338,6 +338,13 @@ def test_usage_errors(labels, tmp_path, capsys, options, words):
     assert not (tmp_path / "w").exists()
 
 
+def test_a_folder_below_a_file_is_told_as_such(labels, tmp_path, capsys):
+    (tmp_path / "f").write_text("mine")
+    assert weights_of(labels, "--out", tmp_path / "f" / "g") == 5
+    told = "Not a directory; a part of its name is a file, no folder: choose another name"
+    assert told in capsys.readouterr().err
+
+
 def test_names_with_everything_in_them(tmp_path, capsys):
     names = ["a b.tif", "ü$_x.tif", "-dash.tif", "st*r[1]?.tif", "two\nlines.tif"]
     if sys.platform == "linux":

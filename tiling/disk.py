@@ -190,7 +190,7 @@ def explained(error: OSError, target: Path, needed_bytes: int, bound: str = "at 
         need = f"{bound} {need}, " if need else ""
         reason += f" ({need}{'unknown' if free is None else free} bytes free)"
     elif error.errno == errno.EFBIG and need:
-        reason += f" ({need})"
+        reason += f" ({bound} {need})"
     return f"{reason}; {of_writing(error)}"
 
 

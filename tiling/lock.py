@@ -223,10 +223,13 @@ def check_held(path: StrPath) -> None:
     target = real_target(path)
     for lock in _held_here.get():
         if lock.target == target and not names(lock.path, lock.descriptor):
+            if os.fstat(lock.descriptor).st_nlink:
+                what = "was moved or replaced meanwhile; what was written lies in the folder that "
+                raise WriteError(target.parent, f"{what}was here: go on there, or run again")
             raise WriteError(
                 target.parent,
-                "was moved, removed or replaced meanwhile; what was written lies in the folder "
-                "that was here: go on there, or run again",
+                f"was removed meanwhile, or its lock {lock.path.name} was, so that another run may "
+                "write here: see what is there, and run again with --resume",
             )
 
 

@@ -30,7 +30,8 @@ _MOUNTED = "it is in use, or mounted by itself: choose another name"
 
 # Error of the system: what to do where a file cannot be read, and where it cannot be written.
 _REMEDIES: dict[int | None, tuple[str, str]] = {
-    errno.ENOENT: (_NAME, _FAILING), errno.ENOTDIR: (_NAME, _FAILING),
+    errno.ENOENT: (_NAME, _FAILING),
+    errno.ENOTDIR: (_NAME, "a part of its name is a file, no folder: choose another name"),
     errno.ENAMETOOLONG: (_NAME, "choose a shorter name"),
     errno.ELOOP: ("check the links that lead to it", "check the links that lead to it"),
     errno.EACCES: (_READABLE, _WRITABLE), errno.EPERM: (_READABLE, _WRITABLE),
