@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import zlib
 from pathlib import Path
 
-__all__ = ["lives", "machine", "start_time"]
+__all__ = ["die_with_parent", "lives", "machine", "start_time"]
+
+_PR_SET_PDEATHSIG = 1
 
 
 def machine() -> str:
@@ -52,3 +56,15 @@ def lives(process: int, start: int) -> bool:
 def _ended(process: int) -> bool:
     """Whether it only waits for its parent to notice its end; in some containers none ever does."""
     return _status(process)[:1] in ([b"Z"], [b"X"])
+
+
+def die_with_parent() -> None:
+    """Have the system kill this process when the thread that started it ends, even while stopped.
+
+    Linux alone can do that; elsewhere nothing happens.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

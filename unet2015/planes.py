@@ -102,7 +102,9 @@ class Colours:
         if not self._alpha:
             self._alpha.append(alpha.flat[0])
         if (alpha != self._alpha[0]).any():
-            raise InputError(self._path, "has an alpha channel that varies; remove it first")
+            raise InputError(
+                self._path, "has a fourth channel, by rights alpha, that varies; remove it first"
+            )
         return np.stack(colours)
 
 

@@ -191,7 +191,9 @@ def _grey_labels(truths: NDArray[Any], planar: bool, label: Path, read: _Read) -
     if (colours == colours[:, :1]).all():
         read.notes.append(f"{label}: colour with equal channels, read as grey")
         return colours[:, :1]
-    raise InputError(label, "is a colour image; labels have one channel (classes or cell ids)")
+    raise InputError(
+        label, f"has {truths.shape[1]} channels; labels have one (classes or cell ids)"
+    )
 
 
 def _read_samples(samples: dict[str, tuple[Path, list[Path]]]) -> _Read:
@@ -234,7 +236,11 @@ def _fit_channels(read: _Read, source: Path, channels: int | None) -> list[NDArr
     if any(a.shape[0] == 4 for a in arrays):
         for name, a in zip(read.names, arrays, strict=True):
             if a.shape[0] == 4 and a[3].min() != a[3].max():
-                raise InputError(source, f"slice {name}: the alpha channel varies; remove it first")
+                raise InputError(
+                    source,
+                    f"slice {name}: its fourth channel, by rights alpha, varies; remove it, or "
+                    "save one channel",
+                )
         arrays = [a[:3] if a.shape[0] == 4 else a for a in arrays]
         read.notes.append(f"{source}: constant alpha channel left out")
     kinds = {a.shape[0] for a in arrays}

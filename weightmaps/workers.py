@@ -20,6 +20,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tiling.faults import MemoryFault
+from tiling.process import die_with_parent
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -188,6 +189,7 @@ def _no_ctrl_c() -> Iterator[None]:
 
 def _serve(pipe: Connection) -> None:
     """What a worker does; it computes with one thread unless the user said otherwise."""
+    die_with_parent()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)  # the terminal tells the parent too

@@ -438,10 +438,15 @@ def test_f1_a_run_goes_on_after_a_killed_worker(many, tmp_path):
 
 
 @needs_proc
-def test_f2_no_worker_outlives_its_parent(many, tmp_path):
+@pytest.mark.parametrize("stopped", [False, True])
+def test_f2_no_worker_outlives_its_parent(many, tmp_path, stopped):
+    if stopped and sys.platform != "linux":
+        pytest.skip("only Linux kills a stopped process with its parent")
     with begin(many, tmp_path / "w", "--jobs", "2") as run:
         assert wait_for(lambda: list((tmp_path / "w").glob("*.weights.tif")))
         workers = children(run.pid)
+        if stopped:
+            os.kill(workers[-1], signal.SIGSTOP)
         run.kill()
         run.communicate(timeout=30)
     assert len(workers) >= 2
