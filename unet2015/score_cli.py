@@ -6,6 +6,7 @@ import json as json_text
 import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -36,6 +37,9 @@ class Measure(StrEnum):
     IOU = "iou"
 
 
+_COMPARED = {Measure.SEG: "objects", Measure.AP: "objects", Measure.IOU: "classes"}  # else a map
+
+
 def score(
     prediction: Annotated[
         Path, typer.Argument(metavar="PREDICTION", help="probability map, labels or class map")
@@ -63,8 +67,8 @@ def score(
 
     ISBI measures read PREDICTION as the probability of cell interior (uint8 / 255,
     uint16 / 65535), sweep eleven thresholds and report the best one and 0.5. seg and ap compare
-    instance labels, iou compares class maps. Of a mask (0 and one other value) seg and ap take each
-    piece as an object, and the others take the other value as interior.
+    instance labels, iou compares class maps. Of a mask (0 and 255, or 0 and 1) seg and ap take each
+    piece as an object, and the others take it as certain.
     """
     from tiling.faults import InputError, MemoryFault, UsageFault
     from unet2015.score_files import read_pair
@@ -115,15 +119,12 @@ def _read_for(
     """Each measure with the values that it compares; what is to be said of them is said once."""
     from unet2015.score_readings import as_classes, as_map, as_objects
 
+    readers = {"objects": as_objects, "map": as_map, "classes": partial(as_classes, ignore=ignore)}
     read: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
     for name in wanted:
-        kind = "objects" if name in (Measure.SEG, Measure.AP) else "map"
-        kind = "classes" if name is Measure.IOU else kind
+        kind = _COMPARED.get(name, "map")
         if kind not in read:
-            found, true, notes = (
-                as_objects(pair) if kind == "objects" else
-                as_map(pair) if kind == "map" else as_classes(pair, ignore)
-            )  # fmt: skip
+            found, true, notes = readers[kind](pair)
             for line in notes:
                 _note(line)
             read[kind] = found, true
