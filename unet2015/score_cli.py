@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_text
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -119,6 +119,7 @@ def _read_for(
     """Each measure with the values that it compares; what is to be said of them is said once."""
     from unet2015.score_readings import as_classes, as_map, as_objects
 
+    readers: dict[str, Callable[[ScoredPair], tuple[NDArray[Any], NDArray[Any], list[str]]]]
     readers = {"objects": as_objects, "map": as_map, "classes": partial(as_classes, ignore=ignore)}
     read: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
     for name in wanted:
