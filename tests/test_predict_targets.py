@@ -131,7 +131,7 @@ def test_a_constant_alpha_channel_is_left_out(here, capsys):
     tifffile.imwrite("rgba.tif", np.concatenate([colours, alpha], axis=-1))
     assert predict("rgb.tif", "--out", "p.tif", channels=3) == 0
     assert predict("rgba.tif", "--out", "q.tif", channels=3) == 0
-    assert "rgba.tif: its alpha channel is left out" in capsys.readouterr().err
+    assert "rgba.tif: its fourth channel is left out as alpha, if it" in capsys.readouterr().err
     assert np.array_equal(tifffile.imread("p.tif"), tifffile.imread("q.tif"))
     pages = [np.concatenate([colours, alpha - alpha * page], axis=-1) for page in (0, 1)]
     tifffile.imwrite("rgba.tif", np.stack(pages))

@@ -285,6 +285,31 @@ def test_two_classes_are_never_taken_for_one(files, capsys):
     assert json.loads(out)["iou"]["mean_iou"] < 0.5
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"])
+def test_masks_of_any_integers_are_masks_for_every_measure(files, capsys, dtype):
+    mask = tifffile.imread(files["truth"]) > 0
+    for value in (1, 7, 255, np.iinfo(dtype).max):
+        if value > np.iinfo(dtype).max:
+            continue
+        path = write(
+            files["folder"] / "m.tif", np.where(mask, np.array(value, dtype), np.array(0, dtype))
+        )
+        words = ("--json", "--measure", "wrong_pixels", "--measure", "iou")
+        code, out, _ = run(capsys, path, files["truth"], *words)
+        assert (code, json.loads(out)["wrong_pixels"]["at_0.5"]) == (0, 0.0)
+        assert (json.loads(out)["iou"]["mean_iou"] == 1) == (value != 7)
+
+
+def test_a_prediction_that_reaches_infinity_shows_no_warning(files, capsys, recwarn):
+    values = tifffile.imread(files["truth"]).astype(np.float32) / 255
+    values[0, 0, 0] = np.inf
+    for measure in ("wrong_pixels", "iou", "seg"):
+        path = write(files["folder"] / "inf.tif", values)
+        code, _, err = run(capsys, path, files["truth"], "--measure", measure)
+        assert (code, err.count("\n")) == (3, 1)
+    assert not recwarn.list
+
+
 def test_a_mask_of_floats_is_one_for_every_measure(files, capsys):
     truth = tifffile.imread(files["truth"])
     path = write(files["folder"] / "f.tif", truth.astype(np.float32))

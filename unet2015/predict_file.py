@@ -112,7 +112,7 @@ def predict_file(
         for doubt in source.doubts:
             say(f"{name}: {doubt}")
         if ALPHA in job.planes.picked:
-            say(f"{name}: its alpha channel is left out")
+            say(f"{name}: its fourth channel is left out as alpha, if it is the same everywhere")
         if job.normalise == "dtype-range" and job.scale.largest > FAR_FROM_1:
             remedy = "if training saw others, --normalise percentile"
             say(f"{name}: {note_on_floats(job.scale.largest, remedy)}")

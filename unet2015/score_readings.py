@@ -44,7 +44,7 @@ def as_map(pair: ScoredPair) -> _Read:
     if pair.saved == "instances" or (pair.saved == "label" and not value and found.any()):
         what = "objects" if pair.saved == "instances" else "classes"
         raise ValueError(f"holds {what} and no probabilities; {_OBJECTS}")
-    if value and value != _one(found.dtype):
+    if value and not (found.dtype in (bool, np.uint8, np.uint16) and value == _one(found.dtype)):
         notes.append(
             "the prediction holds no value above 1; read as a mask" if value == 1 else
             f"the prediction holds 0 and {value} only; read as a mask"
@@ -92,8 +92,7 @@ def _pieces(
 ) -> NDArray[Any]:
     """The pieces of a mask as ids, with a note where there are several; anything else as it is."""
     value = _value_of_mask(labels)
-    usual = value in (255, _one(stored)) or (value == 1 and stored.itemsize == 1)
-    if not (value and usual):
+    if not _is_usual(value, stored) or (value == 1 and stored.itemsize > 1):
         return labels
     pieces = instances_from_mask(labels == value)
     if pieces.max() > 1:
@@ -107,8 +106,7 @@ def _pieces(
 def as_classes(pair: ScoredPair, ignore: int | None) -> _Read:
     """Classes of the counted pixels of prediction and truth, integers (N,), and notes.
 
-    Of two masks, one with 1 and one with 255 (or the largest value of its type), both are read as 0
-    and 1.
+    Two masks, whose one value is 1, 255 or the largest of its type, are both read as 0 and 1.
 
     Parameters
     ----------
@@ -136,8 +134,8 @@ def as_classes(pair: ScoredPair, ignore: int | None) -> _Read:
             " name the right truth"
         )
     values = _value_of_mask(found), _value_of_mask(true)
-    largest = 255, _one(pair.prediction.dtype), _one(pair.truth.dtype)
-    if min(values) != 1 or max(values) == 1 or max(values) not in largest:
+    usual = zip(values, (pair.prediction.dtype, pair.truth.dtype), strict=True)
+    if values[0] == values[1] or not all(_is_usual(*one) for one in usual):
         return found, true, []
     note = (
         f"the foreground is {values[0]} in the prediction and {values[1]} in the truth; both are "
@@ -157,9 +155,16 @@ def _refuse_probabilities(pair: ScoredPair, wanted: str, save: str) -> None:
 def _value_of_mask(values: NDArray[Any]) -> int:
     """The one value beside 0; 1 where there are no others than 1; 0 of anything but a mask."""
     largest = values.max(initial=0)
-    if not largest >= 1 or largest % 1 or not ((values == 0) | (values == largest)).all():
+    if not largest >= 1 or (values.dtype.kind == "f" and not float(largest).is_integer()):
+        return 0
+    if not ((values == 0) | (values == largest)).all():
         return 0
     return int(largest) if largest == 1 or (values == 0).any() else 0
+
+
+def _is_usual(value: int, dtype: np.dtype[Any]) -> bool:
+    """Whether this is what programs write into masks."""
+    return value > 0 and value in (1, 255, _one(dtype))
 
 
 def _one(dtype: np.dtype[Any]) -> int:
