@@ -68,6 +68,20 @@ def test_a_file_is_no_folder_of_results(here, words, capsys):
     assert names() == ["a.tif", "b.tif"]
 
 
+def test_a_later_image_that_is_absent_is_told_before_the_first(here, capsys):
+    assert predict("a.tif", "none.tif", "--out", "maps") == 3
+    assert "none.tif: cannot be read: No such file" in capsys.readouterr().err
+    assert names() == ["a.tif", "b.tif"]
+    assert not Path("maps").exists()
+
+
+def test_an_alpha_channel_of_nan_is_constant(here):
+    pixels = np.dstack([PIXELS / np.float32(255)] * 4)
+    pixels[..., 3] = np.nan
+    tifffile.imwrite("c.tif", pixels, photometric="rgb", extrasamples=["unassalpha"])
+    assert predict("c.tif", "--out", "p.tif", channels=3) == 0
+
+
 def test_an_output_of_a_later_image_is_refused_before_the_first(here, capsys):
     Path("maps").mkdir()
     Path("maps/b.prob.tif").write_bytes(b"precious")

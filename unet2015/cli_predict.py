@@ -154,10 +154,10 @@ def predict(
         check_output(overlay, overwrite=overwrite or drawn)
     model = load_model(checkpoint)
     if not plan:
-        if targets[0][1] != Path(out):
-            make_folder(Path(out))
         tidy("unet2015", *outputs)
         check_targets(targets, checkpoint, overwrite=overwrite, resume=resume)
+        if targets[0][1] != Path(out):
+            make_folder(Path(out))
     for image, target in targets:
         if plan:
             _show_plan(model, image, settings)

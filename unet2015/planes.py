@@ -101,7 +101,7 @@ class Colours:
         *colours, alpha = np.asarray(self._source[key])
         if not self._alpha:
             self._alpha.append(alpha.flat[0])
-        if (alpha != self._alpha[0]).any():
+        if not np.array_equal(alpha, np.full_like(alpha, self._alpha[0]), equal_nan=True):
             raise InputError(
                 self._path, "has a fourth channel, by rights alpha, that varies; remove it first"
             )

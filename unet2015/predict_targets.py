@@ -9,6 +9,7 @@ from pathlib import Path
 from tiling.disk import real_target
 from tiling.faults import UsageFault, WriteError
 from tiling.formats import is_zarr_name
+from tiling.input_file import as_input_error
 from tiling.remedies import of_writing
 from tiling.safe_write import check_output
 from unet2015.predict_file import ENDINGS
@@ -65,7 +66,7 @@ def targets_of(images: Sequence[Path], out: str, save: str) -> list[tuple[Path, 
 def check_targets(
     targets: Sequence[tuple[Path, Path]], checkpoint: Path, *, overwrite: bool, resume: bool
 ) -> None:
-    """Refuse outputs that are there, all of them before the first image is begun.
+    """Refuse images that are absent and outputs that are there, all before the first is begun.
 
     With `resume`, a complete prediction is kept or refused in its turn, by how it was made.
 
@@ -80,10 +81,14 @@ def check_targets(
 
     Raises
     ------
+    InputError
+        If an image is not there.
     WriteError
         If an output is there and may not be replaced.
     """
     for image, target in targets:
+        with as_input_error(image):
+            image.stat()
         if os.path.lexists(target) and not (resume and finished(target) is not None):
             check_output(target, overwrite=overwrite, inputs=[image, checkpoint])
 
