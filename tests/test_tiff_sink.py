@@ -24,6 +24,7 @@ from tests.valid_network import geometry, network, one_shot
 from tiling import Geometry, SeamError, SeamRule, open_sink, open_source, read_mirrored, stitch
 from tiling.bigtiff import Layout, Level, directories, header
 from tiling.faults import InputError, UsageFault, WriteError
+from tiling.journal import journal_lines, read_journal
 from tiling.packing import cut
 from tiling.strict_tiff import open_tiff, read_stack
 
@@ -330,6 +331,21 @@ def test_damage_is_noticed_after_an_earlier_repair(tmp_path, whole):
         part.write_bytes(data)
     with pytest.raises(KeyboardInterrupt):
         run(path, resume=True, fail_at=14)
+    run(path, resume=True)
+    assert path.read_bytes() == whole[0]
+
+
+@pytest.mark.parametrize("more", [1, 4000, 1 << 31, 1 << 40, 10**31])
+def test_a_journal_that_claims_more_than_was_written_is_not_believed(tmp_path, whole, more):
+    """Its lines are chained by a checksum, which is no signature."""
+    path = tmp_path / "out.tif"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, resume=False, fail_at=9)
+    journal = path.with_name(".out.tif.part.journal")
+    records, _, _ = read_journal(journal.read_bytes())
+    last = [record for record in records if "counts" in record][-1]
+    last["counts"][-1] += more
+    journal.write_bytes(journal_lines(records)[0])
     run(path, resume=True)
     assert path.read_bytes() == whole[0]
 

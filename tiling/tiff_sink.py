@@ -44,6 +44,7 @@ from tiling.unfinished import discard_partial
 __all__ = ["TiffSink", "tile_side"]
 
 LARGE = 2048
+_LARGEST = 1 << 32  # a stored tile has fewer bytes
 """Longer side in px above which the tiles of a file are larger."""
 
 
@@ -247,11 +248,14 @@ class TiffSink(PagedSink):
         """Enter the rows of tiles of an earlier run whose bytes are still what they were."""
         self._partial.file.seek(0)
         self._partial.file.write(header(0))  # also where somebody cut it off
+        stored = self._partial.file.seek(0, os.SEEK_END)
         total = self._rows.pages * self._rows.down
         for record in numbered_records([r for r in self._partial.records if "n" in r], total):
             if not self._is_next(record):
                 break
             length = sum(record["counts"])
+            if self._end + length > stored:
+                break
             if self._partial.digest(self._end, length) != record.get("sha256"):
                 break
             self._enter(record)
@@ -266,7 +270,7 @@ class TiffSink(PagedSink):
             record.get("start") == self._end
             and isinstance(counts, list)
             and len(counts) == sum(1 for _ in self._places(record["n"]))
-            and all(type(count) is int and count > 0 for count in counts)
+            and all(type(count) is int and 0 < count < _LARGEST for count in counts)
         )
 
     def __exit__(
