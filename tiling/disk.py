@@ -27,6 +27,7 @@ __all__ = [
     "explained",
     "free_bytes",
     "fsync_folder",
+    "holds",
     "keep_mode",
     "names",
     "real_target",
@@ -92,6 +93,11 @@ def _disk(folder: Path) -> os.statvfs_result | None:
         return os.statvfs(folder)
     except (OSError, AttributeError):
         return None
+
+
+def holds(path: Path, data: bytes) -> bool:
+    """Whether an ordinary file holds exactly these bytes; one of another size is not read."""
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def fsync_folder(folder: Path) -> None:

@@ -31,10 +31,10 @@ __all__ = [
     "rational",
     "texts",
     "walk",
-]  # fmt: skip
+]
 
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
-               16: 8, 17: 8, 18: 8}  # fmt: skip
+              16: 8, 17: 8, 18: 8}  # fmt: skip
 _IFD8 = 18
 _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8"}
 _FIRST_PIXEL_BYTE = 8

@@ -235,11 +235,11 @@ def _check_segments(
         )
     if layout.compression == NONE and (found.counts != expected).any():
         raise refuse(f"is damaged: uncompressed segments are not as long as their pixels; {ANEW}")
-    if largest < FEW_BYTES and found.offsets.size > limits.max_segments:
-        pieces = _reads(found) if layout.compression == NONE else found.offsets.size
-        if pieces > limits.max_segments:
-            raise too_many(file, page, pieces, limits)
     if layout.compression == NONE:
+        if largest < FEW_BYTES and found.offsets.size > limits.max_segments:
+            pieces = _reads(found)
+            if pieces > limits.max_segments:
+                raise too_many(file, page, pieces, limits)
         return
     ratio = float(np.where(expected > _SMALL, expected / found.counts, 0.0).max())
     counted = expected > _TINY

@@ -44,8 +44,8 @@ from tiling.unfinished import discard_partial
 __all__ = ["TiffSink", "tile_side"]
 
 LARGE = 2048
-_LARGEST = 1 << 32  # a stored tile has fewer bytes
 """Longer side in px above which the tiles of a file are larger."""
+_MOST_BYTES = 1 << 32  # a stored tile has fewer
 
 
 def tile_side(shape: tuple[int, ...]) -> int:
@@ -270,7 +270,7 @@ class TiffSink(PagedSink):
             record.get("start") == self._end
             and isinstance(counts, list)
             and len(counts) == sum(1 for _ in self._places(record["n"]))
-            and all(type(count) is int and 0 < count < _LARGEST for count in counts)
+            and all(type(count) is int and 0 < count < _MOST_BYTES for count in counts)
         )
 
     def __exit__(

@@ -214,12 +214,12 @@ def measure_scale(
     reason = without_range(dtype) if kind == "dtype-range" else ""
     if reason:
         raise ValueError(f"{reason}; scale them by {_RULE.replace('dtype-range, ', '')}")
-    largest = check_values(blocks(), np.dtype(dtype), finite=nan_to is None)
+    size = check_values(blocks(), np.dtype(dtype), finite=nan_to is None)
     if kind in ("dtype-range", "none"):
         plain = scale_for_dtype(dtype, kind)
-        return Scale(plain.offset, plain.gain, nan_to, largest)
+        return Scale(plain.offset, plain.gain, nan_to, size)
     if kind == "fixed":
-        return Scale(low, 1.0 / (high - low), nan_to, largest)
+        return Scale(low, 1.0 / (high - low), nan_to, size)
     percents = {"median": (25.0, 50.0, 75.0), "min-max": (0.0, 100.0)}.get(kind, (low, high))
     offsets, gains = [], []
     for smallest, *found, largest in order_statistics(
@@ -230,7 +230,7 @@ def measure_scale(
             offset, width = found[1], width / _NORMAL_QUARTILES
         offsets.append(offset)
         gains.append(_gain(width) or _gain(largest - smallest) or 1.0)
-    return Scale(tuple(offsets), tuple(gains), nan_to, largest)
+    return Scale(tuple(offsets), tuple(gains), nan_to, size)
 
 
 def _gain(width: float) -> float:

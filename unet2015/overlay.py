@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling import open_source
+from tiling.disk import holds
 from tiling.mirror import Source
 from tiling.safe_write import write_bytes
 from unet2015.planes import OneChannel
@@ -69,8 +70,7 @@ def write_overlay(
     else:
         picture = _tinted(grey, found, np.dtype(job.dtype))
     data, place = pixel_png(picture), Path(path)
-    same_size = place.is_file() and place.stat().st_size == len(data)
-    if not (same_size and place.read_bytes() == data):
+    if not holds(place, data):
         write_bytes(place, data, overwrite=overwrite)
 
 

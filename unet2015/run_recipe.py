@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from tiling.disk import holds
 from tiling.input_file import as_input_error
 from tiling.safe_write import write_text
 from unet2015.recipe import MOST_BYTES, Recipe
@@ -24,8 +25,7 @@ def write_recipe(out: Path, recipe: Recipe) -> None:
     """
     path, text = out / _NAME, recipe.to_json() + "\n"
     with as_input_error(path):
-        same_size = path.is_file() and path.stat().st_size == len(text.encode())
-        current = same_size and path.read_bytes() == text.encode()
+        current = holds(path, text.encode())
     if not current:
         write_text(path, text, overwrite=True)
 

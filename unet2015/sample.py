@@ -101,9 +101,10 @@ def _missing(folder: Path, files: dict[str, bytes], *, overwrite: bool) -> dict[
 
 def _is_there(folder: Path, name: str, data: bytes) -> bool:
     """Whether a file of the folder holds exactly these bytes."""
+    from tiling.disk import holds
+
     try:
-        path = folder / name
-        return path.stat().st_size == len(data) and path.read_bytes() == data
+        return holds(folder / name, data)
     except OSError:
         return False
 

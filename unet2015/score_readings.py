@@ -1,7 +1,7 @@
 """What the values of two files are for a measure: probabilities, ids of objects, or classes.
 
-A file with one value beside 0 is a mask, whatever that value is. What `unet2015 predict` wrote
-says itself what it holds, and is refused by a measure of something else.
+A prediction with one value beside 0 is a mask for the ISBI measures; for the others it is one where
+that value is usual in masks. What `unet2015 predict` wrote says itself what it holds.
 """
 
 from __future__ import annotations

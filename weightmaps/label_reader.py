@@ -36,12 +36,7 @@ def band_rows(width: int, pixels: int = _BAND_PX) -> int:
 
 def identity(file: LabelFile) -> tuple[tuple[int, ...], ...]:
     """Return what tells that the files are the same as before: device, inode, size, time."""
-    found = []
-    for part in file.parts:
-        with as_input_error(part):
-            now = part.stat()
-        found.append((now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns))
-    return tuple(found)
+    return tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for s in _status(file))
 
 
 def changes_ns(file: LabelFile) -> tuple[int, ...]:
@@ -49,11 +44,14 @@ def changes_ns(file: LabelFile) -> tuple[int, ...]:
 
     Unlike the time of writing it cannot be set back; it also moves with a permission.
     """
-    found = []
+    return tuple(status.st_ctime_ns for status in _status(file))
+
+
+def _status(file: LabelFile) -> Iterator[os.stat_result]:
     for part in file.parts:
         with as_input_error(part):
-            found.append(part.stat().st_ctime_ns)
-    return tuple(found)
+            status = part.stat()
+        yield status
 
 
 class LabelReader(Closing):
