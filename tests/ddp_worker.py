@@ -20,6 +20,8 @@ import torch
 from tests.tiny_run import TINY
 from unet2015.training_run import Inputs, run_training
 
+TASKS = Path("/proc/self/task")  # this process's threads, on Linux
+
 
 def trained(folder: Path, batch: int, accumulate: int, *, resume: bool = False) -> dict[str, Any]:
     """Hash of the weights, losses and step of a run over the files in `folder`."""
@@ -39,4 +41,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     place = Path(sys.argv[1])
     facts = trained(place, int(sys.argv[2]), int(sys.argv[3]), resume=len(sys.argv) > 4)
+    facts["threads"] = [task.joinpath("comm").read_text() for task in TASKS.glob("*")]
     (place / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(facts))

@@ -55,6 +55,7 @@ def test_two_processes_make_the_run_of_one_with_twice_the_batch(tmp_path):
     assert done.stderr.count("in 2 processes") == 1  # one of them speaks
     assert done.stdout.count("20 steps; held out") == 1
     assert (both / "run" / "report.html").exists()
+    assert not [name for name in first["threads"] + second["threads"] if "gloo" in name]
 
 
 @pytest.mark.soak

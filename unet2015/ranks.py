@@ -9,6 +9,7 @@ with a batch of two.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,9 @@ def joined(device: torch.device) -> Iterator[torch.device]:
             )
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
+    # It keeps the group of the moment it is imported as a default, and DistributedDataParallel
+    # imports it late: gloo's threads would outlive the group, and abort the process at its end.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
