@@ -85,7 +85,7 @@ def test_the_commands_in_the_report_can_be_pasted(tmp_path, monkeypatch):
     nothing = {"_large_scores": ({}, {}), "run_report": (None, None), "predict_file": [None]}
     nothing["run_training"] = SimpleNamespace(stack=None, validation=None)
     for name in (
-        "write_sample", "weights", "run_training", "_model", "predict_file", "read_stack",
+        "write_sample", "weights", "run_training", "load_model", "predict_file", "read_stack",
         "_large_scores", "run_report", "_with_large_image", "_difference", "_with_seams",
         "write_text", "write_report",
     ):  # fmt: skip

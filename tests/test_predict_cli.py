@@ -21,7 +21,7 @@ from tiling.safe_write import OutputLock
 from unet2015 import tensor_file
 from unet2015.checkpoint import Checkpoint, build_network, describe_network, load, save
 from unet2015.cli import main
-from unet2015.cli_predict import load_model
+from unet2015.model import load_model
 from unet2015.net import UNet, init_paper_weights
 from unet2015.predict import predict_array
 from unet2015.predict_job import Job

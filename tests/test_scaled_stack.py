@@ -12,9 +12,9 @@ from tests.tiny_run import TINY
 from tiling import open_source
 from tiling.faults import InputError
 from unet2015.checkpoint import Checkpoint, describe_network, load, save
-from unet2015.cli_predict import load_model
 from unet2015.data import Stack, draw_tile, read_stack_pair, split, weigh
 from unet2015.intensity import blocks_of, measure_scale
+from unet2015.model import load_model
 from unet2015.net import UNet
 from unet2015.predict_file import Settings, prepare
 from unet2015.recipe import Recipe

@@ -12,9 +12,10 @@ import typer
 from tiling.command import answer, note, tell, tidy
 
 if TYPE_CHECKING:
-    from unet2015.predict_file import Job, Model, Settings
+    from unet2015.model import Model
+    from unet2015.predict_file import Job, Settings
 
-__all__ = ["load_model", "predict"]
+__all__ = ["predict"]
 
 
 def predict(
@@ -118,6 +119,7 @@ def predict(
     from tiling.apart import check_apart
     from tiling.faults import UsageFault
     from unet2015.host_memory import keep_freed_memory
+    from unet2015.model import load_model
     from unet2015.predict_file import Settings
     from unet2015.predict_targets import check_targets, make_folder, refuse_idle, targets_of
 
@@ -165,28 +167,6 @@ def predict(
         _predict_one(model, image, target, settings, overwrite=overwrite, resume=resume)
         if overlay is not None:
             _overlay(model, image, target, settings, overlay, overwrite=overwrite)
-
-
-def load_model(checkpoint: Path) -> Model:
-    """Network of a checkpoint, with its averaged weights where it has them.
-
-    Raises
-    ------
-    ModelFileError
-        If the file is no checkpoint of this project, or damaged.
-    """
-    import hashlib
-
-    from unet2015.checkpoint import build_network, load
-    from unet2015.predict_file import Model
-
-    digest = hashlib.sha256()
-    state = load(checkpoint, digest)
-    net = build_network(state)
-    scale = str(state.preprocessing.get("scale", "dtype-range"))
-    names = str((state.recipe or {}).get("class_names", ""))
-    classes = tuple(names.split(",")) if names else ()
-    return Model(net, scale, digest.hexdigest(), str(checkpoint), classes)
 
 
 def _class(text: str | None) -> int | None:

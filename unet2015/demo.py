@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from dataclasses import replace
@@ -19,10 +18,10 @@ from tiling.images import read_stack
 from tiling.safe_write import write_text
 from tiling.signals import Terminated
 from unet2015.baselines import baselines
-from unet2015.checkpoint import build_network, load
 from unet2015.device import choose_device
+from unet2015.model import Model, load_model
 from unet2015.predict import covering_output, predict_array
-from unet2015.predict_file import Model, Settings, predict_file
+from unet2015.predict_file import Settings, predict_file
 from unet2015.recipe import Recipe, quick
 from unet2015.report import (
     KeyFigure,
@@ -115,7 +114,7 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
 
     note("4/5  tile-stitched prediction of a held-out image larger than one tile")
     target = out / "large-probability.tif"
-    model = _model(run_folder / "last.safetensors")
+    model = load_model(run_folder / "last.safetensors")
     settings = Settings(device=device, output_tile=TILE, dtype="uint8")
     (summary,) = predict_file(model, sample / "large.tif", target, settings, overwrite=True)
     words = ["predict", str(run_folder / "last.safetensors"), str(sample / "large.tif")]
@@ -188,13 +187,6 @@ def _with_seams(
             difference=difference, difference_name="|tiled - one pass|, grey levels",
         ),
     )  # fmt: skip
-
-
-def _model(checkpoint: Path) -> Model:
-    digest = hashlib.sha256()
-    state = load(checkpoint, digest)
-    scale = str(state.preprocessing["scale"])
-    return Model(build_network(state), scale, digest.hexdigest(), str(checkpoint))
 
 
 def _large_scores(

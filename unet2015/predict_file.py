@@ -23,6 +23,7 @@ from tiling.replacing import clear_folders, hidden_predecessor, new_folder
 from tiling.safe_write import check_output
 from tiling.unfinished import discard_partial, unfinished_identity
 from unet2015.intensity import FAR_FROM_1, note_on_floats
+from unet2015.model import Model, load_model
 from unet2015.planes import ALPHA
 from unet2015.predict import geometry_of
 from unet2015.predict_history import (
@@ -37,10 +38,10 @@ from unet2015.predict_history import (
     seam_rule,
     tile_begun_with,
 )
-from unet2015.predict_job import Job, Model, Settings, prepare
+from unet2015.predict_job import Job, Settings, prepare
 from unet2015.watched import Watched
 
-__all__ = ["ENDINGS", "Job", "Model", "Settings", "predict_file", "prepare"]
+__all__ = ["ENDINGS", "Job", "Model", "Settings", "load_model", "predict_file", "prepare"]
 
 ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".zarr")
 """Of the names of files that are written."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,56 +22,15 @@ from unet2015.intensity import (
     measure_scale,
     without_range,
 )
+from unet2015.model import Model
 from unet2015.planes import Planes, planes_of
 from unet2015.predict import default_output, geometry_of, tile_bytes
 from unet2015.predict_settings import SAVES, Settings
 from unet2015.tile_function import TileFunction, Wanted, as_tile_function
 
-__all__ = ["Job", "Model", "Settings", "prepare"]
+__all__ = ["Job", "Settings", "prepare"]
 
 LARGE = 4096  # px; above this a viewer is glad of smaller levels
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network with what its checkpoint says about images.
-
-    Attributes
-    ----------
-    net
-        The network.
-    scale
-        The normalisation it was trained with, as text (`unet2015.intensity`).
-    sha256, path
-        Hash of the checkpoint, for the provenance; its name, for messages.
-    class_names
-        Names of the classes, () where nobody gave them any.
-    """
-
-    net: nn.Module
-    scale: str
-    sha256: str
-    path: str = "network"
-    class_names: tuple[str, ...] = ()
-
-    @property
-    def classes(self) -> int:
-        """Number of classes of the logits."""
-        return int(self.net.classes)  # type: ignore[arg-type]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """A name for each class."""
-        if len(self.class_names) == self.classes:
-            return tuple(name.strip()[:80] for name in self.class_names)
-        if self.classes == 2:
-            return "background", "foreground"
-        return tuple(f"class {number}" for number in range(self.classes))
-
-    @property
-    def files(self) -> list[str]:
-        """The file the network came from, if any."""
-        return [self.path] if Path(self.path).is_file() else []
 
 
 @dataclass(frozen=True, kw_only=True)

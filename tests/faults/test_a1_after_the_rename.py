@@ -23,8 +23,8 @@ from tiling.faults import Fault, InputChangedError, InputError, LockedError, Wri
 from tiling.lock import OutputLock, holding
 from tiling.zarr_sink import ZarrSink
 from unet2015 import predict_file as product
-from unet2015.cli_predict import load_model
 from unet2015.info import describe
+from unet2015.model import load_model
 from unet2015.predict_file import Settings, predict_file
 
 Forked = Callable[[Callable[[], object], str], int]

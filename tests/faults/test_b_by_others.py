@@ -26,7 +26,7 @@ from tiling.input_file import as_input_error
 from tiling.lock import OutputLock
 from tiling.safe_write import write_bytes
 from unet2015 import predict_file as product
-from unet2015.cli_predict import load_model
+from unet2015.model import load_model
 from unet2015.predict_file import Settings, predict_file
 
 HALF = np.full((1, 150, 40), 7, np.uint8)
