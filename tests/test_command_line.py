@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -143,6 +144,39 @@ def test_f9_a_library_that_leaves_because_nobody_reads_is_no_failure():
             raise SystemExit(1)  # noqa: B904 - as rich and click do
 
     assert finish("demo", leaving) == 0
+
+
+def test_signals_are_the_callers_again_when_a_command_has_ended():
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    before, within = [signal.getsignal(n) for n in numbers], []
+    assert finish("demo", lambda: within.extend(signal.getsignal(n) for n in numbers)) == 0
+    assert all(ours is not plain for ours, plain in zip(within, before, strict=True))
+    assert [signal.getsignal(n) for n in numbers] == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are not asked for room there")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a10_a_full_pipe_that_nobody_reads_does_not_keep_a_program_from_ending(name):
+    """Its last words would stand still in it."""
+    source = "import time; from tiling.command import finish; from tiling.signals import leave;"
+    source += " leave(lambda: finish('demo', lambda: (print(flush=True), time.sleep(60))))"
+    here, there = os.pipe()
+    os.set_blocking(there, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(there, b"x" * 256)
+    os.set_blocking(there, True)
+    with subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=there, cwd=ROOT
+    ) as run:
+        os.close(there)
+        assert run.stdout is not None
+        run.stdout.readline()  # it works
+        number = getattr(signal, name)
+        run.send_signal(number)
+        assert run.wait(30) == 128 + number
+    os.close(here)
 
 
 @pytest.mark.parametrize(

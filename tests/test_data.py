@@ -768,3 +768,17 @@ def test_fingerprint_sees_every_part():
     other = weigh(cells(2), replace(SMALL, w0=9.0))
     assert other.fingerprint != base.fingerprint
     assert base.take([1, 0]).fingerprint != base.fingerprint
+
+
+def test_pixels_that_become_background_between_classes_are_told():
+    labels = np.zeros((1, 8, 8), np.int64)
+    labels[0, 2:6, 1:4], labels[0, 2:6, 4:7] = 1, 2
+    stack = Stack(np.zeros((1, 1, 8, 8), np.uint8), labels)
+    weighed = weigh(stack, replace(isbi2012(), classes=3))
+    lost = int((weighed.labels[0] != labels[0]).sum())
+    assert lost > 0
+    (note,) = weighed.notes
+    assert note.startswith(f"{lost} pixels where labelled pieces touch are learned as background")
+    kept = weigh(stack, replace(isbi2012(), classes=3, separate="none"))
+    assert (kept.labels[0] == labels[0]).all()
+    assert kept.notes == ()

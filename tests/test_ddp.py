@@ -14,37 +14,45 @@ import torch.distributed as dist
 
 from tests.ddp_worker import trained
 from tests.tiny_run import TINY, tiny_training, write_tiny
-from tiling.faults import UsageFault
+from tiling.faults import PeerFault, UsageFault
 from unet2015 import checkpoint as checkpoints
-from unet2015 import train
+from unet2015 import ranks, train
 from unet2015.ranks import Ranks, joined, ranks_now
+from unet2015.run_names import held
 
 WORKER = str(Path(__file__).with_name("ddp_worker.py"))
+TOLD = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 
 pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="this torch has no gloo"
 )
 
 
+def torchrun(*words):
+    """What two processes said."""
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         *map(str, words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+
+
 def together(folder, *options):
     """Facts of each of two processes with batches of one, and what they said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         WORKER, str(folder), "1", "2", *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = torchrun(WORKER, folder, 1, 2, *options)
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"rank-{k}.json").read_text()) for k in (0, 1)], done
 
 
-def test_two_processes_make_the_run_of_one_with_twice_the_batch(tmp_path):
+@pytest.mark.parametrize("normalisation", ["weights", "sum"])
+def test_two_processes_make_the_run_of_one_with_twice_the_batch(tmp_path, normalisation):
     both, lone = tmp_path / "both", tmp_path / "lone"
     for folder in (both, lone):
         folder.mkdir()
         write_tiny(folder)
-    one = trained(lone, 2, 1)
-    (first, second), done = together(both)
+    one = trained(lone, 2, 1, normalisation)
+    (first, second), done = together(both, normalisation)
     assert first["hash"] == second["hash"]  # the same weights on both
     assert first["loss"] == pytest.approx(one["loss"], rel=1e-5)
     assert second["loss"] == first["loss"]
@@ -55,14 +63,17 @@ def test_two_processes_make_the_run_of_one_with_twice_the_batch(tmp_path):
     assert done.stderr.count("in 2 processes") == 1  # one of them speaks
     assert done.stdout.count("20 steps; held out") == 1
     assert (both / "run" / "report.html").exists()
-    assert not [name for name in first["threads"] + second["threads"] if "gloo" in name]
+    if sys.platform == "linux":
+        assert first["threads"]
+        assert second["threads"]
+        assert not [name for name in first["threads"] + second["threads"] if "gloo" in name]
 
 
 @pytest.mark.soak
 def test_processes_are_resumed_together(tmp_path):
     write_tiny(tmp_path)
-    (before, _), _ = together(tmp_path)
-    (first, second), _ = together(tmp_path, "resume")
+    (before, _), _ = together(tmp_path, "weights")
+    (first, second), _ = together(tmp_path, "weights", "resume")
     assert first["hash"] == second["hash"] == before["hash"]
 
 
@@ -75,12 +86,60 @@ def test_alone_there_is_nothing_to_join(monkeypatch):
     assert Ranks().total(value) is value
 
 
-def test_what_cannot_train_together_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+@pytest.mark.parametrize("words", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": ""}, {"RANK": "1"}])
+def test_a_variable_of_the_cluster_alone_starts_nothing(monkeypatch, words):
+    for name in TOLD:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    with joined(torch.device("cpu")):
+        assert ranks_now() == Ranks()
+
+
+def test_variables_that_are_no_numbers_are_named(monkeypatch):
+    for name, value in (TOLD | {"WORLD_SIZE": "two"}).items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(UsageFault, match=r"WORLD_SIZE=two, .* are not all numbers; start several"),
+        joined(torch.device("cpu")),
+    ):
+        pass
+
+
+def test_who_loses_the_others_says_so_and_nothing_is_left(tmp_path):
+    """The first process finds the folder locked; the second one only sees it leave."""
+    images, labels = write_tiny(tmp_path)
+    with held(tmp_path / "run"):
+        done = torchrun(
+            "-m", "unet2015", "train", images, labels, "--out", tmp_path / "run", "--recipe",
+            "quick", "--set", "base_channels=2", "--set", "depth=1", "--set", "tile_px=44",
+            "--set", "batch=2", "--steps", "3", "--device", "cpu",
+        )  # fmt: skip
+        assert done.returncode == 1  # torchrun's own
+    assert "is writing it" in done.stderr
+    assert "another process of this run has ended" in done.stderr
+    assert "bug" not in done.stderr
+    assert not list((tmp_path / "run").glob("*"))
+
+
+def test_only_what_a_lost_connection_says_is_taken_for_one():
+    with pytest.raises(PeerFault, match="what it said tells why"), ranks._together():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+    with pytest.raises(PeerFault), ranks._together():
+        raise dist.DistNetworkError("timed out")
+    with pytest.raises(RuntimeError, match="shapes"), ranks._together():
+        raise RuntimeError("shapes do not fit")
+
+
+def test_what_cannot_train_together_is_refused(monkeypatch):
+    for name, value in TOLD.items():
+        monkeypatch.setenv(name, value)
     with (
         pytest.raises(UsageFault, match="several processes train on cpu or cuda only"),
         joined(torch.device("mps")),
     ):
+        pass
+    with pytest.raises(UsageFault, match="a GPU of its own"), joined(torch.device("cuda", 1)):
         pass
     monkeypatch.setenv("LOCAL_RANK", "99")
     with pytest.raises(UsageFault, match="process 99 has no GPU"), joined(torch.device("cuda")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tiling.memory import free_memory
@@ -88,7 +90,18 @@ def test_what_cannot_be_understood_is_no_limit(system, broken):
     assert system(broken, "nonsense\n0::/\n") == 64_000
 
 
-def test_where_nothing_can_be_measured_two_gibibytes_are_assumed(system):
+def test_where_nothing_is_told_half_of_the_machine_counts(system, monkeypatch):
+    told = {"SC_PHYS_PAGES": 3 << 20, "SC_PAGE_SIZE": 4096}  # 12 GiB
+    monkeypatch.setattr(os, "sysconf", told.__getitem__, raising=False)
+    assert system({}, cgroup=None, available=None) == 6 * 1024
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, AttributeError])
+def test_where_nothing_can_be_measured_two_gibibytes_are_assumed(system, monkeypatch, error):
+    def unknown(name):
+        raise error(name)
+
+    monkeypatch.setattr(os, "sysconf", unknown, raising=False)
     assert system({}, cgroup=None, available=None) == 2048
 
 

@@ -128,6 +128,15 @@ def test_foreign_state_is_refused():
             restore_optimiser(optimiser, net, {name: torch.zeros(shape)})
 
 
+def test_a_count_is_kept_as_it_is_beside_the_average():
+    net = torch.nn.BatchNorm1d(1)
+    averaged = {name: value.clone() for name, value in net.state_dict().items()}
+    net(torch.full((4, 1), 3.0))
+    follow(averaged, net, 0.9, 0)
+    assert int(averaged["num_batches_tracked"]) == 1
+    assert float(averaged["running_mean"]) == pytest.approx(0.9 * 0.3)
+
+
 def test_average_follows_the_weights():
     net = torch.nn.Linear(1, 1, bias=False)
     averaged = {"weight": torch.zeros(1, 1)}

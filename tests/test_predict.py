@@ -370,3 +370,9 @@ def test_nan_in_an_array_is_refused_with_place_and_count():
     image[4, 7] = image[8, 0] = np.nan
     with pytest.raises(ValueError, match=r"2 NaN .* row 4, column 7"):
         predict_array(network(), image)
+
+
+@pytest.mark.parametrize("shape", [(5,), (), (1, 1, 8, 8)])
+def test_an_image_of_another_number_of_axes_is_refused(shape):
+    with pytest.raises(ValueError, match=r"give \(H, W\) or \(C, H, W\)"):
+        predict_array(UNet(base_channels=1, depth=1), np.zeros(shape, np.uint8))

@@ -411,6 +411,20 @@ def test_a_damaged_history_is_no_bug(tmp_path, name, odd):
     print_description(describe(path), as_json=False)
 
 
+def test_what_json_cannot_say_is_told_as_text(tmp_path, capsys):
+    path = tmp_path / "out.tif"
+    told = '{"unet2015": {"seams": NaN, "history": [Infinity]}}'
+    tifffile.imwrite(path, np.zeros((8, 8), np.uint8), description=told, metadata=None)
+    print_description(describe(path), as_json=True)
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    out = capsys.readouterr().out
+    json.loads(out, parse_constant=refuse)
+    assert '"NaN"' in out
+
+
 @pytest.mark.parametrize("save", ["probability", "instances"])
 def test_a_zarr_names_its_own_codec_and_is_taken_up_whatever_it_named(stack, tmp_path, save):
     settings = replace(SMALL, save=save, classes=None)

@@ -7,6 +7,7 @@ import inspect
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from unet2015.net import output_side
@@ -53,7 +54,12 @@ def _network(recipe):
         ({"momentum": 1.0}, r"momentum = 1\.0 is outside 0 \.\. 0\.99999"),
         ({"learning_rate": float("nan")}, "learning_rate = nan is outside"),
         ({"steps": 0}, "steps = 0 is outside 1"),
-        ({"seed": True}, "seed = True is outside"),
+        ({"seed": True}, "seed = True is not of type int"),
+        ({"steps": 2.5}, r"steps = 2\.5 is not of type int"),
+        ({"seed": np.int64(1)}, r"seed = .*1.* is not of type int"),
+        ({"mirror": "no"}, "mirror = 'no' is not of type bool"),
+        ({"w0": "9"}, "w0 = '9' is not of type float"),
+        ({"ignore_label": 2.0}, r"ignore_label = 2\.0 is not of type int"),
         ({"optimiser": "lion"}, "optimiser = 'lion'; choose one of sgd, adam, adamw"),
     ],
 )

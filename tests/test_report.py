@@ -221,7 +221,7 @@ def test_best_and_worst_are_found(cells):
         [image] * 3, [half, probability, 1 - probability], [truth] * 3, names=["x", "y", "z"]
     )
     assert [view.title for view in views] == ["Best: y", "Worst: z"]
-    assert [view.figures["wrong pixels"] for view in views] == [0, 1]
+    assert [view.figures["wrong pixels, membrane or inside"] for view in views] == [0, 1]
     assert views[1].figures["membrane called inside"] == pytest.approx((truth == 0).mean())
     (only,) = report.best_and_worst([image], [probability], [truth])
     assert only.title == "Held out: slice 0"

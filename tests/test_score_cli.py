@@ -259,6 +259,7 @@ def test_labels_of_ours_with_one_class_are_a_mask_with_more_they_are_not(files, 
     [
         ("instances", np.uint32, 1, 0.5), ("", np.uint16, 1, 0.5), ("", np.uint16, 300, 0.5),
         ("", np.uint8, 1, 1.0), ("", np.uint16, 255, 1.0), ("", np.uint16, 65535, 1.0),
+        ("", np.float32, 1, 1.0),
     ],
 )  # fmt: skip
 def test_an_object_in_two_pieces_stays_one_where_it_has_an_id(
@@ -271,6 +272,7 @@ def test_an_object_in_two_pieces_stays_one_where_it_has_an_id(
     path = written_by_us(path, pieces, saved) if saved else write(path, pieces)
     code, out, err = run(capsys, path, truth, "--json", "--measure", "seg")
     assert (code, "each piece" in err) == (0, found == 1)
+    assert ("taken as one object in 2 pieces" in err) == (not saved and found < 1)
     expected = ctc_seg(pieces, instances_from_mask(pieces)) if found < 1 else 1.0
     assert json.loads(out)["seg"]["value"] == expected
 

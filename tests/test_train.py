@@ -531,3 +531,10 @@ def test_b8_a_folder_held_twice_is_looked_after_once(tmp_path):
         (tmp_path / "elsewhere").unlink()
         with pytest.raises(WriteError, match=r"removed meanwhile, or its lock \.run\.lock was, so"):
             check_held(tmp_path / "run")
+
+
+def test_a_foreign_network_is_refused_before_the_first_step(tmp_path):
+    net = torch.nn.Conv2d(1, 2, 3)
+    with pytest.raises(UsageFault, match="Conv2d has no place in a checkpoint; use a UNet, or add"):
+        train(TINY, tiny_training()[0], tmp_path / "run", net=net)
+    assert not (tmp_path / "run").exists()

@@ -113,7 +113,7 @@ def test_the_whole_map_equals_the_reference(labels, separate, where):
 @given(label_maps, st.sampled_from([0, 2**31, 2**62]), st.sampled_from([-1, -(2**40)]))
 def test_huge_ids_and_a_negative_ignore_label_go_together(labels, offset, ignore):
     plain = np.where(labels == 1, -1, labels).astype(np.int64)
-    huge = np.where(labels > 0, labels + np.int64(offset), 0)
+    huge = np.where(labels > 0, labels.astype(np.int64) + offset, 0)
     huge[labels == 1] = ignore
     expected = weight_map(plain, ignore_label=-1)
     np.testing.assert_array_equal(weight_map(huge, ignore_label=ignore), expected)

@@ -24,7 +24,8 @@ from tiling import remedies
 from tiling.disk import check_folder
 from tiling.faults import Fault, UsageFault, WriteError
 from tiling.memory import check_address_space
-from tiling.signals import INTERRUPTED, Terminated, exit_code, raise_when_ended
+from tiling.signals import INTERRUPTED, Terminated, ending_by_exception, exit_code
+from tiling.streams import close_quietly, open_closed_streams
 
 if TYPE_CHECKING:
     import typer
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = [
     "answer",
     "answering",
-    "close_quietly",
     "deferred",
     "finish",
     "note",
@@ -116,26 +116,6 @@ def _shown(lines: Iterable[str], encoding: str | None) -> str:
     """Each of `lines` on a line of its own, whatever it holds and whatever the encoding."""
     text, known = "".join(f"{visible(line)}\n" for line in lines), encoding or "ascii"
     return text.encode(known, "backslashreplace").decode(known)
-
-
-def close_quietly(stream: object) -> None:
-    """Point a broken standard stream at nowhere, so that interpreter exit stays silent."""
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())  # type: ignore[attr-defined]
-        os.close(nowhere)
-    except (OSError, ValueError, AttributeError):
-        pass
-
-
-def _open_closed_streams() -> None:
-    """Nowhere in the place of standard streams that the caller closed (`>&-`).
-
-    Each takes the lowest free descriptor, so that no output file gets the number of one.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until we end
 
 
 def deferred(
@@ -230,13 +210,13 @@ def finish(program: str, command: Callable[[], object], *, show_traceback: bool 
     show_traceback
         Also print the traceback (`--traceback`).
     """
-    raise_when_ended()
-    _open_closed_streams()
-    code = _exit_code(program, command, show_traceback=show_traceback)
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError) as error:
-        _give_up_stdout(error)
+    with ending_by_exception():
+        open_closed_streams()
+        code = _exit_code(program, command, show_traceback=show_traceback)
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError) as error:
+            _give_up_stdout(error)
     return code
 
 

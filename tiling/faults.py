@@ -18,6 +18,7 @@ __all__ = [
     "MemoryFault",
     "ModelFileError",
     "NumericsError",
+    "PeerFault",
     "UsageFault",
     "WriteError",
 ]
@@ -78,6 +79,12 @@ class WriteError(InputError):
 
 class MemoryFault(Fault):
     """Not enough memory even at the smallest setting (exit code 6)."""
+
+    exit_code = 6
+
+
+class PeerFault(Fault):
+    """Another process that the work was shared with is gone (exit code 6)."""
 
     exit_code = 6
 

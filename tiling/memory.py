@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ def free_memory(*, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgro
 
     On Linux that is the least of what the machine has and of what each control group around the
     process leaves (containers, batch systems; versions 1 and 2). Files that the system holds copies
-    of count as free, for it drops the copies. Where nothing can be measured, 2 GiB are assumed;
-    256 MiB count as free even where less is.
+    of count as free, for it drops the copies. Elsewhere (macOS) half of the machine's memory counts
+    as free; where not even that is known (Windows), 2 GiB are assumed. 256 MiB count as free even
+    where less is.
 
     Parameters
     ----------
@@ -51,7 +53,15 @@ def free_memory(*, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgro
     free = [left for group, names in _own_groups(proc, groups) for left in _left(group, names)]
     machine = _table(proc / "meminfo").get("MemAvailable:")
     free += [] if machine is None else [machine << 10]
-    return max(min(free, default=_ASSUMED), _LEAST) * 4 // 5
+    return max(min(free or [_half()]), _LEAST) * 4 // 5
+
+
+def _half() -> int:
+    """Half of the machine's memory, or what is assumed where the system does not tell."""
+    try:
+        return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 2
+    except (AttributeError, ValueError, OSError):  # Windows; a system without these names
+        return _ASSUMED
 
 
 def check_address_space(least_mib: int) -> None:

@@ -15,7 +15,16 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["INTERRUPTED", "Terminated", "exit_code", "leave", "raise_when_ended", "undisturbed"]
+from tiling.streams import give_up_if_full
+
+__all__ = [
+    "INTERRUPTED",
+    "Terminated",
+    "ending_by_exception",
+    "exit_code",
+    "leave",
+    "undisturbed",
+]
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C has ended
 _ENDING = tuple(  # Windows has SIGTERM alone
@@ -49,17 +58,33 @@ def exit_code(stop: BaseException) -> int:
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    give_up_if_full(sys.stderr)
     raise Terminated(number)
 
 
-def raise_when_ended() -> None:
-    """From now on SIGTERM and its like raise `Terminated` in the main thread.
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    give_up_if_full(sys.stderr)
+    raise KeyboardInterrupt
 
-    Not those that the caller had ignored, as `nohup` does.
+
+@contextlib.contextmanager
+def ending_by_exception() -> Iterator[None]:
+    """Within, SIGTERM and its like raise `Terminated` in the main thread, Ctrl-C as ever.
+
+    Not those that the caller had ignored, as `nohup` does, or handles in a way of its own. Where
+    standard error takes no more, nothing is said to it.
     """
-    for number in _ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _terminate)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = {signal.SIGINT: _interrupt} | dict.fromkeys(_ENDING, _terminate)
+    plain = (signal.SIG_DFL, signal.default_int_handler)
+    before = {n: signal.signal(n, ours[n]) for n in ours if signal.getsignal(n) in plain}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -74,7 +99,9 @@ def undisturbed() -> Iterator[None]:
         held.append(signum)
 
     ignored = signal.SIG_IGN
-    numbers = [one for one in (signal.SIGINT, *_ENDING) if signal.getsignal(one) is not ignored]
+    numbers = [
+        one for one in (signal.SIGINT, *_ENDING) if signal.getsignal(one) not in (ignored, None)
+    ]
     before = {number: signal.signal(number, hold) for number in numbers}
     try:
         yield

@@ -126,6 +126,19 @@ def find_recipe(name: str) -> Recipe:
     raise UsageFault(f"--recipe {name}: unknown; choose {', '.join(named)} or a recipe.json")
 
 
+_IDLE = (
+    ("momentum", "optimiser", "adam", "sgd"),
+    ("momentum", "optimiser", "adamw", "sgd"),
+    ("warmup_steps", "schedule", "one-cycle", "constant (or cosine)"),  # it rises by itself
+    ("w0", "border_weight", False, "true"),
+    ("sigma_px", "border_weight", False, "true"),
+    ("where", "border_weight", False, "true"),
+    ("displacement_grid", "displacement", "bspline", "interpolate"),
+    ("displacement_spacing_px", "displacement", "interpolate", "bspline"),
+)
+"""Field, and the value of another with which it does nothing; a value with which it does."""
+
+
 def replace_fields(recipe: Recipe, settings: Sequence[str], given: Mapping[str, object]) -> Recipe:
     """The recipe with the fields of `--set`, then those of options of their own (None: not given).
 
@@ -147,21 +160,22 @@ def replace_fields(recipe: Recipe, settings: Sequence[str], given: Mapping[str, 
                 f"--set {setting}: give FIELD=VALUE with a field of recipe.json{doubt}"
             )
         values[name] = _value(text, present[name])
-    values |= {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in values.keys() & options.keys():
+        raise UsageFault(
+            f"--set {name} beside --{name.replace('_', '-')}: leave one of the two out"
+        )
+    values |= options
     try:
         changed = type(recipe).from_dict(present | values) if values else replace(recipe)
     except ValueError as error:
         raise UsageFault(str(error)) from error
-    if "momentum" in values and changed.optimiser != "sgd":
-        raise UsageFault(
-            f"--set momentum={changed.momentum}: does nothing with the optimiser"
-            f" {changed.optimiser}; leave it out, or add --set optimiser=sgd"
-        )
-    if values.get("warmup_steps") and changed.schedule == "one-cycle":
-        raise UsageFault(
-            f"--set warmup_steps={changed.warmup_steps}: does nothing with the schedule one-cycle,"
-            " which rises by itself; leave it out, or add --set schedule=constant (or cosine)"
-        )
+    for name, other, idle, wanted in _IDLE:
+        if values.get(name) and getattr(changed, other) == idle:
+            raise UsageFault(
+                f"--set {name}={getattr(changed, name)}: does nothing with"
+                f" {other}={str(idle).lower()}; leave it out, or add --set {other}={wanted}"
+            )
     return changed
 
 

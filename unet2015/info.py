@@ -86,7 +86,9 @@ def _is_zoo_package(file: Path) -> bool:
 def print_description(found: Mapping[str, Any], *, as_json: bool) -> None:
     """The description on standard output, as JSON or as indented lines."""
     if as_json:
-        text = json.dumps(found, indent=1, default=str).replace("\x7f", "\\u007f")
+        # What stands in a file may be NaN or Infinity, for which JSON has no word.
+        plain = json.loads(json.dumps(found, default=str), parse_constant=str)
+        text = json.dumps(plain, indent=1).replace("\x7f", "\\u007f")
         answer(*text.splitlines())
     else:
         answer(*_lines(found))

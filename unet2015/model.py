@@ -62,7 +62,7 @@ def load_model(checkpoint: str | os.PathLike[str]) -> Model:
     Parameters
     ----------
     checkpoint
-        A `.safetensors` file of `unet2015 train`, `unet2015 convert` or `unet2015.save`.
+        A `.safetensors` file of `unet2015 train`, `unet2015 import-caffe` or `unet2015.save`.
 
     Returns
     -------

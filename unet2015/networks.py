@@ -39,7 +39,10 @@ def describe_network(net: nn.Module) -> dict[str, Any]:
         if isinstance(net, network):
             counts = {name: int(getattr(net, name)) for name in _COUNTS}
             return {"kind": kind, **counts, "dropout": float(net.dropout.p)}
-    raise TypeError(f"{type(net).__name__} has no place in a checkpoint; save a UNet")
+    raise TypeError(
+        f"{type(net).__name__} has no place in a checkpoint; use a UNet, or add it to"
+        " unet2015/networks.py"
+    )
 
 
 def check_network(network: Mapping[str, Any]) -> None:

@@ -94,7 +94,10 @@ def follow(averaged: dict[str, Tensor], net: nn.Module, decay: float, step: int)
         weights = net.state_dict()
         share = 1 - min(decay, (1 + step) / (10 + step))
         for name, value in averaged.items():
-            value.lerp_(weights[name], share)
+            if value.is_floating_point():
+                value.lerp_(weights[name], share)
+            else:  # a count, as batch normalisation keeps one
+                value.copy_(weights[name])
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, net: nn.Module) -> dict[str, Tensor]:

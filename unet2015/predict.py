@@ -228,7 +228,8 @@ def predict_array(
     net
         The network; it runs where its weights are.
     image
-        (H, W) or (C, H, W), any integer, float or bool type.
+        (H, W) or (C, H, W), bool, integers or floats; integers other than uint8 and uint16 have no
+        agreed range and need a `scale` that measures or names one.
     output
         Side of the output tile in pixels; by default the one `default_output` chooses for the
         memory at hand.
@@ -252,7 +253,8 @@ def predict_array(
     Raises
     ------
     ValueError
-        If the image holds NaN or Inf, `scale` is unknown, or `output` is not legal.
+        If the image has another shape or holds NaN or Inf, `scale` is unknown, or `output` is not
+        legal.
     UsageFault
         If `average` or `precision` is unknown or impossible on the device, or the network's output
         depends on how the image is cut into tiles.
@@ -270,6 +272,9 @@ def predict_array(
     (2, 30, 50)
     """
     home = next(net.parameters()).device
+    image = np.asarray(image)
+    if image.ndim not in (2, 3):
+        raise ValueError(f"image of shape {image.shape}: give (H, W) or (C, H, W)")
     pixels = image[None] if image.ndim == 2 else image
     number_format = choose_precision(precision, home)
     if output is None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO, cast
 
-from tiling.command import close_quietly, note, visible
+from tiling.command import note, visible
+from tiling.streams import close_quietly
 
 __all__ = ["Bar", "bar"]
 

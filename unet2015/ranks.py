@@ -4,7 +4,7 @@
 
 The gradients are averaged by torch's DistributedDataParallel; energies and their divisors are
 summed over all processes, so that two processes with a batch of one make the step of one process
-with a batch of two.
+with a batch of two. Only dropout differs: each process draws masks of its own.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tiling.faults import UsageFault
+from tiling.faults import PeerFault, UsageFault
 
 __all__ = ["Ranks", "joined", "ranks_now"]
+
+_NUMBERS = "RANK", "WORLD_SIZE", "MASTER_PORT"  # of the environment
+PATIENCE = timedelta(days=1)  # the others wait while the first one measures the held-out slices
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,16 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     ------
     UsageFault
         If there are more processes than GPUs, or the device cannot be shared in this way.
+    PeerFault
+        If another of the processes ends before they are done.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+    if _started() < 2 or dist.is_initialized():
         yield device
         return
     if device.type not in ("cpu", "cuda"):
         raise UsageFault(f"--device {device}: several processes train on cpu or cuda only")
+    if device.type == "cuda" and device.index is not None:
+        raise UsageFault(f"--device {device}: each process has a GPU of its own; give cuda")
     if device.type == "cuda":
         index = int(os.environ.get("LOCAL_RANK", "0"))
         if index >= torch.cuda.device_count():
@@ -97,9 +105,41 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     # It keeps the group of the moment it is imported as a default, and DistributedDataParallel
     # imports it late: gloo's threads would outlive the group, and abort the process at its end.
     importlib.import_module("torch.distributed.nn.functional")
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    with _together():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield device
-        dist.barrier()  # nobody hangs up while another still speaks
+        with _together():
+            yield device
+            dist.barrier()  # nobody hangs up while another still speaks
     finally:
         dist.destroy_process_group()
+
+
+def _started() -> int:
+    """Number of processes that `torchrun`, or what sets the same variables, has started."""
+    told = {name: os.environ.get(name, "") for name in (*_NUMBERS, "MASTER_ADDR")}
+    if not all(told.values()):  # a cluster's own variable of one of these names
+        return 1
+    if not all(told[name].isdecimal() for name in _NUMBERS):
+        raise UsageFault(
+            f"{', '.join(f'{name}={told[name]}' for name in _NUMBERS)} in the environment are not"
+            " all numbers; start several processes with torchrun, or unset them"
+        )
+    return int(told["WORLD_SIZE"])
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """What torch says of a connection that is lost, as a failure that is not ours.
+
+    The process that was the first to fail has said why; the others only see it leave.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise PeerFault(
+            "another process of this run has ended, or cannot be reached; what it said tells why."
+            " Start all of them again, with --resume where there is a checkpoint"
+        ) from error

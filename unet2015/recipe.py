@@ -96,6 +96,8 @@ class Recipe:
     keep_every: int = 0  # [run] steps whose checkpoint is kept under its own name; 0 = none
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_kind(field.name, field.default, getattr(self, field.name))
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if isinstance(value, bool) or not (low <= value <= high) or not math.isfinite(value):
@@ -150,20 +152,22 @@ class Recipe:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
         """Recipe from a mapping of field names to values, checked for names and types."""
-        fields = {field.name: field for field in dataclasses.fields(Recipe)}
-        for name, value in values.items():
-            if name not in fields:
+        known = {field.name for field in dataclasses.fields(Recipe)}
+        for name in values:
+            if name not in known:
                 raise ValueError(f"recipe: unknown field {name!r}; written by a newer version?")
-            default = fields[name].default
-            kinds: tuple[type, ...] = (type(default),)
-            if isinstance(default, float):
-                kinds = (int, float)
-            elif default is None:
-                kinds = (int, type(None))
-            is_flag = isinstance(value, bool)
-            if not isinstance(value, kinds) or is_flag != isinstance(default, bool):
-                raise ValueError(f"recipe: {name} = {value!r} is not of type {kinds[0].__name__}")
         return Recipe(**values)
+
+
+def _check_kind(name: str, default: object, value: object) -> None:
+    """Refuse a value that is not of the type of the field's default; None: an integer or None."""
+    kinds: tuple[type, ...] = (type(default),)
+    if isinstance(default, float):
+        kinds = (float, int)
+    elif default is None:
+        kinds = (int, type(None))
+    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+        raise ValueError(f"recipe: {name} = {value!r} is not of type {kinds[0].__name__}")
 
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"

@@ -130,11 +130,12 @@ class KeyFigure:
 
 @dataclass(frozen=True)
 class SliceView:
-    """One held-out slice: a title, its picture (`prediction_panel`) and its figures."""
+    """One held-out slice: title, picture (`prediction_panel`), figures, what is `outside`."""
 
     title: str
     picture: bytes
     figures: Mapping[str, Value] = field(default_factory=dict)
+    outside: str = "membrane"
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,12 @@ class ReportData:
 
 
 def best_and_worst(
-    images: ArrayLike, probabilities: ArrayLike, truths: ArrayLike, *, names: Sequence[str] = ()
+    images: ArrayLike,
+    probabilities: ArrayLike,
+    truths: ArrayLike,
+    *,
+    names: Sequence[str] = (),
+    outside: str = "membrane",
 ) -> tuple[SliceView, ...]:
     """The held-out slices with the smallest and the largest share of wrong pixels.
 
@@ -185,8 +191,8 @@ def best_and_worst(
     images, probabilities, truths
         Stacks (S, H, W): grey values; probability of the inside class (floating 0 .. 1 or
         integers over their range); labels, > 0 = inside. Lists of slices of other sizes work too.
-    names
-        What to call the slices; by default "slice 0", "slice 1", ...
+    names, outside
+        What to call the slices, by default "slice 0", "slice 1", ...; and what is not inside.
 
     Returns
     -------
@@ -223,10 +229,11 @@ def best_and_worst(
             f"{word}: {names[k] if names else f'slice {k}'}",
             prediction_panel(*slices[k]),
             {
-                "wrong pixels": wrong[k],
-                "membrane called inside": merging[k],
-                "inside called membrane": splitting[k],
+                f"wrong pixels, {outside} or inside": wrong[k],
+                f"{outside} called inside": merging[k],
+                f"inside called {outside}": splitting[k],
             },
+            outside,
         )
         for word, k in chosen.items()
     )

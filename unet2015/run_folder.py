@@ -46,6 +46,7 @@ SCALER = "scaler."  # prefix of the loss scaler's two numbers among the optimise
 _PROGRESS: dict[str, type | tuple[type, ...]] = {
     "data": str, "held_out": str, "versions": dict, "best": (int, float), "measured": int,
     "constant_evaluations": int, "skipped": int,
+    "processes": int,
 }  # fmt: skip
 
 
@@ -225,6 +226,9 @@ def _check_same_run(run: Run, state: checkpoints.Checkpoint, last: Path) -> None
     was = state.provenance.get("versions", {})
     if was.get("torch") != versions()["torch"]:
         run.warn(f"started with torch {was.get('torch')}: the same bits cannot be expected")
+    processes = state.provenance.get("processes", run.ranks.count)
+    if processes != run.ranks.count:
+        run.warn(f"started in {processes} process(es): the same bits cannot be expected")
 
 
 def save_run(run: Run, name: str = LAST) -> None:
@@ -248,6 +252,7 @@ def save_run(run: Run, name: str = LAST) -> None:
         "constant_evaluations": run.constant_evaluations,
         "skipped": run.skipped,
         "measured": run.measured,
+        "processes": run.ranks.count,
     }
     if run.validation is not None:
         provenance["held_out"] = run.validation.fingerprint

@@ -121,6 +121,7 @@ def _with_held_out(
         slices=best_and_worst(
             [image.mean(0) for image in validation.images], inside, truths,
             names=[f"slice {name}" for name in validation.names],
+            outside="membrane" if recipe.classes == 2 else "background",
         ),
         seams=seams,
         seam_picture=picture,

@@ -65,10 +65,10 @@ def score(
 ) -> None:
     """Score a segmentation: ISBI 2012 measures, CTC SEG, DSB average precision, mean IoU.
 
-    ISBI measures read PREDICTION as the probability of cell interior (uint8 / 255,
-    uint16 / 65535), sweep eleven thresholds and report the best one and 0.5. seg and ap compare
-    instance labels, iou compares class maps. Of a mask (0 and 255, or 0 and 1) seg and ap take each
-    piece as an object, and the others take it as certain.
+    ISBI measures read PREDICTION as the probability of cell interior (uint8 / 255, uint16 /
+    65535), sweep eleven thresholds (the warping error ten, to 0.9) and report the best one and
+    0.5. seg and ap compare instance labels, iou compares class maps. Of a mask (0 and 255, or 0
+    and 1) seg and ap take each piece as an object, and the others take it as certain.
     """
     from tiling.faults import InputError, MemoryFault, UsageFault
     from unet2015.score_files import read_pair

@@ -67,7 +67,7 @@ def as_objects(pair: ScoredPair) -> _Read:
     """Ids of the prediction and of the truth, integers (S, H, W), 0 for background, and notes.
 
     Of a mask each piece is an object. The one value of a mask is 255 or the largest of its type, or
-    1 in 8 bits; any other may be the id of the only object, in one piece or several.
+    1 in 8 bits and floats; any other may be the id of the only object, in one piece or several.
 
     Raises
     ------
@@ -90,17 +90,20 @@ def as_objects(pair: ScoredPair) -> _Read:
 def _pieces(
     name: str, labels: NDArray[Any], stored: np.dtype[Any], notes: list[str]
 ) -> NDArray[Any]:
-    """The pieces of a mask as ids, with a note where there are several; anything else as it is."""
+    """The pieces of a mask as ids, anything else as it is; a note where there are several."""
     value = _value_of_mask(labels)
-    if not _is_usual(value, stored) or (value == 1 and stored.itemsize > 1):
+    if not value:
         return labels
     pieces = instances_from_mask(labels == value)
+    id_or_mask = value == 1 and stored.kind in "iu" and stored.itemsize > 1
+    is_mask = _is_usual(value, stored) and not id_or_mask
     if pieces.max() > 1:
         notes.append(
-            f"the {name} holds 0 and {value} only; each piece (of pixels that share sides) is "
-            "taken as an object"
-        )
-    return pieces
+            f"the {name} holds 0 and {value} only; "
+            + ("each piece (of pixels that share sides) is taken as an object" if is_mask else
+               f"taken as one object in {pieces.max()} pieces")
+        )  # fmt: skip
+    return pieces if is_mask else labels
 
 
 def as_classes(pair: ScoredPair, ignore: int | None) -> _Read:

@@ -54,7 +54,9 @@ def gradients(run: Run, net: nn.Module, tiles: Sequence[Tensor], device: torch.d
     recipe, ranks = run.recipe, run.ranks
     half = HALF.get(choose_precision(recipe.precision, device))
     images, labels, weights = (part.to(device, non_blocking=True) for part in tiles)
-    divisor = ranks.total(_divisor(labels, weights, recipe))
+    divisor = _divisor(labels, weights, recipe)
+    if recipe.normalisation != "sum":  # which divides by nothing, however many share the tiles
+        divisor = ranks.total(divisor)
     divisor = torch.where(divisor > 0, divisor, 1.0)
     total = torch.zeros((), device=device)
     net.train()

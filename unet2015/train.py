@@ -20,6 +20,7 @@ from tiling.signals import Terminated, undisturbed
 from unet2015.data import Stack, batches
 from unet2015.device import choose_precision
 from unet2015.net import UNet, init_paper_weights, output_side
+from unet2015.networks import describe_network
 from unet2015.optimiser import learning_rate, make_optimiser
 from unet2015.ranks import ranks_now
 from unet2015.recipe import Recipe
@@ -149,6 +150,10 @@ def _new_run(
         raise ValueError("every weight of the training slices is 0: there is nothing to learn")
     check_tile(recipe)
     net = network_of(recipe) if net is None else net
+    try:
+        describe_network(net)
+    except TypeError as error:  # not when the first checkpoint is due
+        raise UsageFault(str(error)) from error
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     vars(net)["scale"] = recipe.scale  # as `build_network` leaves it
     fp16 = choose_precision(recipe.precision, device) == "fp16"

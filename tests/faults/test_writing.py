@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -379,7 +380,9 @@ def test_b4_a_folder_that_goes_away_is_named_as_such(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 def test_a8_a_dead_process_whose_parent_does_not_look_is_dead(tmp_path: Path) -> None:
     """The first process of many containers never does."""
-    process = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the tests' own threads do not matter
+        process = os.fork()
     if not process:
         with publish(tmp_path / "a.bin"):
             os._exit(0)
