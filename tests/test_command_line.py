@@ -175,7 +175,10 @@ def test_a10_a_full_pipe_that_nobody_reads_does_not_keep_a_program_from_ending(n
         run.stdout.readline()  # it works
         number = getattr(signal, name)
         run.send_signal(number)
-        assert run.wait(30) == 128 + number
+        try:
+            assert run.wait(30) == 128 + number
+        finally:
+            run.kill()
     os.close(here)
 
 
