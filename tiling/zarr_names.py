@@ -23,7 +23,8 @@ __all__ = ["ChunkNames"]
 _MARK = 900_000_001  # numbers that are found again in a name
 _NUMBER = "(0|[1-9][0-9]*)"
 _TEMPORARY = re.compile(
-    r".+\.(partial|part|tmp|temp|filepart|crdownload)|.+~|\.(?!nfs).+\.[A-Za-z0-9]{6}",
+    r".+\.(partial|part|tmp|temp|filepart|crdownload)|.+~|\.(?!nfs).+\.[A-Za-z0-9]{6}"
+    r"|.*\d.*(conflict|copy|\(\d+\)).*",  # what programs that keep folders alike call a second one
     re.IGNORECASE,
 )
 _NO_CONCERN = re.compile(r"\.ds_store|\._.*|\.nfs.*|thumbs\.db|desktop\.ini", re.IGNORECASE)
@@ -66,7 +67,7 @@ class ChunkNames:
         pattern = re.escape(encoded(tuple(_MARK + n for n in range(len(cells)))))
         for n in range(len(cells)):
             pattern = pattern.replace(str(_MARK + n), _NUMBER)
-        self._whole, self._begun = re.compile(pattern), re.compile(f"{pattern}(?=[.~]|$)")
+        self._whole, self._begun = re.compile(pattern), re.compile(f"{pattern}(?=[.~ (]|$)")
         self._version = int(array.metadata.zarr_format)
         self._found, self._linked = 0, False
         self._left: list[str] = []

@@ -169,8 +169,8 @@ def export_bioimageio(
     WriteError
         If `path` exists or cannot be written.
     """
-    require("onnx", "onnx", "onnxscript", "onnxruntime")
-    require("bioimageio", "bioimageio.spec", "bioimageio.core", "onnxruntime")
+    needed = "bioimageio.spec", "bioimageio.core", "onnx", "onnxscript", "onnxruntime"
+    require("bioimageio", *needed)
     scale = checkpoint.preprocessing["scale"]
     if scale not in ("dtype-range", "none") or input_dtype not in _RANGES:
         raise UsageFault(

@@ -90,6 +90,10 @@ def test_c23_chunks_that_nobody_wrote_are_the_fill_value(
         (array_2, "0.0", "1.0", ".1.0.Xy12Z"),
         (array_2, "0.0", "1.0", "1.0.tmp"),
         (array_2, "0.0", "1.0", ".~tmp~/1.0"),
+        (array_2, "0.0", "1.0", "1.0 (conflicted copy 2026-11-28 101500)"),
+        (array_2, "0.0", "1.0", "1.0 - Copy"),
+        (array_3, "c/0/0", "c/1/0", "c/1/0(1)"),
+        (array_3, "c/0/0", "c/1/0", "c/1/0.sync-conflict-20261128-101500-ABCDEFG"),
         (array_3, "c/0/0", "c/1/0", "c/1/.0.Xy12Za"),
         (array_3, "c/0/0", "c/1/0", "c/1/0.3fa94c.partial"),
         (array_3, "c/0/0", "c/1/0", "c/1/.rsync-partial/0"),
@@ -114,7 +118,9 @@ def test_c23_nothing_but_temporary_files(tmp_path: Path) -> None:
         ZarrSource(path)
 
 
-@pytest.mark.parametrize("left", ["1.3fa94c.partial", ".0.0.Xy12Za", "9.9", "0/1"])
+@pytest.mark.parametrize(
+    "left", ["1.3fa94c.partial", ".0.0.Xy12Za", "9.9", "0/1", "1 (conflicted copy 2026-11-28).0"]
+)
 def test_c23_missing_chunks_beside_what_may_be_one_are_doubted(tmp_path: Path, left: str) -> None:
     """zarr drops the last number of a name that holds points: which chunk it was is not known."""
     pixels, doubts = opened(array_2(tmp_path, ["0.0", left, "A.txt"]))
