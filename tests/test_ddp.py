@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,7 +118,8 @@ def test_who_loses_the_others_says_so_and_nothing_is_left(tmp_path):
         )  # fmt: skip
         assert done.returncode == 1  # torchrun's own
     assert "is writing it" in done.stderr
-    assert "another process of this run has ended" in done.stderr
+    # torchrun may be quicker than the second one to notice
+    assert re.search("another process of this run has ended|terminated", done.stderr)
     assert "bug" not in done.stderr
     assert not list((tmp_path / "run").glob("*"))
 

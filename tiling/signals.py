@@ -7,6 +7,7 @@ SIGXCPU, by which a limit of its computing time does.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ __all__ = [
     "ending_by_exception",
     "exit_code",
     "leave",
+    "leave_at_once",
     "undisturbed",
 ]
 
@@ -30,6 +32,8 @@ INTERRUPTED = 130  # exit code of a program that Ctrl-C has ended
 _ENDING = tuple(  # Windows has SIGTERM alone
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGXCPU") if hasattr(signal, name)
 )
+
+_at_once = False  # how `leave` ends the process
 
 
 class Terminated(BaseException):
@@ -58,21 +62,26 @@ def exit_code(stop: BaseException) -> int:
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    give_up_if_full(sys.stderr)
+    _give_up_what_nobody_reads()
     raise Terminated(number)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    give_up_if_full(sys.stderr)
+    _give_up_what_nobody_reads()
     raise KeyboardInterrupt
+
+
+def _give_up_what_nobody_reads() -> None:
+    give_up_if_full(sys.stdout)
+    give_up_if_full(sys.stderr)
 
 
 @contextlib.contextmanager
 def ending_by_exception() -> Iterator[None]:
     """Within, SIGTERM and its like raise `Terminated` in the main thread, Ctrl-C as ever.
 
-    Not those that the caller had ignored, as `nohup` does, or handles in a way of its own. Where
-    standard error takes no more, nothing is said to it.
+    Not those that the caller had ignored, as `nohup` does, or handles in a way of its own. A
+    standard stream that takes no more is written no more.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -112,6 +121,18 @@ def undisturbed() -> Iterator[None]:
             signal.raise_signal(held[0])
 
 
+def leave_at_once() -> None:
+    """From now on `leave` ends the process without finalizing what threads of libraries still use.
+
+    Examples
+    --------
+    >>> leave_at_once.__name__
+    'leave_at_once'
+    """
+    global _at_once
+    _at_once = True
+
+
 def leave(program: Callable[[], int]) -> NoReturn:
     """Run a program and end the process with its exit code.
 
@@ -128,6 +149,11 @@ def leave(program: Callable[[], int]) -> NoReturn:
     except (KeyboardInterrupt, Terminated) as late:  # while another one was being told
         _let_signals_end_it()
         code = exit_code(late)
+    if _at_once:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
     raise SystemExit(code)
 
 

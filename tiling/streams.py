@@ -41,7 +41,7 @@ def open_closed_streams() -> None:
 
 
 def give_up_if_full(stream: object, patience: float = PATIENCE) -> None:
-    """Give a stream up that takes nothing: a full pipe without a reader, a stopped terminal.
+    """Give a stream up that takes nothing: a full pipe without a reader.
 
     A program that is told to end would stand still in its last words.
 

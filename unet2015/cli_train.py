@@ -171,7 +171,8 @@ def replace_fields(recipe: Recipe, settings: Sequence[str], given: Mapping[str, 
     except ValueError as error:
         raise UsageFault(str(error)) from error
     for name, other, idle, wanted in _IDLE:
-        if values.get(name) and getattr(changed, other) == idle:
+        given_for_nothing = name in values and (values[name] or name != "warmup_steps")
+        if given_for_nothing and getattr(changed, other) == idle:
             raise UsageFault(
                 f"--set {name}={getattr(changed, name)}: does nothing with"
                 f" {other}={str(idle).lower()}; leave it out, or add --set {other}={wanted}"

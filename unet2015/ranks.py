@@ -3,8 +3,8 @@
     torchrun --nproc-per-node 2 -m unet2015 train ...
 
 The gradients are averaged by torch's DistributedDataParallel; energies and their divisors are
-summed over all processes, so that two processes with a batch of one make the step of one process
-with a batch of two. Only dropout differs: each process draws masks of its own.
+summed over all processes, so that two processes with a tile each make the step of one process with
+both. Only dropout differs: each process draws masks of its own.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from tiling.faults import PeerFault, UsageFault
+from tiling.signals import leave_at_once
 
 __all__ = ["Ranks", "joined", "ranks_now"]
 
 _NUMBERS = "RANK", "WORLD_SIZE", "MASTER_PORT"  # of the environment
+MEETING = timedelta(minutes=10)  # for all to be there
 PATIENCE = timedelta(days=1)  # the others wait while the first one measures the held-out slices
+
+_LEFT: list[object] = []  # groups of runs that failed
 
 
 @dataclass(frozen=True)
@@ -106,13 +111,22 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     # imports it late: gloo's threads would outlive the group, and abort the process at its end.
     importlib.import_module("torch.distributed.nn.functional")
     with _together():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        meeting = next(rendezvous("env://", timeout=MEETING))
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo", store=meeting[0], rank=meeting[1],
+            world_size=meeting[2], timeout=PATIENCE,
+        )  # fmt: skip
     try:
         with _together():
             yield device
             dist.barrier()  # nobody hangs up while another still speaks
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        # What failed still holds tensors of the group, whose threads may be at work: to end it now,
+        # or when those are freed, is to wait for threads that wait for this one.
+        _LEFT.append(dist.group.WORLD)
+        leave_at_once()
+        raise
+    dist.destroy_process_group()
 
 
 def _started() -> int:

@@ -227,7 +227,7 @@ def best_and_worst(
     return tuple(
         SliceView(
             f"{word}: {names[k] if names else f'slice {k}'}",
-            prediction_panel(*slices[k]),
+            prediction_panel(*slices[k], outside=outside),
             {
                 f"wrong pixels, {outside} or inside": wrong[k],
                 f"{outside} called inside": merging[k],

@@ -91,8 +91,10 @@ def figure3_panel(
     return rendered(panel_row(panels, heat, "weight map")[0])
 
 
-def prediction_panel(image: ArrayLike, probability: ArrayLike, truth: ArrayLike) -> bytes:
-    """PNG of a slice beside its predicted membranes and its wrong pixels.
+def prediction_panel(
+    image: ArrayLike, probability: ArrayLike, truth: ArrayLike, *, outside: str = "membrane"
+) -> bytes:
+    """PNG of a slice beside what is predicted outside of cells and its wrong pixels.
 
     Parameters
     ----------
@@ -102,6 +104,8 @@ def prediction_panel(image: ArrayLike, probability: ArrayLike, truth: ArrayLike)
         Probability (H, W) of the inside class, floating 0 .. 1 or integers over their range.
     truth
         Labels (H, W), > 0 = inside a cell.
+    outside
+        What to call that which is not inside.
 
     Examples
     --------
@@ -115,7 +119,7 @@ def prediction_panel(image: ArrayLike, probability: ArrayLike, truth: ArrayLike)
     )
     panels = [
         ("image", grey_rgb(image)),
-        ("predicted membrane", overlay_rgb(image, probability)),
+        (f"predicted {outside}", overlay_rgb(image, probability)),
         ("wrong pixels", error_rgb(image, probability, truth)),
     ]
     return rendered(panel_row(panels)[0])

@@ -266,7 +266,8 @@ def _save_what_is_there(run: Run, losses: list[Tensor], stop: BaseException) -> 
             _log_losses(run, losses)
         write_log(run)
         save_run(run)
-        stop.add_note(f"{run.step} of {run.recipe.steps} steps are saved; add --resume to go on")
+        saved = f"{run.step} of {run.recipe.steps} steps are saved; " if run.ranks.first else ""
+        stop.add_note(f"{saved}add --resume to go on")
     except Fault as fault:
         stop.add_note(f"not saved: {fault}")
 

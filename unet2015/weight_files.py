@@ -107,7 +107,7 @@ def _read_map(folder: Path, labels: Path, recipe: Recipe, kind: str) -> NDArray[
             raise InputError(path, f"was made from other labels than {labels}; make it anew")
     made = history.get("parameters", {}) | {"labels": source.get("taken_as")}
     wanted = _wanted(recipe, kind)
-    other = [k for k, v in wanted.items() if made.get(k) != v]
+    other = _differing(made, wanted)
     if other:
         name = other[0]
         raise InputError(
@@ -120,7 +120,7 @@ def _read_map(folder: Path, labels: Path, recipe: Recipe, kind: str) -> NDArray[
 
 def _remedy(made: dict[str, Any], recipe: Recipe, kind: str) -> str:
     """How map and recipe can be made to agree: by the recipe where it can say the same."""
-    changes = {k: made.get(k) for k, v in _wanted(recipe, kind).items() if made.get(k) != v}
+    changes = {name: made.get(name) for name in _differing(made, _wanted(recipe, kind))}
     if "w0" in changes and not recipe.border_weight:
         changes = {"border_weight": True} | changes
     if changes.get("w0") == recipe.w0:
@@ -129,13 +129,20 @@ def _remedy(made: dict[str, Any], recipe: Recipe, kind: str) -> str:
         agreeing = Recipe.from_dict(recipe.to_dict() | changes)
     except ValueError:
         agreeing = recipe
-    if all(made.get(k) == v for k, v in _wanted(agreeing, kind).items()):
+    if not _differing(made, _wanted(agreeing, kind)):
         words = " ".join(f"--set {name}={str(value).lower()}" for name, value in changes.items())
         return f"train with {words}, or without --weights"
     return (
         "make the maps anew (unet2015 weights LABELS --out DIR --overwrite"
         f" {_options(_wanted(recipe, kind))}), or train without --weights"
     )
+
+
+def _differing(made: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Names of parameters that differ and matter: without a border term two of them do not."""
+    flat = made.get("w0") == wanted["w0"] == 0
+    idle = ("sigma_px", "where") if flat else ()
+    return [name for name, value in wanted.items() if made.get(name) != value and name not in idle]
 
 
 def _options(wanted: dict[str, Any]) -> str:
