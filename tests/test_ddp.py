@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,23 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def torchrun(*words):
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+ENVIRONMENT = {
+    **os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONPATH": str(Path(__file__).parents[1]),
+}  # fmt: skip
+COMMAND = [
+    "-m", "unet2015", "train", "images.tif", "labels.tif", "--out", "run", "--recipe", "quick",
+    "--set", "base_channels=2", "--set", "depth=1", "--set", "tile_px=44", "--set", "batch=2",
+    "--set", "checkpoint_every=10", "--device", "cpu",
+]  # fmt: skip
+
+
+def torchrun(*words, folder=None):
     """What two processes said."""
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        capture_output=True, text=True, check=False, timeout=240,
+        [*TWO, *map(str, words)], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True,
+        check=False, timeout=240,
     )  # fmt: skip
 
 
@@ -109,19 +120,32 @@ def test_variables_that_are_no_numbers_are_named(monkeypatch):
 
 def test_who_loses_the_others_says_so_and_nothing_is_left(tmp_path):
     """The first process finds the folder locked; the second one only sees it leave."""
-    images, labels = write_tiny(tmp_path)
+    write_tiny(tmp_path)
     with held(tmp_path / "run"):
-        done = torchrun(
-            "-m", "unet2015", "train", images, labels, "--out", tmp_path / "run", "--recipe",
-            "quick", "--set", "base_channels=2", "--set", "depth=1", "--set", "tile_px=44",
-            "--set", "batch=2", "--steps", "3", "--device", "cpu",
-        )  # fmt: skip
+        done = torchrun(*COMMAND, folder=tmp_path)
         assert done.returncode == 1  # torchrun's own
     assert "is writing it" in done.stderr
     # torchrun may be quicker than the second one to notice
     assert re.search("another process of this run has ended|terminated", done.stderr)
     assert "bug" not in done.stderr
     assert not list((tmp_path / "run").glob("*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a10_all_end_when_they_are_told_to(tmp_path):
+    """Freed while the group's threads are at work, it would wait for them for ever."""
+    write_tiny(tmp_path)
+    with subprocess.Popen(
+        [*TWO, *COMMAND, "--steps", "1000000"], cwd=tmp_path, env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as run:  # fmt: skip
+        while run.poll() is None and not (tmp_path / "run" / "last.safetensors").exists():
+            time.sleep(0.05)
+        run.terminate()
+        said = run.communicate(timeout=240)[1]
+    assert said.count("unet2015: terminated") == 2
+    assert "steps are saved; add --resume" in said
+    assert "forcefully" not in said  # torchrun kills whom it has waited for in vain
 
 
 def test_only_what_a_lost_connection_says_is_taken_for_one():

@@ -441,3 +441,28 @@ def test_info_of_an_ordinary_folder_says_what_it_lacks(tmp_path):
     code, _, err = unet2015("info", tmp_path)
     assert code == 3
     assert "is a folder without last.safetensors (a training run) and without Zarr" in err
+
+
+@pytest.mark.parametrize("name", ["report.html", "log.csv", "recipe.json", "scores.json"])
+def test_b5_a_file_of_somebody_else_is_not_replaced_by_a_run(tmp_path, name):
+    images, labels = write_tiny(tmp_path)
+    other = tmp_path / "run" / name
+    other.parent.mkdir()
+    other.write_text("my notes")
+    words = ("train", images, labels, "--recipe", "quick", "--steps", "1", "--out", other.parent)
+    code, _, err = unet2015(*words)
+    assert code == 5
+    assert f"holds {name} and no run; move that file away" in err
+    assert other.read_text() == "my notes"
+
+
+def test_b6_a_recipe_that_is_changed_does_not_replace_the_given_one(tmp_path):
+    images, labels = write_tiny(tmp_path)
+    given = tmp_path / "run" / "recipe.json"
+    given.parent.mkdir()
+    given.write_text(TINY.to_json())
+    words = ("train", images, labels, "--recipe", given, "--steps", "1", "--out", given.parent)
+    code, _, err = unet2015(*words)
+    assert code == 5
+    assert "recipe.json: is also the input" in err
+    assert given.read_text() == TINY.to_json()

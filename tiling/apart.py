@@ -28,7 +28,8 @@ def check_apart(outputs: Iterable[StrPath], inputs: Iterable[StrPath]) -> None:
     Raises
     ------
     WriteError
-        If an output is an input, holds one (a Zarr folder), or is written twice.
+        If an output is an input, holds one (a Zarr folder) or lies in one, is written twice, or if
+        an input bears the hidden name of its unfinished file.
 
     Examples
     --------
@@ -41,13 +42,21 @@ def check_apart(outputs: Iterable[StrPath], inputs: Iterable[StrPath]) -> None:
     """
     read: dict[Hashable, str] = {}
     folders: dict[Path, str] = {}
+    arrays: dict[Path, str] = {}
+    hidden: dict[Path, str] = {}
     for source in inputs:
         name = os.fsdecode(source)
         with contextlib.suppress(WriteError):  # no name of a file: its reader says so
             for mark in _marks(name):
                 read.setdefault(mark, name)
-            for folder in real_target(name).parents:
+            real, given = real_target(name), Path(name).absolute()
+            for folder in real.parents:
                 folders.setdefault(folder, name)
+            if real.is_dir():
+                arrays[real] = name
+            for path in (real, *real.parents, given, *given.parents):
+                if path.name.startswith("."):
+                    hidden.setdefault(path, name)
     written: dict[Path, str] = {}
     for output in outputs:
         name, target = os.fsdecode(output), real_target(output)
@@ -58,6 +67,16 @@ def check_apart(outputs: Iterable[StrPath], inputs: Iterable[StrPath]) -> None:
             raise WriteError(name, f"is also the {found}; choose another output name")
         if target.suffix.lower() == ".zarr" and target in folders:
             raise WriteError(name, f"holds the input {folders[target]}; choose another output name")
+        for folder in target.parents:
+            if folder in arrays:
+                raise WriteError(name, f"lies in the input {arrays[folder]}; choose another place")
+        for path, source_name in hidden.items():
+            if path.parent == target.parent and path.name.startswith(f".{target.name}."):
+                raise WriteError(
+                    name,
+                    f"its unfinished file would take the name of the input {source_name}; rename"
+                    " the input, or choose another output name",
+                )
         written[target] = name
 
 

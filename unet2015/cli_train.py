@@ -76,6 +76,10 @@ def train(
     chosen = replace_fields(find_recipe(recipe), set_ or [], given)
     if ignore is not None and chosen.ignore_label is None:
         chosen = replace_fields(chosen, ["ignore_label=255"], {})
+    if recipe.endswith(".json") and not resume and chosen != find_recipe(recipe):
+        from tiling.apart import check_apart
+
+        check_apart([out / "recipe.json"], [recipe])  # the changed one would replace it
     if label_values is not None and labels_are != "auto":
         raise UsageFault(
             f"--labels {labels_are}: --label-values {label_values} says what each value is; leave "

@@ -104,7 +104,7 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
     commands.append([*words, "--preview", "--overwrite"])
 
     note(f"3/5  training a narrow U-Net: {recipe.steps} steps")
-    for name in ("last.safetensors", "best.safetensors"):
+    for name in ("last.safetensors", "best.safetensors", "report.html", "scores.json"):
         (run_folder / name).unlink(missing_ok=True)
     inputs = Inputs(sample / "images.tif", sample / "labels.tif", maps, HELD_OUT)
     train_words = ["train", str(inputs.images), str(inputs.labels), "--val", HELD_OUT]

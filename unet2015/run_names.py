@@ -11,6 +11,7 @@ from tiling.faults import WriteError
 from tiling.lock import holding
 from tiling.remedies import of_writing
 from tiling.safe_write import check_output
+from unet2015.recipe import MOST_BYTES, Recipe
 
 __all__ = [
     "BEST",
@@ -55,7 +56,8 @@ def check_folder(out: Path, *, resume: bool) -> None:
     Raises
     ------
     WriteError
-        If it cannot be made or written, or holds a run that `resume` does not continue.
+        If it cannot be made or written, holds a run that `resume` does not continue, or files of
+        somebody else under a run's names.
     """
     refuse_a_run(out, resume=resume)
     try:
@@ -73,6 +75,33 @@ def check_folder(out: Path, *, resume: bool) -> None:
         )
     for name in WRITTEN if nearest == out else ():
         check_output(out / name, overwrite=True)  # no file, or a link to nowhere: said now
+    foreign = [] if (out / LAST).exists() else [name for name in WRITTEN if _is_foreign(out / name)]
+    if foreign:
+        raise WriteError(
+            out, f"holds {foreign[0]} and no run; move that file away, or name another folder"
+        )
+
+
+def _is_foreign(file: Path) -> bool:
+    """Whether no run left this file, in a folder that has no checkpoint.
+
+    One that was killed before its first checkpoint leaves its recipe, and perhaps a log beside it.
+    """
+    if file.name in (LAST, BEST) or not file.exists():
+        return False
+    if file.name == "log.csv":
+        return not file.with_name("recipe.json").exists()
+    if file.name != "recipe.json":
+        return True
+    try:
+        if file.stat().st_size <= MOST_BYTES:
+            Recipe.from_json(file.read_text("utf-8"))
+            return False
+    except OSError:
+        return False  # whoever writes it says so
+    except ValueError:
+        pass
+    return True
 
 
 def refuse_a_run(out: Path, *, resume: bool) -> None:

@@ -224,8 +224,8 @@ def run_training(
     if tensorboard:
         require_tensorboard()
     check_tile(recipe)
-    check_folder(out, resume=resume)
     check_apart([out / name for name in WRITTEN], _files_of(inputs))
+    check_folder(out, resume=resume)
     reached: list[Run] = []
     with _resumable(out, reached):
         with joined(choose_device(device)) as place, bar("tiles") as show:
