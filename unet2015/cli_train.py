@@ -73,10 +73,11 @@ def train(
 
     keep_freed_memory()
     given = {"steps": steps, "seed": seed, "precision": precision, "keep_every": keep_every}
-    chosen = replace_fields(find_recipe(recipe), set_ or [], given)
+    found = find_recipe(recipe)
+    chosen = replace_fields(found, set_ or [], given)
     if ignore is not None and chosen.ignore_label is None:
         chosen = replace_fields(chosen, ["ignore_label=255"], {})
-    if recipe.endswith(".json") and not resume and chosen != find_recipe(recipe):
+    if recipe.endswith(".json") and not resume and chosen != found:
         from tiling.apart import check_apart
 
         check_apart([out / "recipe.json"], [recipe])  # the changed one would replace it

@@ -30,7 +30,7 @@ from unet2015.report import (
     seam_picture,
     write_report,
 )
-from unet2015.run_names import held
+from unet2015.run_names import WRITTEN, held
 from unet2015.run_report import COLUMNS, measures_table, run_report
 from unet2015.sample import SAMPLE_FILES, write_sample
 from unet2015.score import isbi_scores
@@ -104,7 +104,7 @@ def _tell(out: Path, recipe: Recipe, *, overwrite: bool, device: str) -> None:
     commands.append([*words, "--preview", "--overwrite"])
 
     note(f"3/5  training a narrow U-Net: {recipe.steps} steps")
-    for name in ("last.safetensors", "best.safetensors", "report.html", "scores.json"):
+    for name in WRITTEN:
         (run_folder / name).unlink(missing_ok=True)
     inputs = Inputs(sample / "images.tif", sample / "labels.tif", maps, HELD_OUT)
     train_words = ["train", str(inputs.images), str(inputs.labels), "--val", HELD_OUT]

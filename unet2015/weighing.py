@@ -68,10 +68,12 @@ def weigh(stack: Stack, recipe: Recipe) -> Stack:
     ids, labels, carved = annotation(stack, recipe)
     balance = _dataset_weights(carved, ids, recipe)
     weights = [_eq2(c, i, recipe, balance) for c, i in zip(carved, ids, strict=True)]
-    notes, lost = stack.notes, sum(int((a != b).sum()) for a, b in zip(carved, labels, strict=True))
-    if lost and recipe.classes > 2:  # of cells alone that is what the paper does
+    notes = stack.notes
+    if recipe.classes > 2:  # of cells alone that is what the paper does
+        lost = sum(int((a != b).sum()) for a, b in zip(carved, labels, strict=True))
         line = f"{lost} pixels where labelled pieces touch are learned as background"
-        notes = (*notes, f"{line} (--set separate={recipe.separate}; none leaves them as they are)")
+        how = f"(--set separate={recipe.separate}; none leaves them as they are)"
+        notes = (*notes, f"{line} {how}") if lost else notes
     if recipe.weights_after_warp == "warped":
         labels = carved
     return replace(
